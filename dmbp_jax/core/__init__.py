@@ -1,0 +1,1 @@
+"""The method itself: sites, masks, the three-pass loop and the call `attribute`."""
