@@ -1,0 +1,143 @@
+"""A signed map as a plain picture: red for, blue against, white for exactly zero.
+
+Zero is always the centre, so colours keep the sign; only the size of the scale is a choice.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.pictures.colours import seismic
+
+Channels = Literal["sum", "mean"]
+
+
+def diverging(
+    heatmap: ArrayLike, *, vmax: float | None = None, percentile: float = 99.5
+) -> Image.Image:
+    """Draw one signed map; red is evidence for the label, blue against it, white is zero.
+
+    The colour of a pixel is `seismic(clip(h / vmax, -1, 1))`, with h the sum over channels.
+
+    Args:
+      heatmap: (H, W) or (H, W, C), finite; channels are summed.
+      vmax: value drawn in the darkest red; None takes this percentile of |h|, or the maximum
+        of |h| where so few pixels differ from zero that the percentile is 0. Give the same
+        number (see `shared_scale`) to maps that are to be compared.
+      percentile: in (0, 100]; only used where `vmax` is None.
+
+    Returns:
+      RGB picture, W pixels wide and H high. A map that is zero, or constant and drawn on its
+      own scale, singles out no pixel and is drawn white.
+
+    Raises:
+      InputError: a wrong shape, a value that is not finite, vmax <= 0, percentile outside (0, 100].
+      InputTypeError: not an array of real numbers.
+
+    Example:
+      >>> import numpy as np
+      >>> from dmbp_jax.pictures import diverging
+      >>> diverging(np.array([[-1.0, 0.0, 1.0]]), percentile=100).getpixel((1, 0))
+      (255, 255, 255)
+    """
+    heat = check_map(heatmap, "heatmap", "sum")
+    check_percentile(percentile)
+    fraction = own_scale(heat, percentile) if vmax is None else clip_to(heat, check_vmax(vmax))
+    return to_picture(seismic(fraction))
+
+
+def shared_scale(maps: Iterable[ArrayLike], *, percentile: float = 99.5) -> float:
+    """One `vmax` for several maps: the percentile of |h| over all their pixels together.
+
+    Args:
+      maps: arrays (H, W) or (H, W, C), sizes may differ; channels are summed first.
+      percentile: in (0, 100].
+
+    Returns:
+      A number above 0. The maximum of |h| where the percentile is 0; 1.0 where every map is
+      zero (any scale draws those white).
+
+    Raises:
+      InputError: no map, or a map that `diverging` refuses.
+
+    Example:
+      >>> import numpy as np
+      >>> from dmbp_jax.pictures import shared_scale
+      >>> shared_scale([np.full((2, 2), -3.0), np.ones((4, 4))], percentile=100)
+      3.0
+    """
+    check_percentile(percentile)
+    heats = [check_map(m, f"maps[{i}]", "sum") for i, m in enumerate(maps)]
+    if not heats:
+        raise InputError("maps: Expected at least one map, got none.")
+    return magnitude(np.concatenate([np.abs(heat).ravel() for heat in heats]), percentile) or 1.0
+
+
+def own_scale(heat: NDArray[np.float64], percentile: float) -> NDArray[np.float64]:
+    """A checked map divided by the percentile of its own |h|, in [-1, 1]; constant gives 0."""
+    scale = magnitude(np.abs(heat), percentile)
+    if scale == 0 or heat.min() == heat.max():
+        return np.zeros_like(heat)
+    return clip_to(heat, scale)
+
+
+def magnitude(sizes: NDArray[np.float64], percentile: float) -> float:
+    """Percentile of |h|, or its maximum where the percentile is 0."""
+    return float(np.percentile(sizes, percentile)) or float(sizes.max())
+
+
+def clip_to(heat: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """`clip(heat / scale, -1, 1)`, clipped first so that a tiny scale cannot overflow."""
+    return np.clip(heat, -scale, scale) / scale
+
+
+def to_picture(rgb: NDArray[np.float64]) -> Image.Image:
+    """RGB in [0, 1], (H, W, 3), as a Pillow picture."""
+    return Image.fromarray(np.rint(255 * rgb).astype(np.uint8))
+
+
+def check_map(values: ArrayLike, name: str, channels: Channels) -> NDArray[np.float64]:
+    """A map as finite float64 (H, W), its channels summed or averaged.
+
+    Raises:
+      InputTypeError: not an array of real numbers.
+      InputError: wrong rank, an empty axis, or a value that is not finite.
+    """
+    try:
+        raw = np.asarray(values)
+        if np.iscomplexobj(raw):
+            raise TypeError("complex numbers")
+        array = raw.astype(np.float64)  # covers bfloat16, which NumPy's reductions do not know
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"{name}: Expected an array of real numbers, got {error}.") from error
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise InputError(
+            f"{name}: Expected one map of shape (H, W) or (H, W, C), got {array.shape}."
+        )
+    if array.ndim == 3:
+        with np.errstate(over="ignore", invalid="ignore"):  # refused just below, as not finite
+            array = array.sum(axis=-1) if channels == "sum" else array.mean(axis=-1)
+    if not np.isfinite(array).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(
+            f"{name}: Expected finite values, got {array[row, column]} at row {row}, "
+            f"column {column}."
+        )
+    return array
+
+
+def check_percentile(percentile: float) -> None:
+    """Refuse what is not a number in (0, 100]."""
+    if not 0 < percentile <= 100:
+        raise InputError(f"percentile: Expected 0 < percentile <= 100, got {percentile}.")
+
+
+def check_vmax(vmax: float) -> float:
+    """Refuse what is not a finite number above 0."""
+    if not 0 < vmax < np.inf:
+        raise InputError(f"vmax: Expected a finite number above 0, got {vmax}.")
+    return float(vmax)
