@@ -1,0 +1,102 @@
+"""Max-pooling with a frozen winner (paper Sec. 3.3): linear once every window's winner is fixed.
+
+Winners are small integers (the offset inside the window), so that the frozen pool is a sum of
+selected strided slices: no gather, no scatter, and its transpose is the exact adjoint.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+@dataclass(frozen=True)
+class WindowPool:
+    """`lax.reduce_window` with max: one winner per window, ties to the first in row-major order."""
+
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """The ordinary max-pool."""
+        return lax.reduce_window(
+            z,
+            np.array(-np.inf, z.dtype),
+            lax.max,
+            self.window,
+            self.strides,
+            self.padding,
+            window_dilation=self.dilation,
+        )
+
+    def winners(self, z: jax.Array) -> jax.Array:
+        """Offset of each window's winner, row-major inside the window; shape of the pool's output."""
+        dtype = jnp.uint8 if math.prod(self.window) <= 256 else jnp.int32
+        best, *others = self._slices(z, -jnp.inf)
+        winner = jnp.zeros(best.shape, dtype)
+        for offset, candidate in enumerate(others, start=1):
+            wins = candidate > best
+            winner = jnp.where(wins, dtype(offset), winner)
+            best = jnp.where(wins, candidate, best)
+        return winner
+
+    def take(self, z: jax.Array, winners: jax.Array) -> jax.Array:
+        """The frozen pool: the value at each window's recorded winner. Linear in `z`."""
+        zero = jnp.zeros((), z.dtype)
+        chosen = [
+            jnp.where(winners == offset, value, zero)
+            for offset, value in enumerate(self._slices(z, 0.0))
+        ]
+        return sum(chosen[1:], start=chosen[0])
+
+    def _slices(self, z: jax.Array, fill: float) -> list[jax.Array]:
+        """For each offset of the window, the strided view of `z` that it sees."""
+        padded = lax.pad(z, jnp.asarray(fill, z.dtype), [(low, high, 0) for low, high in self.padding])
+        reach = [(size - 1) * step + 1 for size, step in zip(self.window, self.dilation, strict=True)]
+        counts = [
+            (length - span) // stride + 1
+            for length, span, stride in zip(padded.shape, reach, self.strides, strict=True)
+        ]
+        views = []
+        for offsets in itertools.product(*(range(size) for size in self.window)):
+            start = [offset * step for offset, step in zip(offsets, self.dilation, strict=True)]
+            stop = [
+                first + (count - 1) * stride + 1
+                for first, count, stride in zip(start, counts, self.strides, strict=True)
+            ]
+            views.append(lax.slice(padded, start, stop, self.strides))
+        return views
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """`jnp.max` over whole axes, a max-pool with one window."""
+
+    axes: tuple[int, ...]
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """The ordinary maximum over `axes`."""
+        return jnp.max(z, axis=self.axes)
+
+    def winners(self, z: jax.Array) -> jax.Array:
+        """Row-major index of the winner over `axes`; shape of the maximum."""
+        return jnp.argmax(self._flatten(z), axis=-1).astype(jnp.int32)
+
+    def take(self, z: jax.Array, winners: jax.Array) -> jax.Array:
+        """The value at the recorded winner. Linear in `z`."""
+        flat = self._flatten(z)
+        is_winner = jnp.arange(flat.shape[-1], dtype=jnp.int32) == winners[..., None]
+        return jnp.where(is_winner, flat, jnp.zeros((), z.dtype)).sum(-1)
+
+    def _flatten(self, z: jax.Array) -> jax.Array:
+        kept = [axis for axis in range(z.ndim) if axis not in self.axes]
+        return z.transpose(*kept, *self.axes).reshape(*(z.shape[axis] for axis in kept), -1)
+
+
+Pool = WindowPool | GlobalPool
