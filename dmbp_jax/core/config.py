@@ -1,0 +1,107 @@
+"""Settings of one DMBP run (paper Sec. 3.5 and 4): frozen, hashable, checked when made."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+import optax
+
+from dmbp_jax.core.inputs import check_count
+from dmbp_jax.errors import InputError, InputTypeError
+
+Loss = Literal["all", "positive-negative", "positive"]
+
+
+@dataclass(frozen=True)
+class DMBP:
+    """How the masks are learned.
+
+    Attributes:
+      steps: number of optimiser steps; 0 keeps the initial masks.
+      learning_rate: of the default optimiser.
+      loss: "all" is L = y⁻ − y⁺ + |ỹ| (Eq. 10); "positive-negative" is y⁻ − y⁺ and "positive" is
+        −y⁺ (Table 1). The last two have no term that bounds y⁺.
+      init: start of every θ, where σ = sigmoid(θ); 0 is σ = ½.
+      optimizer: any `optax.GradientTransformation`; None is PyTorch's RMSProp, that is
+        `optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)`.
+      precision: precision of convolutions and matrix products, as in
+        `jax.default_matmul_precision`: None (the device's default, TF32 on recent GPUs),
+        "highest", "float32", "tensorfloat32", "bfloat16", ...
+      dtype: dtype of weights and activations in the passes, None keeps the network's own;
+        masks and optimiser state are float32 whatever is chosen.
+
+    Raises:
+      InputTypeError, InputError: a field has a wrong type or range.
+
+    .. warning::
+       optax's own RMSProp defaults (decay 0.9, eps inside the root) learn nothing here: mask
+       gradients shrink like ½^depth at σ = ½ and vanish under that eps.
+
+    Example:
+      >>> DMBP(steps=50).loss
+      'all'
+    """
+
+    steps: int = 200
+    learning_rate: float = 0.01
+    loss: Loss = "all"
+    init: float = 0.0
+    optimizer: optax.GradientTransformation | None = None
+    precision: str | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.steps, "steps", minimum=0)
+        for name in ("learning_rate", "init"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise InputTypeError(f"{name}: Expected a number, got {type(value).__name__}.")
+            if not math.isfinite(value):
+                raise InputError(f"{name}: Expected a finite number, got {value}.")
+        if self.learning_rate <= 0:
+            raise InputError(f"learning_rate: Expected more than 0, got {self.learning_rate}.")
+        if self.loss not in get_args(Loss):
+            raise InputError(f"loss: Expected one of {get_args(Loss)}, got {self.loss!r}.")
+        if self.optimizer is not None and not (
+            hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")
+        ):
+            raise InputTypeError(
+                "optimizer: Expected an optax.GradientTransformation or None, "
+                f"got {type(self.optimizer).__name__}."
+            )
+        if self.precision is not None and self.precision not in _PRECISIONS:
+            raise InputError(
+                f"precision: Expected None or one of {_PRECISIONS}, got {self.precision!r}."
+            )
+        if self.dtype is not None:
+            _check_dtype(self.dtype)
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimiser of θ: the one given, or PyTorch's RMSProp."""
+        if self.optimizer is not None:
+            return self.optimizer
+        return optax.rmsprop(self.learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+
+
+_PRECISIONS = (
+    "default",
+    "high",
+    "highest",
+    "bfloat16",
+    "tensorfloat32",
+    "float32",
+    "bfloat16_3x",
+)
+
+
+def _check_dtype(dtype: Any) -> None:
+    try:
+        is_float = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        is_float = False
+    if not is_float or not isinstance(dtype, str):
+        raise InputError(
+            'dtype: Expected None or the name of a floating-point dtype such as "bfloat16", '
+            f"got {dtype!r}."
+        )

@@ -1,0 +1,89 @@
+"""The optimisation of the masks (paper Sec. 3.5) for one image: three network passes a step.
+
+Both signs' gated forwards share one batch; then one masked backward for the sign that pulls.
+Gates, winners and the first pre-activation are frozen outside the loop.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dmbp_jax.core.config import DMBP
+from dmbp_jax.core.decomposition import Frozen, Masks, freeze, gated_logits, mask_gradient
+from dmbp_jax.core.objective import pulling_sign
+from dmbp_jax.core.sites import Graph
+
+
+class State(NamedTuple):
+    """What a step changes: σ = sigmoid(θ), and the optimiser's memory."""
+
+    theta: Masks
+    optimizer: Any
+
+
+def start(graph: Graph, x: jax.Array, config: DMBP, dtype: Any) -> tuple[Frozen, State]:
+    """Freeze the network at `x` (1, H, W, C) and set every θ to its initial value."""
+    theta = tuple(jnp.full(site.shape, config.init, dtype) for site in graph.relus)
+    return freeze(graph, x), State(theta, config.transformation().init(theta))
+
+
+def advance(
+    graph: Graph, frozen: Frozen, state: State, label: jax.Array, config: DMBP, steps: int
+) -> tuple[State, jax.Array]:
+    """Take `steps` optimiser steps.
+
+    Returns:
+      `(state, history (steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step.
+    """
+
+    def body(state: State, _: None) -> tuple[State, jax.Array]:
+        terms, gradient = terms_and_gradient(graph, frozen, state.theta, label, config)
+        updates, optimizer = config.transformation().update(gradient, state.optimizer, state.theta)
+        return State(optax.apply_updates(state.theta, updates), optimizer), terms
+
+    return jax.lax.scan(body, state, None, length=steps)
+
+
+def terms_and_gradient(
+    graph: Graph, frozen: Frozen, theta: Masks, label: jax.Array, config: DMBP
+) -> tuple[jax.Array, Masks]:
+    """(y⁺, y⁻, ỹ) and ∂L/∂θ at one point.
+
+    Σ = sigmoid(θ) and 1 − Σ = sigmoid(−θ), so one function of a sign gives both. With Eq. 10 as
+    max(y − 2y⁺, 2y⁻ − y) and ∂y±/∂σ = ±H z± c±, ∂L/∂σ = −2 H z c of the sign that pulls.
+    """
+
+    def forward(sign: jax.Array) -> tuple[jax.Array, Masks]:
+        logits, pre_activations = gated_logits(graph, frozen, masks_of(theta, sign))
+        return _signed_part(frozen, logits, label), pre_activations
+
+    def gradient(sign: jax.Array, pre_activations: Masks) -> Masks:
+        return mask_gradient(graph, frozen, masks_of(theta, sign), pre_activations, label)
+
+    signs = jnp.array([1.0, -1.0], theta[0].dtype)
+    (y_positive, y_negative), both_pre_activations = jax.vmap(forward)(signs)
+    y = _signed_part(frozen, frozen.logits, label)
+    if config.loss == "positive-negative":
+        per_sign = jax.vmap(gradient)(signs, both_pre_activations)
+        scale, pulled = -1.0, jax.tree.map(lambda g: g.sum(0), per_sign)
+    else:
+        sign = pulling_sign(y, y_positive, y_negative, config.loss)
+        chosen = jax.tree.map(lambda z: jnp.where(sign > 0, z[0], z[1]), both_pre_activations)
+        scale, pulled = (-2.0 if config.loss == "all" else -1.0), gradient(sign, chosen)
+    terms = jnp.stack([y_positive, y_negative, y - y_positive - y_negative])
+    return terms, tuple(
+        scale * g * jax.nn.sigmoid(t) * jax.nn.sigmoid(-t) for g, t in zip(pulled, theta, strict=True)
+    )
+
+
+def masks_of(theta: Masks, sign: jax.Array | float = 1.0) -> Masks:
+    """Σ = sigmoid(θ) for sign +1, 1 − Σ = sigmoid(−θ) for sign −1."""
+    return tuple(jax.nn.sigmoid(sign * t) for t in theta)
+
+
+def _signed_part(frozen: Frozen, logits: jax.Array, label: jax.Array) -> jax.Array:
+    """F_σ(x) − F_0 of the label, in the precision of the masks."""
+    dtype = jnp.promote_types(jnp.float32, logits.dtype)
+    return logits[label].astype(dtype) - frozen.output_bias[label].astype(dtype)

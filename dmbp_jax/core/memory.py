@@ -1,0 +1,44 @@
+"""How many images fit at once: a bytes-per-image model and the memory that is free."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import jax
+
+from dmbp_jax.core.config import DMBP
+from dmbp_jax.core.sites import Site
+
+# Per ReLU unit, in mask-sized values: θ and the optimiser's memory (2), both signs'
+# pre-activations (2), values and cotangents in flight (2), gates and winners (1).
+_VALUES_PER_UNIT = 7
+_SHARE_OF_FREE = 0.6
+_LARGEST_CHUNK = {"cpu": 16, "other": 256}  # the cost per image is flat beyond
+
+
+def bytes_per_image(relus: Sequence[Site], config: DMBP) -> int:
+    """Estimated device memory of one image in the loop, in bytes."""
+    return _VALUES_PER_UNIT * sum(4 * math.prod(site.shape) for site in relus)
+
+
+def choose_chunk_size(x: jax.Array, relus: Sequence[Site], config: DMBP) -> int:
+    """Images to optimise at once on the device of `x`."""
+    batch = x.shape[0]
+    if isinstance(x, jax.core.Tracer):
+        return batch
+    devices = sorted(x.devices(), key=lambda device: device.id)
+    free = min(_free_bytes(device) for device in devices) * len(devices)
+    if devices[0].platform == "cpu":
+        free //= len(devices)
+    fitting = int(_SHARE_OF_FREE * free // bytes_per_image(relus, config))
+    ceiling = _LARGEST_CHUNK.get(devices[0].platform, _LARGEST_CHUNK["other"])
+    chunk = max(1, min(batch, fitting, ceiling * len(devices)))
+    # A sharded batch stays whole on every device.
+    return chunk if len(devices) == 1 else max(len(devices), chunk - chunk % len(devices))
+
+
+def _free_bytes(device: jax.Device) -> int:
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
