@@ -1,0 +1,130 @@
+"""Blur integrated gradients (Xu et al., CVPR 2020): the path from a blurred image to the image."""
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from dmbp_jax.core.inputs import ApplyFn, Model, check_count
+from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
+from dmbp_jax.methods.calling import (
+    Call,
+    check_call,
+    check_choice,
+    check_number,
+    each_image,
+    logit,
+    sum_samples,
+)
+
+SPACINGS = ("linear", "sqrt")
+
+
+def blur_ig(
+    params: Any,
+    x: ArrayLike,
+    label: ArrayLike | None = None,
+    *,
+    apply_fn: ApplyFn | None = None,
+    key: Any = None,
+    chunk_size: int | None = None,
+    max_sigma: float = 50.0,
+    steps: int = 100,
+    grad_step: float = 0.01,
+    spacing: str = "linear",
+    return_residual: bool = False,
+    progress: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Gradients along the path of ever more blurred images, times how the image changes on it.
+
+        map = − Σᵢ (σᵢ₊₁ − σᵢ) · ∂F_c/∂x (b(σᵢ)) ⊙ (b(σᵢ + δ) − b(σᵢ)) / δ
+
+    b(σ) is the image blurred with a Gaussian of width σ pixels, channel by channel, zero outside
+    the image (`scipy.ndimage.gaussian_filter(mode="constant")`, cut at 4 σ).
+
+    Args:
+      params, x, label, apply_fn: as in `dmbp_jax.attribute`.
+      key: not used.
+      chunk_size: steps of each image at once; None is about 64 evaluations at once.
+      max_sigma: widest blur, in pixels, above 0.
+      steps: number of steps from σ = 0, at least 1.
+      grad_step: δ, above 0.
+      spacing: "linear", σᵢ = max_sigma · i / steps, or "sqrt", σᵢ = max_sigma · √(i / steps).
+        Every step is weighted by its own width σᵢ₊₁ − σᵢ.
+      return_residual: also return Σ map − (F_c(x) − F_c(b(max_sigma))), which the number of
+        steps and the kinks of the network leave over: () for a single image, else (N,).
+      progress: show a bar.
+
+    Returns:
+      Signed map, shape and dtype of x; with `return_residual` the pair (map, residual). There is
+      no `multiply_by_input`: the change of the image along the path is a factor already.
+
+    Raises:
+      InputError, InputTypeError: as `dmbp_jax.attribute`, and for the options above.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dmbp_jax.methods import blur_ig
+      >>> def network(params, x):
+      ...     return x.sum((1, 2)) @ params
+      >>> spot = jnp.zeros((9, 9, 3)).at[4, 4].set(1.0)
+      >>> heat = blur_ig(jnp.eye(3), spot, 0, apply_fn=network, max_sigma=4.0)
+      >>> bool(heat[4, 4, 0] > 0.8), bool(heat[4, 5, 0] < 0)
+      (True, True)
+
+    Source: Xu, Venugopalan, Sundararajan, CVPR 2020, and the authors' code in PAIR's `saliency`,
+    whose defaults these are. That code weights a batch of steps with the width of the last one
+    (with "sqrt" the sum is off by up to 35 %); here every step has its own. The differences of
+    the kernels are taken in float64 before they touch the image.
+    """
+    call = check_call(params, x, label, apply_fn, chunk_size)
+    path = {
+        "max_sigma": check_number(max_sigma, "max_sigma", low=0, above=True),
+        "steps": check_count(steps, "steps"),
+        "grad_step": check_number(grad_step, "grad_step", low=0, above=True),
+        "spacing": check_choice(spacing, "spacing", SPACINGS),
+    }
+    heat = sum_samples(_blur_ig, call, path["steps"], progress=progress, **path)
+    if not return_residual:
+        return call.unbatch(heat)
+    return call.unbatch((heat, _residual(call, heat, path["max_sigma"])))
+
+
+def _blur_ig(
+    model: Model, image: jax.Array, label: jax.Array, i: jax.Array, **path: Any
+) -> jax.Array:
+    widths, blurs, blurs_further, slopes = (jnp.asarray(t, image.dtype) for t in _path(**path))
+    blur, further, slope = blurs[i], blurs_further[i], slopes[i]
+    blurred = filter_separably(image, blur, blur)
+    # (B′xB′ᵀ − BxBᵀ)/δ with B′ = B + δD
+    change = filter_separably(image, slope, further) + filter_separably(image, blur, slope)
+    return -widths[i] * jax.grad(logit, argnums=1)(model, blurred, label) * change
+
+
+@lru_cache(maxsize=8)
+def _path(
+    max_sigma: float, steps: int, grad_step: float, spacing: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Widths (steps,) and kernels (steps, taps) at σᵢ, at σᵢ + δ, and their slope; float64."""
+    fraction = np.arange(steps + 1) / steps
+    sigmas = max_sigma * (np.sqrt(fraction) if spacing == "sqrt" else fraction)
+    reach = kernel_radius(max_sigma + grad_step)
+    blurs = np.stack([gaussian_taps(sigma, reach) for sigma in sigmas[:-1]])
+    further = np.stack([gaussian_taps(sigma + grad_step, reach) for sigma in sigmas[:-1]])
+    return np.diff(sigmas), blurs, further, (further - blurs) / grad_step
+
+
+def _residual(call: Call, heat: jax.Array, max_sigma: float) -> jax.Array:
+    change = each_image(_change_of_logit, call, max_sigma=max_sigma)
+    return heat.sum((1, 2, 3)) - change
+
+
+def _change_of_logit(
+    model: Model, image: jax.Array, label: jax.Array, *, max_sigma: float
+) -> jax.Array:
+    taps = jnp.asarray(gaussian_taps(max_sigma, kernel_radius(max_sigma)), image.dtype)
+    blurred = filter_separably(image, taps, taps)
+    return logit(model, image, label) - logit(model, blurred, label)

@@ -1,0 +1,237 @@
+"""One calling convention for all compared methods: check, bind, jit, vmap, chunk, un-batch.
+
+A method writes its equation for one image, as a module-level function, and hands it to
+`each_image` (one evaluation per image) or `sum_samples` (a sum over many evaluations).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from tqdm import tqdm
+
+from dmbp_jax.core.inputs import (
+    ApplyFn,
+    Model,
+    bind,
+    check_count,
+    check_images,
+    check_labels,
+    count_classes,
+    is_traced,
+)
+from dmbp_jax.errors import InputError, InputTypeError
+
+EVALUATIONS_AT_ONCE = 64  # of `sum_samples` when chunk_size is None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A checked call: images are (N, H, W, C), labels (N,); `single` says that N was added."""
+
+    model: Model
+    images: jax.Array
+    labels: jax.Array
+    single: bool
+    chunk_size: int | None
+
+    def unbatch(self, results: Any) -> Any:
+        """Take the leading axis away again where the caller gave a single image."""
+        return jax.tree.map(lambda a: a[0], results) if self.single else results
+
+
+def check_call(
+    params: Any,
+    x: ArrayLike,
+    label: ArrayLike | None,
+    apply_fn: ApplyFn | None,
+    chunk_size: int | None,
+) -> Call:
+    """Check what every method takes; a label of None becomes the network's top-1 per image.
+
+    Raises:
+      InputError, InputTypeError: as `dmbp_jax.attribute`.
+    """
+    model = bind(params, apply_fn)
+    images, single = check_images(x)
+    classes = count_classes(model, images)
+    labels = check_labels(label, len(images), classes, single)
+    if chunk_size is not None:
+        check_count(chunk_size, "chunk_size")
+    if labels is None:
+        labels = _each_image(_top1, (), chunk_size, model, (images,))
+    return Call(model, images, labels, single, chunk_size)
+
+
+def logit(model: Model, image: jax.Array, label: jax.Array) -> jax.Array:
+    """F_c(x): the logit of `label` for one image (H, W, C)."""
+    return model(image[None])[0, label]
+
+
+def _top1(model: Model, image: jax.Array) -> jax.Array:
+    return jnp.argmax(model(image[None])[0]).astype(jnp.int32)
+
+
+def each_image(rule: Callable[..., Any], call: Call, *rows: jax.Array, **options: Any) -> Any:
+    """`rule(model, image, label, *row, **options)` for every image, `chunk_size` images at once.
+
+    `rule` is a module-level function and `options` are hashable, so that equal calls compile
+    once; `rows` are further arrays with a leading axis N.
+    """
+    static = tuple(sorted(options.items()))
+    return _each_image(rule, static, call.chunk_size, call.model, (call.images, call.labels, *rows))
+
+
+@partial(jax.jit, static_argnames=("rule", "options", "chunk_size"))
+def _each_image(
+    rule: Callable[..., Any],
+    options: tuple[tuple[str, Any], ...],
+    chunk_size: int | None,
+    model: Model,
+    rows: tuple[jax.Array, ...],
+) -> Any:
+    def one(row: tuple[jax.Array, ...]) -> Any:
+        return rule(model, *row, **dict(options))
+
+    if chunk_size is None:
+        return jax.vmap(one)(rows)
+    return jax.lax.map(one, rows, batch_size=chunk_size)
+
+
+def sum_samples(
+    sample: Callable[..., jax.Array],
+    call: Call,
+    count: int,
+    *rows: jax.Array,
+    progress: bool = False,
+    **options: Any,
+) -> jax.Array:
+    """Σᵢ `sample(model, image, label, i, *row, **options)`, i = 0 … count − 1, for every image.
+
+    `chunk_size` samples of each image are evaluated at once and only their sum is kept, so the
+    memory does not grow with `count`; None evaluates about 64 (images times samples) at once.
+    """
+    at_once = call.chunk_size or max(1, EVALUATIONS_AT_ONCE // len(call.images))
+    chunks = math.ceil(count / at_once)
+    static = (sample, count, math.ceil(count / chunks), tuple(sorted(options.items())))
+    inputs = (call.model, (call.images, call.labels, *rows))
+    one = jax.eval_shape(
+        lambda model, rows: sample(
+            model, *(r[0] for r in rows[:2]), 0, *(r[0] for r in rows[2:]), **options
+        ),
+        *inputs,
+    )
+    total = jnp.zeros((len(call.images), *one.shape), one.dtype)
+    return repeat(_add_chunk, chunks, total, inputs, static, progress=progress)
+
+
+def _add_chunk(total: jax.Array, chunk: jax.Array, inputs: Any, static: Any) -> jax.Array:
+    sample, count, size, options = static
+    model, rows = inputs
+    index = chunk * size + jnp.arange(size)
+
+    def one_image(row: tuple[jax.Array, ...]) -> jax.Array:
+        image, label, *rest = row
+        parts = jax.vmap(lambda i: sample(model, image, label, i, *rest, **dict(options)))(index)
+        inside = (index < count).reshape(-1, *[1] * (parts.ndim - 1))
+        return jnp.where(inside, parts, 0).sum(0)
+
+    return total + jax.vmap(one_image)(rows)
+
+
+def repeat(
+    step: Callable[..., Any],
+    count: int,
+    state: Any,
+    inputs: Any,
+    static: Any,
+    *,
+    progress: bool = False,
+) -> Any:
+    """`state = step(state, i, inputs, static)` for i = 0 … count − 1.
+
+    One compiled loop; with `progress`, one compiled step called from a loop with a bar. Inside
+    a caller's own `jit` or `vmap` there is nothing to show, and `progress` is ignored.
+    """
+    if not progress or is_traced(state, inputs):
+        return _loop(step, count, static, state, inputs)
+    for i in tqdm(range(count), desc=step.__module__.rpartition(".")[2]):
+        state = jax.block_until_ready(_once(step, static, state, i, inputs))
+    return state
+
+
+@partial(jax.jit, static_argnames=("step", "count", "static"))
+def _loop(step: Callable[..., Any], count: int, static: Any, state: Any, inputs: Any) -> Any:
+    def body(state: Any, i: jax.Array) -> tuple[Any, None]:
+        return step(state, i, inputs, static), None
+
+    return jax.lax.scan(body, state, jnp.arange(count))[0]
+
+
+@partial(jax.jit, static_argnames=("step", "static"))
+def _once(step: Callable[..., Any], static: Any, state: Any, i: Any, inputs: Any) -> Any:
+    return step(state, i, inputs, static)
+
+
+def check_key(key: Any) -> jax.Array:
+    """A JAX random key; None is `jax.random.key(0)`. Old-style `PRNGKey` arrays are accepted.
+
+    Raises:
+      InputTypeError: not a random key.
+      InputError: more than one key.
+    """
+    if key is None:
+        return jax.random.key(0)
+    dtype, shape = getattr(key, "dtype", None), np.shape(key)
+    if dtype is not None and dtype == np.uint32 and shape == (2,):
+        return jax.random.wrap_key_data(key)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise InputTypeError(
+            f"key: Expected a random key such as jax.random.key(0), got {type(key).__name__} {key!r}."
+        )
+    if shape != ():
+        raise InputError(f"key: Expected one random key, got an array of keys of shape {shape}.")
+    return key
+
+
+def image_keys(key: Any, batch: int) -> jax.Array:
+    """(N,) keys: image i of the batch uses `fold_in(key, i)`."""
+    return jax.vmap(partial(jax.random.fold_in, check_key(key)))(jnp.arange(batch))
+
+
+def check_number(
+    value: Any, name: str, *, low: float = -math.inf, high: float = math.inf, above: bool = False
+) -> float:
+    """Check a finite number in [low, high], or in (low, high] with `above`.
+
+    Raises:
+      InputTypeError: not a number.
+      InputError: outside the interval, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InputTypeError(f"{name}: Expected a number, got {type(value).__name__} {value!r}.")
+    inside = low < value <= high if above else low <= value <= high
+    if not inside or not math.isfinite(value):
+        bracket = "(" if above else "["
+        raise InputError(f"{name}: Expected a number in {bracket}{low}, {high}], got {value}.")
+    return float(value)
+
+
+def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
+    """Check one of a few allowed values.
+
+    Raises:
+      InputError: none of them.
+    """
+    if not any(
+        value is choice or (isinstance(value, str) and value == choice) for choice in choices
+    ):
+        allowed = ", ".join(repr(choice) for choice in choices)
+        raise InputError(f"{name}: Expected one of {allowed}, got {value!r}.")
+    return value

@@ -1,0 +1,106 @@
+"""Grad-CAM (Selvaraju et al., ICCV 2017): a feature map weighted by its gradient's sum."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.typing import ArrayLike
+
+from dmbp_jax.core.inputs import ApplyFn, Model
+from dmbp_jax.core.sites import Rules, Site, list_sites, trace
+from dmbp_jax.errors import SiteNotFoundError
+from dmbp_jax.methods.calling import Call, check_call, each_image
+
+
+def gradcam(
+    params: Any,
+    x: ArrayLike,
+    label: ArrayLike | None = None,
+    *,
+    apply_fn: ApplyFn | None = None,
+    key: Any = None,
+    chunk_size: int | None = None,
+    layer: str | None = None,
+) -> jax.Array:
+    """Channels of a late feature map A, weighted by how much the logit wants them.
+
+        map = upsample( relu( Σ_k α_k A_k ) ),   α_k = Σ_positions ∂F_c/∂A_k
+
+    Args:
+      params, x, label, apply_fn: as in `dmbp_jax.attribute`.
+      key: not used.
+      chunk_size: images at once; None takes the whole batch.
+      layer: name of a ReLU or max-pool site, whose output is A (`dmbp_jax.sites` lists the
+        names). None is the last ReLU whose output still has more than one position: relu5_3 of
+        VGG16, the output of the last stage of a ResNet.
+
+    Returns:
+      (H, W) or (N, H, W), not negative, dtype of x, bilinear (half-pixel centres) at the size of
+      x. All zero where every weighted sum is negative.
+
+    Raises:
+      InputError, InputTypeError: as `dmbp_jax.attribute`.
+      SiteNotFoundError: no such layer (the message lists all), or none with positions.
+      NoReluError, NonAffineError, ControlFlowError: the network is not supported.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from dmbp_jax.methods import gradcam
+      >>> def network(params, x):
+      ...     return jax.nn.relu(x).mean((1, 2)) @ params
+      >>> spot = jnp.zeros((4, 4, 3)).at[1, 2, 0].set(1.0)
+      >>> gradcam(jnp.eye(3), spot, 0, apply_fn=network)[1].tolist()
+      [0.0, 0.0, 1.0, 0.0]
+
+    Source: Selvaraju et al., ICCV 2017, and their code: logit, **sum** over positions, ReLU,
+    bilinear. Captum takes the mean over positions (a constant factor) and no ReLU by default;
+    others also scale every map to [0, 1], which hides an empty one.
+    """
+    call = check_call(params, x, label, apply_fn, chunk_size)
+    return call.unbatch(each_image(class_activation, call, layer=find_layer(call, layer)))
+
+
+def class_activation(model: Model, image: jax.Array, label: jax.Array, *, layer: Site) -> jax.Array:
+    """The map of one image (H, W, C) at the input's size (H, W)."""
+    graph = trace(model, image[None])
+
+    def run(at_layer: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """Logits (1, classes) with the layer's output A replaced by `at_layer(A)`."""
+
+        def output(kind: str, index: int, value: jax.Array) -> jax.Array:
+            return at_layer(value) if (kind, index) == (layer.kind, layer.index) else value
+
+        rules = Rules(
+            relu=lambda index, z: output("relu", index, jax.nn.relu(z)),
+            max_pool=lambda index, pool, z: output("max_pool", index, pool(z)),
+        )
+        return graph.run(image[None], rules)
+
+    seen: list[jax.Array] = []
+    run(lambda value: seen.append(value) or value)
+    features = seen.pop()
+    g = jax.grad(lambda features: run(lambda _: features)[0, label])(features)
+    heat = jax.nn.relu((g.sum((1, 2), keepdims=True) * features).sum(-1)[0])
+    return jax.image.resize(heat.astype(image.dtype), image.shape[:2], "linear", antialias=False)
+
+
+def find_layer(call: Call, name: str | None) -> Site:
+    """The ReLU or max-pool site called `name`; None is the last ReLU that has positions.
+
+    Raises:
+      SiteNotFoundError: none fits.
+    """
+    sites = [site for site in list_sites(call.model, call.images) if site.kind != "bias"]
+    spatial = [site for site in sites if len(site.shape) == 4 and site.shape[1] * site.shape[2] > 1]
+    if name is not None:
+        fitting = [site for site in spatial if site.name == name]
+    else:
+        fitting = [site for site in spatial if site.kind == "relu"]
+    if not fitting:
+        wanted = "a ReLU whose output has positions" if name is None else f"{name!r}"
+        names = ", ".join(site.name for site in spatial) or "none"
+        raise SiteNotFoundError(
+            f"layer: Expected a ReLU or max-pool with positions, got {wanted}, "
+            f"which the network does not have. Its layers: {names}."
+        )
+    return fitting[-1]

@@ -1,0 +1,58 @@
+"""Gradient × input (Simonyan et al. 2014; row "ND" of Table 1 and "Grad" of Table 2)."""
+
+from typing import Any
+
+import jax
+from jax.typing import ArrayLike
+
+from dmbp_jax.core.inputs import ApplyFn, Model
+from dmbp_jax.methods.calling import check_call, each_image, logit
+
+
+def gradient(
+    params: Any,
+    x: ArrayLike,
+    label: ArrayLike | None = None,
+    *,
+    apply_fn: ApplyFn | None = None,
+    key: Any = None,
+    chunk_size: int | None = None,
+    multiply_by_input: bool = True,
+) -> jax.Array:
+    """The gradient of the label's logit, times the input.
+
+        map = ∂F_c/∂x ⊙ x
+
+    Args:
+      params, x, label, apply_fn: as in `dmbp_jax.attribute`.
+      key: not used.
+      chunk_size: images at once; None takes the whole batch.
+      multiply_by_input: False gives the bare gradient.
+
+    Returns:
+      Signed map, shape and dtype of x. Zero where the network does not react at all.
+
+    Raises:
+      InputError, InputTypeError: as `dmbp_jax.attribute`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dmbp_jax.methods import gradient
+      >>> def network(params, x):
+      ...     return x.sum((1, 2)) @ params
+      >>> gradient(jnp.eye(3), 2 * jnp.ones((4, 4, 3)), 0, apply_fn=network)[0, 0].tolist()
+      [2.0, 0.0, 0.0]
+
+    Source: Simonyan, Vedaldi, Zisserman, ICLR workshop 2014. They take the largest absolute
+    value over channels; here the map keeps sign and channels. Needs no ReLU: any differentiable
+    network will do.
+    """
+    call = check_call(params, x, label, apply_fn, chunk_size)
+    return call.unbatch(each_image(_gradient, call, multiply_by_input=multiply_by_input))
+
+
+def _gradient(
+    model: Model, image: jax.Array, label: jax.Array, *, multiply_by_input: bool
+) -> jax.Array:
+    g = jax.grad(logit, argnums=1)(model, image, label)
+    return g * image if multiply_by_input else g

@@ -1,0 +1,124 @@
+"""RISE (Petsiuk et al., BMVC 2018): how likely the label is under random masks, averaged."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from dmbp_jax.core.inputs import ApplyFn, Model, check_count
+from dmbp_jax.methods.calling import (
+    check_call,
+    check_choice,
+    check_key,
+    check_number,
+    sum_samples,
+)
+
+PROBABILITIES = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
+
+
+def rise(
+    params: Any,
+    x: ArrayLike,
+    label: ArrayLike | None = None,
+    *,
+    apply_fn: ApplyFn | None = None,
+    key: Any = None,
+    chunk_size: int | None = None,
+    masks: int = 4000,
+    cells: int = 7,
+    keep: float = 0.5,
+    activation: str | None = None,
+    progress: bool = False,
+) -> jax.Array:
+    """The mean of random smooth masks, each weighted by the label's probability under it.
+
+        map = 1 / (n p) Σᵢ P_c(x ⊙ mᵢ) mᵢ
+
+    A mask is a 7 × 7 grid of independent zeros and ones, enlarged bilinearly to slightly more
+    than the image and cut out at a random shift of up to one cell.
+
+    Args:
+      params, x, label, apply_fn: as in `dmbp_jax.attribute`.
+      key: random key; None is `jax.random.key(0)`. Mask i is made from `fold_in(key, i)` and is
+        the same for every image: batch, position in it and `chunk_size` change nothing.
+      chunk_size: masks at once; None is about 64 evaluations at once.
+      masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50.
+      cells: cells of the grid along each side.
+      keep: p, the probability that a cell is kept, in (0, 1].
+      activation: "softmax" or "sigmoid", what makes probabilities P out of logits; None asks the
+        network (`params.activation`) and is softmax where it does not say.
+      progress: show a bar.
+
+    Returns:
+      (H, W) or (N, H, W), not negative, dtype of x. Not de-biased: it is P's mean over masks that
+      keep the pixel, so that an image without evidence is flat, not zero.
+
+    Raises:
+      InputError, InputTypeError: as `dmbp_jax.attribute`, and for the options above.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dmbp_jax.methods import rise
+      >>> def network(params, x):
+      ...     return 4 * x[:, :8, :8].mean((1, 2)) @ params  # looks at the upper left corner
+      >>> heat = rise(jnp.eye(3), jnp.ones((32, 32, 3)).at[..., 1:].set(0), 0,
+      ...             apply_fn=network, masks=200)
+      >>> bool(heat[4, 4] > heat[28, 28])
+      True
+
+    Source: Petsiuk, Das, Saenko, BMVC 2018, and the authors' code: masked pixels are zero in
+    preprocessed space, and the s × s grid is enlarged to (s + 1)·⌈H/s⌉, as there. The borders
+    of the enlarged grid are clamped (scikit-image mirrors them). Masks are never stored.
+    """
+    call = check_call(params, x, label, apply_fn, chunk_size)
+    if activation is None:
+        activation = getattr(params, "activation", None) or "softmax"
+    key = check_key(key)
+    total = sum_samples(
+        _rise,
+        call,
+        check_count(masks, "masks"),
+        jnp.broadcast_to(key, (len(call.images),)),
+        progress=progress,
+        masks=masks,
+        cells=check_count(cells, "cells"),
+        keep=check_number(keep, "keep", low=0, high=1, above=True),
+        activation=check_choice(activation, "activation", tuple(PROBABILITIES)),
+    )
+    return call.unbatch(total)
+
+
+def _rise(
+    model: Model,
+    image: jax.Array,
+    label: jax.Array,
+    i: jax.Array,
+    key: jax.Array,
+    *,
+    masks: int,
+    cells: int,
+    keep: float,
+    activation: str,
+) -> jax.Array:
+    height, width, _ = image.shape
+    mask = random_mask(jax.random.fold_in(key, i), height, width, cells, keep, image.dtype)
+    logits = model((image * mask[..., None])[None])[0]
+    return PROBABILITIES[activation](logits)[label] * mask / (masks * keep)
+
+
+def random_mask(
+    key: jax.Array, height: int, width: int, cells: int, keep: float, dtype: Any
+) -> jax.Array:
+    """One mask (H, W) with values in [0, 1]."""
+    grid_key, row_key, column_key = jax.random.split(key, 3)
+    grid = jax.random.bernoulli(grid_key, keep, (cells, cells)).astype(dtype)
+    cell = (math.ceil(height / cells), math.ceil(width / cells))
+    enlarged = jax.image.resize(grid, ((cells + 1) * cell[0], (cells + 1) * cell[1]), "linear")
+    shift = (
+        jax.random.randint(row_key, (), 0, cell[0]),
+        jax.random.randint(column_key, (), 0, cell[1]),
+    )
+    return jax.lax.dynamic_slice(enlarged, shift, (height, width))
