@@ -25,7 +25,7 @@ def in_chunks(
       DeviceMemoryError: the device ran out of memory.
     """
     if chunk_size >= batch:
-        return _guarded(function, arguments, chunk_size)
+        return guarded(function, arguments, chunk_size)
     if is_traced(arguments):
         pieces = -(-batch // chunk_size)
         folded = jax.tree.map(
@@ -38,7 +38,7 @@ def in_chunks(
     for first in range(0, batch, chunk_size):
         piece = jax.tree.map(lambda a, i=first: _pad(a[i : i + chunk_size], chunk_size), arguments)
         count = min(chunk_size, batch - first)
-        result = _guarded(function, piece, chunk_size)
+        result = guarded(function, piece, chunk_size)
         results.append(jax.tree.map(lambda a, n=count: a[:n], result))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
@@ -49,7 +49,8 @@ def _pad(a: jax.Array, length: int) -> jax.Array:
     return jnp.concatenate([a, jnp.repeat(a[:1], missing, axis=0)]) if missing else a
 
 
-def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...], chunk_size: int) -> Any:
+def guarded(function: Callable[..., Any], arguments: tuple[Any, ...], chunk_size: int) -> Any:
+    """Call and wait; out of memory becomes a `DeviceMemoryError` that names `chunk_size`."""
     try:
         result = function(*arguments)
         return result if is_traced(result) else jax.block_until_ready(result)

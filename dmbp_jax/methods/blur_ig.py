@@ -48,7 +48,7 @@ def blur_ig(
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
-      chunk_size: steps of each image at once; None is about 64 evaluations at once.
+      chunk_size: evaluations (images times steps) at once; None is 64.
       max_sigma: widest blur, in pixels, above 0.
       steps: number of steps from σ = 0, at least 1.
       grad_step: δ, above 0.

@@ -6,6 +6,7 @@ A method writes its equation for one image, as a module-level function, and hand
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
+from dmbp_jax.core.chunks import guarded, in_chunks
 from dmbp_jax.core.inputs import (
     ApplyFn,
     Model,
@@ -28,7 +29,7 @@ from dmbp_jax.core.inputs import (
 )
 from dmbp_jax.errors import InputError, InputTypeError
 
-EVALUATIONS_AT_ONCE = 64  # of `sum_samples` when chunk_size is None
+EVALUATIONS_AT_ONCE = 64  # of methods with many samples, when chunk_size is None
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,12 @@ def check_call(
     if chunk_size is not None:
         check_count(chunk_size, "chunk_size")
     if labels is None:
-        labels = _each_image(_top1, (), chunk_size, model, (images,))
+        labels = in_chunks(
+            partial(_each_image, _top1, (), model),
+            (images,),
+            len(images),
+            chunk_size or len(images),
+        )
     return Call(model, images, labels, single, chunk_size)
 
 
@@ -84,24 +90,19 @@ def each_image(rule: Callable[..., Any], call: Call, *rows: jax.Array, **options
     `rule` is a module-level function and `options` are hashable, so that equal calls compile
     once; `rows` are further arrays with a leading axis N.
     """
-    static = tuple(sorted(options.items()))
-    return _each_image(rule, static, call.chunk_size, call.model, (call.images, call.labels, *rows))
+    batch = len(call.images)
+    one_piece = partial(_each_image, rule, tuple(sorted(options.items())), call.model)
+    return in_chunks(one_piece, (call.images, call.labels, *rows), batch, call.chunk_size or batch)
 
 
-@partial(jax.jit, static_argnames=("rule", "options", "chunk_size"))
+@partial(jax.jit, static_argnames=("rule", "options"))
 def _each_image(
     rule: Callable[..., Any],
     options: tuple[tuple[str, Any], ...],
-    chunk_size: int | None,
     model: Model,
-    rows: tuple[jax.Array, ...],
+    *rows: jax.Array,
 ) -> Any:
-    def one(row: tuple[jax.Array, ...]) -> Any:
-        return rule(model, *row, **dict(options))
-
-    if chunk_size is None:
-        return jax.vmap(one)(rows)
-    return jax.lax.map(one, rows, batch_size=chunk_size)
+    return jax.vmap(lambda *row: rule(model, *row, **dict(options)))(*rows)
 
 
 def sum_samples(
@@ -114,35 +115,45 @@ def sum_samples(
 ) -> jax.Array:
     """Σᵢ `sample(model, image, label, i, *row, **options)`, i = 0 … count − 1, for every image.
 
-    `chunk_size` samples of each image are evaluated at once and only their sum is kept, so the
-    memory does not grow with `count`; None evaluates about 64 (images times samples) at once.
+    `chunk_size` evaluations (images times samples) are made at once and only sums are kept, so
+    memory does not grow with `count` or with the batch; None is 64.
     """
-    at_once = call.chunk_size or max(1, EVALUATIONS_AT_ONCE // len(call.images))
-    chunks = math.ceil(count / at_once)
+    batch = len(call.images)
+    at_once = call.chunk_size or EVALUATIONS_AT_ONCE
+    images_at_once = min(batch, at_once)
+    chunks = math.ceil(count / max(1, at_once // images_at_once))
     static = (sample, count, math.ceil(count / chunks), tuple(sorted(options.items())))
-    inputs = (call.model, (call.images, call.labels, *rows))
-    one = jax.eval_shape(
-        lambda model, rows: sample(
-            model, *(r[0] for r in rows[:2]), 0, *(r[0] for r in rows[2:]), **options
-        ),
-        *inputs,
-    )
-    total = jnp.zeros((len(call.images), *one.shape), one.dtype)
-    return repeat(_add_chunk, chunks, total, inputs, static, progress=progress)
+
+    def one_piece(*rows: jax.Array) -> jax.Array:
+        zero = jnp.zeros((), call.images.dtype)
+        shape = jax.eval_shape(partial(_add_chunk, static=static), zero, 0, (call.model, rows))
+        total = jnp.zeros(shape.shape, shape.dtype)
+        return repeat(_add_chunk, chunks, total, (call.model, rows), static, bar, at_once)
+
+    with progress_bar(sample, chunks * math.ceil(batch / images_at_once), progress, call) as bar:
+        return in_chunks(one_piece, (call.images, call.labels, *rows), batch, images_at_once)
 
 
-def _add_chunk(total: jax.Array, chunk: jax.Array, inputs: Any, static: Any) -> jax.Array:
+def _add_chunk(total: jax.Array, chunk: jax.Array | int, inputs: Any, static: Any) -> jax.Array:
     sample, count, size, options = static
     model, rows = inputs
     index = chunk * size + jnp.arange(size)
 
-    def one_image(row: tuple[jax.Array, ...]) -> jax.Array:
-        image, label, *rest = row
+    def one_image(image: jax.Array, label: jax.Array, *rest: jax.Array) -> jax.Array:
         parts = jax.vmap(lambda i: sample(model, image, label, i, *rest, **dict(options)))(index)
         inside = (index < count).reshape(-1, *[1] * (parts.ndim - 1))
         return jnp.where(inside, parts, 0).sum(0)
 
-    return total + jax.vmap(one_image)(rows)
+    return total + jax.vmap(one_image)(*rows)
+
+
+def progress_bar(method: Callable[..., Any], total: int, progress: bool, call: Call) -> Any:
+    """A bar over `total` compiled steps, or nothing; nothing can be shown inside a trace."""
+    if not progress or is_traced(call.model, call.images, call.labels):
+        return nullcontext()
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=method.__name__.strip("_"))
 
 
 def repeat(
@@ -151,18 +162,19 @@ def repeat(
     state: Any,
     inputs: Any,
     static: Any,
-    *,
-    progress: bool = False,
+    bar: Any = None,
+    chunk_size: int = 1,
 ) -> Any:
     """`state = step(state, i, inputs, static)` for i = 0 … count − 1.
 
-    One compiled loop; with `progress`, one compiled step called from a loop with a bar. Inside
-    a caller's own `jit` or `vmap` there is nothing to show, and `progress` is ignored.
+    One compiled loop; with a `bar`, a compiled step called from a loop that moves it.
+    `chunk_size` is what a `DeviceMemoryError` names.
     """
-    if not progress or is_traced(state, inputs):
-        return _loop(step, count, static, state, inputs)
-    for i in tqdm(range(count), desc=step.__module__.rpartition(".")[2]):
-        state = jax.block_until_ready(_once(step, static, state, i, inputs))
+    if bar is None:
+        return guarded(partial(_loop, step, count, static), (state, inputs), chunk_size)
+    for i in range(count):
+        state = guarded(partial(_once, step, static), (state, i, inputs), chunk_size)
+        bar.update()
     return state
 
 
@@ -193,7 +205,8 @@ def check_key(key: Any) -> jax.Array:
         return jax.random.wrap_key_data(key)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise InputTypeError(
-            f"key: Expected a random key such as jax.random.key(0), got {type(key).__name__} {key!r}."
+            "key: Expected a random key such as jax.random.key(0), "
+            f"got {type(key).__name__} {key!r}."
         )
     if shape != ():
         raise InputError(f"key: Expected one random key, got an array of keys of shape {shape}.")

@@ -1,4 +1,4 @@
-"""DeepLift, Rescale rule (Shrikumar et al., ICML 2017): differences to a baseline, layer by layer."""
+"""DeepLift (Shrikumar et al., ICML 2017), Rescale rule: slopes between a baseline and the image."""
 
 from typing import Any
 

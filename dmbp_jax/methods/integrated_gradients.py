@@ -37,7 +37,7 @@ def integrated_gradients(
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
-      chunk_size: points of each image at once; None is about 64 evaluations at once.
+      chunk_size: evaluations (images times points) at once; None is 64.
       points: number of points, at least 1 (2 for the trapezoid rule).
       rule: "gauss-legendre", or "trapezoid" with both ends among the points.
       baseline: x′ in preprocessed space. "zero" (the mean colour of the data set for networks

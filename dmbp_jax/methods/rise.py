@@ -44,7 +44,7 @@ def rise(
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: random key; None is `jax.random.key(0)`. Mask i is made from `fold_in(key, i)` and is
         the same for every image: batch, position in it and `chunk_size` change nothing.
-      chunk_size: masks at once; None is about 64 evaluations at once.
+      chunk_size: evaluations (images times masks) at once; None is 64.
       masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50.
       cells: cells of the grid along each side.
       keep: p, the probability that a cell is kept, in (0, 1].

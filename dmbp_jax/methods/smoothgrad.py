@@ -31,7 +31,7 @@ def smoothgrad(
       key: random key; None is `jax.random.key(0)`. Sample i of image n uses
         `fold_in(fold_in(key, n), i)`: neither its batch mates nor `chunk_size` change it,
         its position n in the batch does (a single image is n = 0).
-      chunk_size: noisy copies of each image at once; None is about 64 evaluations at once.
+      chunk_size: evaluations (images times samples) at once; None is 64.
       samples: number n of noisy copies, at least 1.
       noise_fraction: σ as a fraction of the image's own range, max − min over its pixels and
         channels; 0 gives the plain gradient, and so does a constant image.
