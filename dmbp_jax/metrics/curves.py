@@ -1,0 +1,233 @@
+"""A curve of scores while pixels change, one group after the other, in the order of a heat map.
+
+Insertion, complementary insertion and deletion are this curve with other ends and other orders.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from dmbp_jax.core.inputs import ApplyFn, Model, bind, check_count, check_images, count_classes
+from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.metrics.blurring import Baseline, baseline_images
+from dmbp_jax.metrics.heatmaps import check_heatmap
+
+Order = Literal["decreasing", "increasing"]
+Activation = Literal["softmax", "sigmoid", "none"]
+ACTIVATIONS: tuple[Activation, ...] = ("softmax", "sigmoid", "none")
+DEFAULT_STEP = 224
+DEFAULT_CHUNK = 32
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Curve:
+    """Scores along the way from one picture to another, and the area under them.
+
+    Attributes:
+      fractions: (S,) share of pixels changed at each point; first 0, last 1.
+      scores: (N, S), or (S,) for a single image.
+      auc: (N,), or a scalar: trapezoid of `scores` over `fractions`, so a last step that is
+        shorter than the others counts for less.
+    """
+
+    fractions: jax.Array
+    scores: jax.Array
+    auc: jax.Array
+
+
+class Setting(NamedTuple):
+    """Checked arguments that all three metrics share."""
+
+    model: Model
+    x: jax.Array
+    single: bool
+    heatmap: jax.Array
+    blank: jax.Array
+    classes: int
+    counts: np.ndarray
+    activation: Activation
+    chunk_size: int
+
+
+def check_setting(
+    params: Any,
+    x: ArrayLike,
+    heatmap: Any,
+    *,
+    apply_fn: ApplyFn | None,
+    baseline: Baseline,
+    baseline_name: str,
+    step: int | None,
+    points: int | None,
+    activation: Activation | None,
+    chunk_size: int | None,
+) -> Setting:
+    """Check what is common to insertion, complementary insertion and deletion."""
+    model = bind(params, apply_fn)
+    images = check_images(x)
+    classes = count_classes(model, images.x)
+    maps = check_heatmap(heatmap, images)
+    return Setting(
+        model,
+        images.x,
+        images.single,
+        maps,
+        baseline_images(baseline, images.x, baseline_name),
+        classes,
+        pixel_counts(maps[0].size, step, points),
+        _activation(activation, params, apply_fn),
+        DEFAULT_CHUNK if chunk_size is None else check_count(chunk_size, "chunk_size"),
+    )
+
+
+def pixel_counts(pixels: int, step: int | None = None, points: int | None = None) -> np.ndarray:
+    """How many pixels have changed at each point of the curve: first none, last all.
+
+    `step` pixels at a time (224 when neither is given; the last step may be shorter), or `points`
+    equally spaced points, rounded to whole pixels.
+
+    Raises:
+      InputError: both given, `step` < 1, or `points` outside 2 ... pixels + 1.
+      InputTypeError: not integers.
+    """
+    if points is None:
+        size = check_count(DEFAULT_STEP if step is None else step, "step")
+        return np.append(np.arange(0, pixels, size), pixels)
+    if step is not None:
+        raise InputError(f"points: Expected step or points, got both ({step} and {points}).")
+    if check_count(points, "points", minimum=2) > pixels + 1:
+        raise InputError(f"points: Expected at most {pixels + 1} (pixels + 1), got {points}.")
+    return np.round(np.linspace(0, pixels, points)).astype(np.int64)
+
+
+def check_order(order: Order) -> Order:
+    """Refuse anything but the two orders.
+
+    Raises:
+      InputError: neither "decreasing" nor "increasing".
+    """
+    if order not in ("decreasing", "increasing"):
+        raise InputError(f'order: Expected "decreasing" or "increasing", got {order!r}.')
+    return order
+
+
+@partial(jax.jit, static_argnames="order")
+def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
+    """Place of every pixel in the order of its heat map, (N, H, W) int32, from 0.
+
+    The sort is stable: pixels of equal value keep their row-major order, whichever the `order`.
+    """
+    flat = heatmap.reshape(heatmap.shape[0], -1)
+    places = jnp.argsort(-flat if order == "decreasing" else flat, axis=-1, stable=True)
+    rows = jnp.arange(flat.shape[0])[:, None]
+    ranks = jnp.zeros(flat.shape, jnp.int32)
+    return (
+        ranks.at[rows, places]
+        .set(jnp.arange(flat.shape[1], dtype=jnp.int32))
+        .reshape(heatmap.shape)
+    )
+
+
+def top_labels(setting: Setting) -> jax.Array:
+    """The network's first choice for every image, (N,) int32."""
+    logits = _chunked(setting.model, setting.x, chunk_size=setting.chunk_size)
+    return logits.argmax(-1).astype(jnp.int32)
+
+
+def curve(
+    setting: Setting, start: jax.Array, finish: jax.Array, labels: jax.Array, order: Order
+) -> Curve:
+    """Scores while pixels go from `start` to `finish` in the `order` of the heat map.
+
+    Args:
+      setting: the checked arguments.
+      start: (N, H, W, C) images at fraction 0.
+      finish: (N, H, W, C) images at fraction 1.
+      labels: (N, K) int32; the score is the mean over the labels that are not -1, NaN if all are.
+      order: largest attribution first, or smallest first.
+    """
+    scores = _scores(
+        setting.model,
+        start,
+        finish,
+        pixel_ranks(setting.heatmap, order),
+        labels,
+        setting.counts.astype(np.int32),
+        activation=setting.activation,
+        chunk_size=setting.chunk_size,
+    )
+    fractions = setting.counts / setting.counts[-1]
+    widths = np.diff(fractions)
+    weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
+    auc = (scores * weights.astype(scores.dtype)).sum(-1)
+    if setting.single:
+        scores, auc = scores[0], auc[0]
+    return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
+
+
+def _activation(activation: Activation | None, params: Any, apply_fn: ApplyFn | None) -> Activation:
+    if activation is None:
+        own = getattr(params, "activation", None) if apply_fn is None else None
+        return own if isinstance(own, str) and own in ACTIVATIONS else "softmax"
+    if not isinstance(activation, str):
+        raise InputTypeError(
+            f"activation: Expected one of {ACTIVATIONS}, got {type(activation).__name__}."
+        )
+    if activation not in ACTIVATIONS:
+        raise InputError(f"activation: Expected one of {ACTIVATIONS}, got {activation!r}.")
+    return activation
+
+
+def _probabilities(logits: jax.Array, activation: Activation) -> jax.Array:
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if activation == "softmax":
+        return jax.nn.softmax(logits, axis=-1)
+    return jax.nn.sigmoid(logits) if activation == "sigmoid" else logits
+
+
+@partial(jax.jit, static_argnames=("activation", "chunk_size"))
+def _scores(
+    model: Model,
+    start: jax.Array,
+    finish: jax.Array,
+    ranks: jax.Array,
+    labels: jax.Array,
+    counts: jax.Array,
+    *,
+    activation: Activation,
+    chunk_size: int,
+) -> jax.Array:
+    """Scores (N, S). All N * S pictures are one list, cut into chunks; none outlives its chunk."""
+    images, points = start.shape[0], counts.size
+
+    def score(index: jax.Array) -> jax.Array:
+        image, count = index // points, counts[index % points]
+        changed = ranks[image] < count[:, None, None]
+        pictures = jnp.where(changed[..., None], finish[image], start[image])
+        values = _probabilities(model(pictures), activation)
+        wanted = labels[image]
+        picked = jnp.take_along_axis(values, jnp.maximum(wanted, 0), axis=-1)
+        total = jnp.where(wanted >= 0, picked, 0).sum(-1)
+        return total / (wanted >= 0).sum(-1)  # 0 / 0 = NaN: undefined without a label
+
+    return _map_chunks(score, images * points, chunk_size).reshape(images, points)
+
+
+@partial(jax.jit, static_argnames="chunk_size")
+def _chunked(model: Model, x: jax.Array, *, chunk_size: int) -> jax.Array:
+    return _map_chunks(lambda index: model(x[index]), x.shape[0], chunk_size)
+
+
+def _map_chunks(f: Any, total: int, chunk_size: int) -> jax.Array:
+    """`f(indices)` for 0 ... total - 1, `chunk_size` at a time; the last chunk is filled up."""
+    chunk_size = min(chunk_size, total)
+    chunks = -(-total // chunk_size)
+    indices = jnp.minimum(jnp.arange(chunks * chunk_size), total - 1)
+    values = jax.lax.map(f, indices.reshape(chunks, chunk_size))
+    return values.reshape(-1, *values.shape[2:])[:total]

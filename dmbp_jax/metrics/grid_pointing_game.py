@@ -1,0 +1,103 @@
+"""Grid pointing game (Böhle et al. 2021): in a mosaic of images, does the map find its own cell?
+
+Ground truth without annotation: only one cell of the mosaic shows the target class.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from dmbp_jax.core.inputs import check_count, check_images, is_traced
+from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.metrics.heatmaps import check_maps
+
+
+def mosaic(images: ArrayLike, n: int) -> jax.Array:
+    """Lay n * n images, row by row, into one image.
+
+    Choose images of distinct classes that the network recognises surely. A network with global
+    average pooling takes the mosaic as it is; for others shrink the images first.
+
+    Args:
+      images: (n * n, H, W, C) floating point, preprocessed.
+      n: images a side.
+
+    Returns:
+      (n * H, n * W, C).
+
+    Raises:
+      InputError: not n * n images.
+      InputTypeError: not floating point, or `n` not an int.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> mosaic(jnp.arange(4.0).reshape(4, 1, 1, 1), 2)[..., 0].tolist()
+      [[0.0, 1.0], [2.0, 3.0]]
+    """
+    n = check_count(n, "n")
+    x = check_images(images, "images").x
+    count, height, width, channels = x.shape
+    if count != n * n:
+        raise InputError(f"images: Expected n * n = {n * n} images, got {count}.")
+    grid = x.reshape(n, n, height, width, channels).swapaxes(1, 2)
+    return grid.reshape(n * height, n * width, channels)
+
+
+def grid_pointing_game(heatmap: Any, cell: ArrayLike, n: int) -> jax.Array:
+    r"""Share of the positive attribution that lies inside the target's own cell.
+
+    \(\sum_{p \in \mathrm{cell}} h_p^+ \,/\, \sum_p h_p^+\), with \(h^+ = \max(h, 0)\). A map that
+    finds nothing (no positive value) scores 0, as in the authors' code: leaving it out would
+    reward blank maps. A uniform map scores \(1 / n^2\).
+
+    Args:
+      heatmap: signed maps of mosaics, (n H, n W) or (N, n H, n W), or an `Attribution`.
+      cell: int or (N,) ints: the target's cell, counted row by row from 0.
+      n: images a side.
+
+    Returns:
+      (N,) in [0, 1], a scalar for a single map.
+
+    Raises:
+      InputError: a map that n does not divide, a cell outside [0, n * n), a wrong number of cells.
+      InputTypeError: cells that are not integers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> heatmap = jnp.array([[3.0, 1.0], [-5.0, 0.0]])
+      >>> float(grid_pointing_game(heatmap, 0, 2))
+      0.75
+    """
+    n = check_count(n, "n")
+    maps, single = check_maps(heatmap)
+    if maps.shape[1] % n or maps.shape[2] % n:
+        raise InputError(f"heatmap: Expected sides that {n} divides, got {maps.shape[1:]}.")
+    shares = _shares(maps, _check_cells(cell, maps.shape[0], n), n=n)
+    return shares[0] if single else shares
+
+
+@partial(jax.jit, static_argnames="n")
+def _shares(maps: jax.Array, cells: jax.Array, *, n: int) -> jax.Array:
+    batch, height, width = maps.shape
+    positive = jnp.maximum(maps, 0)
+    largest = positive.max((1, 2), keepdims=True)  # scaled first, so that no sum overflows
+    positive = positive / jnp.where(largest > 0, largest, 1)
+    sums = positive.reshape(batch, n, height // n, n, width // n).sum((2, 4)).reshape(batch, n * n)
+    own = jnp.take_along_axis(sums, cells[:, None], axis=1)[:, 0]
+    total = sums.sum(-1)
+    return own / jnp.where(total > 0, total, 1)
+
+
+def _check_cells(cell: ArrayLike, batch: int, n: int) -> jax.Array:
+    cells = cell if is_traced(cell) else np.asarray(cell)
+    if not jnp.issubdtype(jnp.result_type(cells), jnp.integer):
+        raise InputTypeError(f"cell: Expected integers, got dtype {jnp.result_type(cells)}.")
+    if np.shape(cells) not in ((), (batch,)):
+        raise InputError(f"cell: Expected an int or {batch} ints, got shape {np.shape(cells)}.")
+    if not is_traced(cells) and (np.min(cells) < 0 or np.max(cells) >= n * n):
+        raise InputError(f"cell: Expected 0 <= cell < {n * n}, got {cells}.")
+    return jnp.broadcast_to(jnp.asarray(cells, jnp.int32), (batch,))

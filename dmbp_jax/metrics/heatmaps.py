@@ -1,0 +1,91 @@
+"""What counts as a heat map of an image: one signed number per pixel, checked before tracing.
+
+Every metric takes its heat maps through here, so all of them accept the same shapes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from dmbp_jax.core.inputs import Images, is_traced
+from dmbp_jax.errors import InputError, InputTypeError
+
+
+def check_heatmap(heatmap: Any, images: Images, name: str = "heatmap") -> jax.Array:
+    """Heat maps of `images` as (N, H, W) finite floats; shapes as in `fit_heatmap`.
+
+    Raises:
+      InputTypeError: not a numeric array.
+      InputError: another shape, or a value that is not finite.
+    """
+    maps = fit_heatmap(heatmap, images, name)
+    check_finite(maps, name)
+    return maps
+
+
+def fit_heatmap(heatmap: Any, images: Images, name: str = "heatmap") -> jax.Array:
+    """Heat maps of `images` as (N, H, W) floats.
+
+    Accepted are (H, W) for a single image, (N, H, W) for a batch, an array of the shape of the
+    images (its colour channels are summed), and anything with such an array as `.heatmap`.
+
+    Raises:
+      InputTypeError: not a numeric array.
+      InputError: another shape.
+    """
+    values = as_array(getattr(heatmap, "heatmap", heatmap), name)
+    image_shape = images.x.shape[1:] if images.single else images.x.shape
+    if values.shape == image_shape:
+        values = values.sum(-1)
+    elif values.shape != image_shape[:-1]:
+        raise InputError(
+            f"{name}: Expected shape {image_shape[:-1]}, or that of the images {image_shape}, "
+            f"got {values.shape}."
+        )
+    return values[None] if images.single else values
+
+
+def check_maps(heatmap: Any, name: str = "heatmap") -> tuple[jax.Array, bool]:
+    """Heat maps that come without their images, as (N, H, W) floats, and whether N was added.
+
+    Raises:
+      InputTypeError: not a numeric array.
+      InputError: not (H, W) or (N, H, W), an empty axis, or a value that is not finite.
+    """
+    values = as_array(getattr(heatmap, "heatmap", heatmap), name)
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise InputError(f"{name}: Expected shape (H, W) or (N, H, W), got {values.shape}.")
+    check_finite(values, name)
+    single = values.ndim == 2
+    return (values[None] if single else values), single
+
+
+def as_array(values: ArrayLike, name: str) -> jax.Array:
+    """A real-valued array in a floating-point dtype.
+
+    Raises:
+      InputTypeError: not a numeric array.
+    """
+    try:
+        array = jnp.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"{name}: Expected an array, got {type(values).__name__}.") from error
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise InputTypeError(f"{name}: Expected real numbers, got dtype {array.dtype}.")
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def check_finite(values: jax.Array, name: str) -> None:
+    """Refuse NaN and infinity, which have no place in an order of pixels.
+
+    Raises:
+      InputError: a value is not finite; the message gives the first one's index.
+    """
+    if is_traced(values) or bool(jnp.isfinite(values).all()):
+        return
+    host = np.asarray(values)
+    index = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
+    raise InputError(f"{name}: Expected finite values, got {host[index]} at index {index}.")
