@@ -1,0 +1,242 @@
+"""From a state dict to Flax variables: match names and shapes, fold BatchNorm, once and strictly.
+
+A state dict that does not fit is refused with the whole list of what is missing, unused, misshapen.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+import dmbp_jax
+from dmbp_jax.convert.checkpoint import read_checkpoint, read_file
+from dmbp_jax.convert.tables import RENAMES, Layer, Shape, find_layer, table
+from dmbp_jax.convert.variables import Variables, save_variables
+from dmbp_jax.errors import InputError, KeyMismatchError, WeightsError
+from dmbp_jax.labels import read_labels
+from dmbp_jax.weights.registry import Entry, find_entry
+
+_EPSILON = 1e-5  # of BatchNorm, the same in torchvision, timm and the Caffe networks
+_NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+def convert(
+    state_dict: Mapping[str, np.ndarray], network: str, classes: int | None = None
+) -> Variables:
+    """Convert a PyTorch state dict of a named network to Flax variables.
+
+    BatchNorm (in inference) is folded into the convolution before it, in float64:
+
+        kernel ← kernel · γ / √(σ² + ε)        bias ← (bias − μ) · γ / √(σ² + ε) + β
+
+    Understands the names of torchvision, timm and TorchRay. The first dense layer of a VGG is
+    permuted from CHW to HWC order; the first convolution of a Caffe network from BGR to RGB.
+
+    Args:
+      state_dict: name to array, as `read_checkpoint` returns it.
+      network: name, one of `dmbp_jax.list_networks()`.
+      classes: number of classes of a fine-tuned network; None for the network's own.
+
+    Returns:
+      `{"params": …}`, float32, for `network`'s module.
+
+    Raises:
+      KeyMismatchError: names or shapes do not fit; every one is listed.
+      WeightsError: a weight is not finite.
+      InputError: no network has this name.
+
+    Example:
+      >>> convert({}, "resnet18")  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      dmbp_jax.errors.KeyMismatchError: resnet18: 102 missing (conv1.weight, bn1.weight, ...
+    """
+    return convert_entry(state_dict, network, find_entry(network, classes))
+
+
+def convert_entry(state_dict: Mapping[str, np.ndarray], name: str, entry: Entry) -> Variables:
+    """`convert` for a row of the registry, or one like it."""
+    if entry.checkpoint is None:
+        raise InputError(f"network: Expected a network with a PyTorch checkpoint, got {name}.")
+    rows = table(entry.module, entry.checkpoint.batch_norm, entry.checkpoint.bgr)
+    kernels = {
+        path.removeprefix("params/").removesuffix("/kernel"): shape
+        for path, shape in target_shapes(entry).items()
+        if path.endswith("/kernel")
+    }
+    found = [find_layer(path, rows) for path in kernels]
+
+    arrays, ambiguous = _rename(state_dict, RENAMES[type(entry.module)])
+    expected: dict[str, tuple[Shape, ...]] = {}
+    for layer in found:
+        expected |= _expected(layer, kernels[layer.path])
+    _compare(name, {key: array.shape for key, array in arrays.items()}, expected, ambiguous)
+
+    params: dict[str, np.ndarray] = {}
+    for layer in found:
+        kernel, bias = _fold(layer, arrays, kernels[layer.path])
+        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+            raise WeightsError(f"{layer.source}: Expected finite weights, got NaN or infinity.")
+        params[f"params/{layer.path}/kernel"] = kernel
+        params[f"params/{layer.path}/bias"] = bias
+    return unflatten_dict(params, sep="/")
+
+
+def convert_file(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    network: str,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+) -> None:
+    """Convert a checkpoint once, so that later loads only read it.
+
+    Args:
+      source: `.pth` or safetensors file of torchvision, timm or TorchRay.
+      destination: safetensors file to write; it is written whole or not at all.
+      network: name, one of `dmbp_jax.list_networks()`.
+      labels: class names of a fine-tuned network, kept in the file; None for the network's own.
+
+    Raises:
+      WeightsError: as `read_checkpoint` and `convert`; or the destination cannot be written.
+      InputError: no network has this name; or source and destination are the same file.
+    """
+    source, destination = Path(source), Path(destination)
+    if source.resolve() == destination.resolve():
+        raise InputError(f"destination: Expected another file than the source, got {destination}.")
+    names = None if labels is None else read_labels(labels)
+    metadata = {"format": f"dmbp-jax {dmbp_jax.__version__}", "network": network}
+    if names is not None:
+        metadata["classes"] = json.dumps(names)
+    variables = convert(read_checkpoint(source), network, None if names is None else len(names))
+    save_variables(destination, variables, metadata | {"source": source.name})
+
+
+def read_weights(
+    path: str | os.PathLike[str],
+    network: str,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+) -> tuple[Entry, Variables, tuple[str, ...]]:
+    """Read any weights file of a named network: converted already, or converted now.
+
+    Args:
+      path: file of `convert_file` or `save_variables`, or anything `read_checkpoint` reads.
+      network: name, one of `dmbp_jax.list_networks()`.
+      labels: class names; None for those in the file, or else the network's own.
+
+    Returns:
+      The network's row for this number of classes, its variables, its class names.
+
+    Raises:
+      WeightsError: as `read_checkpoint` and `convert`; or these are another network's weights.
+      InputError: no network has this name.
+    """
+    arrays, metadata = read_file(path)
+    try:
+        names = _class_names(network, metadata) if labels is None else read_labels(labels)
+        entry = find_entry(network, len(names))
+        if not any(key.startswith("params/") for key in arrays):
+            return entry, convert_entry(arrays, network, entry), names
+        if metadata.get("network", network) != network:
+            raise WeightsError(f"Expected weights of {network}, got {metadata['network']}.")
+        expected = {key: (shape,) for key, shape in target_shapes(entry).items()}
+        _compare(network, {key: array.shape for key, array in arrays.items()}, expected, [])
+        return entry, unflatten_dict(arrays, sep="/"), names
+    except WeightsError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _class_names(network: str, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Class names kept in a converted file, or else the network's own."""
+    if "classes" not in metadata:
+        return find_entry(network).labels
+    try:
+        return read_labels(json.loads(metadata["classes"]))
+    except (ValueError, TypeError) as error:
+        raise WeightsError("Expected the metadata 'classes' to be a JSON list of names.") from error
+
+
+def target_shapes(entry: Entry) -> dict[str, Shape]:
+    """Shape of every variable of a network, by abstract evaluation: nothing is allocated."""
+    image = (1, entry.preprocessing.size, entry.preprocessing.size, 3)
+    variables = jax.eval_shape(lambda: entry.module.init(jax.random.key(0), jnp.zeros(image)))
+    return {key: leaf.shape for key, leaf in flatten_dict(variables, sep="/").items()}
+
+
+def _rename(
+    state_dict: Mapping[str, np.ndarray], renames: Sequence[tuple[str, str]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The state dict under torchvision's names, without batch counters; and names that collide."""
+    arrays: dict[str, np.ndarray] = {}
+    ambiguous = []
+    for key, array in state_dict.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        name = key
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        if name in arrays:
+            ambiguous.append(key)
+        arrays[name] = array
+    return arrays, ambiguous
+
+
+def _expected(layer: Layer, kernel: Shape) -> dict[str, tuple[Shape, ...]]:
+    """Names that a layer is made of, and the shapes they may have."""
+    expected = {f"{layer.source}.weight": layer.transform.shapes(kernel)}
+    vectors = [f"{layer.source}.bias"] if layer.bias else []
+    vectors += [f"{layer.norm}.{part}" for part in _NORM] if layer.norm else []
+    return expected | dict.fromkeys(vectors, (kernel[-1:],))
+
+
+def _compare(
+    network: str,
+    shapes: Mapping[str, Shape],
+    expected: Mapping[str, tuple[Shape, ...]],
+    ambiguous: Sequence[str],
+) -> None:
+    """Raise one error that lists everything that does not fit."""
+    lists = {
+        "missing": [key for key in expected if key not in shapes],
+        "unused": [key for key in shapes if key not in expected],
+        "given twice": list(ambiguous),
+        "misshapen": [
+            f"{key}: Expected {expected[key][0]}, got {shape}"
+            for key, shape in shapes.items()
+            if key in expected and shape not in expected[key]
+        ],
+    }
+    found = [f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in lists.items() if keys]
+    if not found:
+        return
+    # The last layer alone does not fit: a fine-tuned network with classes of its own.
+    last = list(expected)[-2:]
+    misfits = len(lists["misshapen"])
+    fine_tuned = (
+        len(found) == 1
+        and 0 < misfits <= 2
+        and all(key.split(":")[0] in last for key in lists["misshapen"])
+    )
+    hint = " For other classes than the network's own, pass their names as labels." * fine_tuned
+    raise KeyMismatchError(f"{network}: {'; '.join(found)}.{hint}")
+
+
+def _fold(
+    layer: Layer, arrays: Mapping[str, np.ndarray], shape: Shape
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of a layer in float32, its BatchNorm folded in float64."""
+    kernel = layer.transform.apply(arrays[f"{layer.source}.weight"], shape)
+    bias = arrays[f"{layer.source}.bias"] if layer.bias else np.zeros(shape[-1])
+    if layer.norm:
+        gamma, beta, mean, variance = (
+            arrays[f"{layer.norm}.{part}"].astype(np.float64) for part in _NORM
+        )
+        with np.errstate(invalid="ignore"):  # a negative variance is reported as not finite
+            scale = gamma / np.sqrt(variance + _EPSILON)
+        kernel = kernel.astype(np.float64) * scale
+        bias = (bias.astype(np.float64) - mean) * scale + beta
+    return np.ascontiguousarray(kernel, np.float32), np.ascontiguousarray(bias, np.float32)

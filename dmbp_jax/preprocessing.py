@@ -1,0 +1,83 @@
+"""From a picture to the array a network was trained on: resize, centre crop, mean, deviation.
+
+`crop` is what the network sees as a picture, `array` the same as numbers; overlays use `crop`.
+"""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from dmbp_jax.data.decoding import open_image
+from dmbp_jax.errors import InputError
+
+_ELONGATED = 16  # sides ratio above which a picture is cut before it is resized
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the shorter side, crop the centre, then
+
+        x = (white · pixels / 255 − mean) / deviation        for each of R, G, B.
+
+    Resizing is Pillow's bilinear filter with torchvision's rounding, so the pixels equal those of
+    `torchvision.transforms.Resize` and `CenterCrop`.
+
+    Attributes:
+      resize: shorter side after resizing, in pixels.
+      size: side of the square crop, at most `resize`.
+      mean: mean of R, G, B.
+      deviation: standard deviation of R, G, B.
+      white: value of a white pixel before mean and deviation: 1, or 255 for Caffe networks.
+
+    Example:
+      >>> white = Image.new("RGB", (640, 480), "white")
+      >>> Preprocessing(mean=(0.5, 0.5, 0.5), deviation=(0.25, 0.25, 0.25)).array(white)[0, 0]
+      array([2., 2., 2.], dtype=float32)
+    """
+
+    resize: int = 256
+    size: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    white: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        if not 0 < self.size <= self.resize:
+            raise InputError(f"size: Expected 0 < size <= resize ({self.resize}), got {self.size}.")
+
+    def crop(self, source: str | os.PathLike[str] | Image.Image) -> Image.Image:
+        """The picture as the network sees it: RGB, `size` × `size`, before normalisation.
+
+        Raises:
+          ImageError: the picture cannot be decoded.
+        """
+        picture = _shorten(open_image(source))
+        width, height = picture.size
+        shorter = min(width, height)
+        resized = int(self.resize * width / shorter), int(self.resize * height / shorter)
+        picture = picture.resize(resized, Image.Resampling.BILINEAR)
+        left, top = (round((side - self.size) / 2) for side in resized)
+        return picture.crop((left, top, left + self.size, top + self.size))
+
+    def array(self, source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
+        """The network's input (size, size, 3), float32.
+
+        Raises:
+          ImageError: the picture cannot be decoded.
+        """
+        pixels = np.asarray(self.crop(source), np.float32)
+        scale = np.float32(self.white / 255)
+        return (pixels * scale - np.float32(self.mean)) / np.float32(self.deviation)
+
+
+def _shorten(picture: Image.Image) -> Image.Image:
+    """Cut the ends of a very long picture, which resizing would blow up beyond memory."""
+    width, height = picture.size
+    longest = _ELONGATED * min(width, height)
+    if max(width, height) <= longest:
+        return picture
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return picture.crop((left, top, left + min(width, longest), top + min(height, longest)))

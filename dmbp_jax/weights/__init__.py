@@ -1,0 +1,1 @@
+"""Where weights come from: the registry of named networks and the downloader."""
