@@ -82,8 +82,8 @@ def _star(u: Floats, v: Floats) -> Floats:
     tip, notch = 1.1, 0.52
     across, along = notch * math.sin(fifth / 2), tip - notch * math.cos(fifth / 2)
     rho = np.hypot(u, v)
-    inside = tip * across - rho * (np.cos(angle) * across + np.sin(angle) * along)
-    return inside / math.hypot(across, along)
+    edge = tip * across - rho * (np.cos(angle) * across + np.sin(angle) * along)
+    return np.minimum(edge / math.hypot(across, along), tip - rho)
 
 
 def _cross(u: Floats, v: Floats) -> Floats:
@@ -220,7 +220,7 @@ def compose(seed: int, index: int, classes: Sequence[int | str] | None = None) -
 
     things: list[Thing] = []
     for label in labels:
-        radius = rng.uniform(12, 19)
+        radius = rng.uniform(13, 20)
         things.append(_place(rng, things, base, label, *_KINDS[CLASSES[label]], radius))
     objects = tuple(things)
     for _ in range(rng.integers(3, 8)):
@@ -356,7 +356,7 @@ def _background(rng: np.random.Generator) -> tuple[Floats, Floats]:
     for cells in (4, 11, 30):
         coarse = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float32)
-        picture = picture + np.float32(rng.uniform(0.05, 0.25) / 255) * (smooth - 127.5)
+        picture = picture + np.float32(rng.uniform(0.05, 0.2) / 255) * (smooth - 127.5)
     return np.clip(picture, 0, 1), base
 
 
@@ -390,7 +390,7 @@ def _place(
         radius=radius,
         angle=rng.uniform(0, 2 * math.pi),
         mirrored=bool(rng.integers(2)),
-        pitch=rng.uniform(5.5, 7.5),
+        pitch=rng.uniform(6.5, 8.5),
         paint=paint,
         ink=ink,
     )

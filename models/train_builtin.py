@@ -1,0 +1,211 @@
+"""Trains the built-in network on generated pictures, and measures it on held-out ones.
+
+python -m dmbp_jax.models.train_builtin --out builtin.safetensors     # train, measure, write
+python -m dmbp_jax.models.train_builtin --evaluate                    # measure the shipped weights
+"""
+
+import argparse
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from numpy.typing import NDArray
+from safetensors.flax import load_file, save_file
+from tqdm import tqdm
+
+from dmbp_jax.data.generated import CLASSES, GeneratedDataset
+from dmbp_jax.models.builtin import INPUT_SHAPE, MEAN, STD, BuiltinNet
+
+WEIGHTS = Path(__file__).with_name("builtin.safetensors")
+TRAINING_SEED, HELD_OUT_SEED = 0, 1
+
+WEIGHT_DECAY = 1e-3
+CELL_WEIGHT = 10.0
+CELLS = 12  # the last stage sees a picture as 12 × 12 cells
+
+Variables = dict[str, Any]
+
+
+class Pictures(NamedTuple):
+    """A dataset in memory; `covers` says which part of each cell each class covers, times 255."""
+
+    images: NDArray[np.uint8]  # (N, 96, 96, 3)
+    labels: NDArray[np.bool_]  # (N, 10)
+    covers: NDArray[np.uint8]  # (N, 12, 12, 10)
+
+
+class Scores(NamedTuple):
+    """How well the labels of held-out pictures are told, each in [0, 1]."""
+
+    label_accuracy: float  # of all (picture, class) decisions at probability 0.5
+    exact_match: float  # pictures with all ten decisions right
+    mean_average_precision: float  # area under precision-recall, mean over classes
+
+
+def draw(seed: int, size: int) -> Pictures:
+    """Draw a dataset into memory."""
+    images = np.empty((size, *INPUT_SHAPE), np.uint8)
+    labels = np.empty((size, len(CLASSES)), np.bool_)
+    covers = np.empty((size, CELLS, CELLS, len(CLASSES)), np.uint8)
+    cell = INPUT_SHAPE[0] // CELLS
+    for k, sample in enumerate(tqdm(GeneratedDataset(seed, size), "drawing", disable=None)):
+        images[k], labels[k] = sample.image, sample.labels
+        share = sample.masks.reshape(-1, CELLS, cell, CELLS, cell).mean(axis=(2, 4))
+        covers[k] = np.round(255 * share.transpose(1, 2, 0))
+    return Pictures(images, labels, covers)
+
+
+def preprocess(images: jax.Array) -> jax.Array:
+    """uint8 pixels -> network input."""
+    return (images.astype(jnp.float32) / 255 - MEAN) / STD
+
+
+def turn(
+    images: NDArray[np.uint8], covers: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """One of the 48 flips, quarter turns and channel orders: all leave the labels alone."""
+    turns, channels = rng.integers(4), rng.permutation(3)
+    flip = slice(None, None, 1 - 2 * rng.integers(2))
+    images = np.rot90(images, turns, axes=(1, 2))[:, :, flip, channels]
+    covers = np.rot90(covers, turns, axes=(1, 2))[:, :, flip]
+    return np.ascontiguousarray(images), np.ascontiguousarray(covers)
+
+
+def train(pictures: Pictures, steps: int, batch: int, rate: float, seed: int) -> Variables:
+    """AdamW on the cross-entropy of the labels, helped by that of the cells of the last stage.
+
+    The helper is a dense layer on every cell, taught what covers the cell and thrown away
+    afterwards. Without it the network needs many times more pictures to find the objects.
+    """
+    net = BuiltinNet()
+    variables = net.init(jax.random.key(seed), jnp.zeros((1, *INPUT_SHAPE)))
+    last_stage = max(name for name in variables["params"] if name.startswith("layer"))
+    features = variables["params"]["dense"]["kernel"].shape[0]
+    helper = {"kernel": jnp.zeros((features, len(CLASSES))), "bias": jnp.full(len(CLASSES), -4.0)}
+    schedule = optax.warmup_cosine_decay_schedule(0, rate, max(1, steps // 20), max(2, steps))
+    optimizer = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
+
+    def loss_fn(trained: Any, batch_stats: Any, images: Any, labels: Any, covers: Any) -> Any:
+        params, helper = trained
+        logits, captured = net.apply(
+            {"params": params, "batch_stats": batch_stats},
+            preprocess(images),
+            train=True,
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=lambda module, _: module.name == last_stage,
+        )
+        cells = captured["intermediates"][last_stage]["__call__"][0]
+        cells = cells @ helper["kernel"] + helper["bias"]
+        whole = optax.sigmoid_binary_cross_entropy(logits, labels.astype(jnp.float32)).mean()
+        local = optax.sigmoid_binary_cross_entropy(cells, covers.astype(jnp.float32) / 255).mean()
+        return whole + CELL_WEIGHT * local, (captured["batch_stats"], whole, local)
+
+    @partial(jax.jit, donate_argnums=(0, 1, 2))
+    def step(trained: Any, batch_stats: Any, state: Any, *data: Any) -> Any:
+        gradient, (batch_stats, *losses) = jax.grad(loss_fn, has_aux=True)(
+            trained, batch_stats, *data
+        )
+        update, state = optimizer.update(gradient, state, trained)
+        return optax.apply_updates(trained, update), batch_stats, state, losses
+
+    rng = np.random.default_rng(seed)
+    trained, batch_stats = (variables["params"], helper), variables["batch_stats"]
+    state = optimizer.init(trained)
+    smooth = None
+    bar = tqdm(range(steps), "training", mininterval=10)
+    for _ in bar:
+        chosen = rng.integers(len(pictures.images), size=batch)
+        images, covers = turn(pictures.images[chosen], pictures.covers[chosen], rng)
+        trained, batch_stats, state, losses = step(
+            trained, batch_stats, state, images, pictures.labels[chosen], covers
+        )
+        losses = np.asarray(losses)
+        smooth = losses if smooth is None else 0.97 * smooth + 0.03 * losses
+        bar.set_postfix(labels=f"{smooth[0]:.4f}", cells=f"{smooth[1]:.4f}", refresh=False)
+    return {"params": trained[0], "batch_stats": batch_stats}
+
+
+def evaluate(variables: Variables, pictures: Pictures) -> Scores:
+    """Score a network on pictures it has not seen."""
+    forward = jax.jit(lambda images: BuiltinNet().apply(variables, preprocess(images)))
+    parts = [
+        np.asarray(forward(pictures.images[k : k + 100]))
+        for k in range(0, len(pictures.images), 100)
+    ]
+    logits = np.concatenate(parts)
+    right = (logits > 0) == pictures.labels
+    precisions = [
+        average_precision(scores, found)
+        for scores, found in zip(logits.T, pictures.labels.T, strict=True)
+    ]
+    return Scores(float(right.mean()), float(right.all(axis=1).mean()), float(np.mean(precisions)))
+
+
+def average_precision(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+    """Mean, over the positives, of the precision among everything scored at least as high."""
+    ranked = positive[np.argsort(-scores, kind="stable")]
+    precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
+    return float(precision[ranked].mean())
+
+
+def load_weights(path: Path) -> Variables:
+    """Read flat keys such as `params/conv1/kernel` into Flax variables."""
+    return unflatten_dict(load_file(path), sep="/")
+
+
+def save_weights(path: Path, variables: Variables, metadata: dict[str, str]) -> None:
+    """Write the weights whole or not at all."""
+    partial_path = path.with_name(path.name + ".partial")
+    save_file(flatten_dict(variables, sep="/"), partial_path, metadata)
+    os.replace(partial_path, path)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line of this script."""
+    parser = argparse.ArgumentParser(prog="python -m dmbp_jax.models.train_builtin")
+    parser.add_argument("--out", type=Path, help="train, and write the weights to this file")
+    parser.add_argument("--evaluate", action="store_true", help="only measure --weights")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="default: the shipped file")
+    parser.add_argument("--held-out", type=int, default=2000, help="held-out pictures")
+    parser.add_argument("--pictures", type=int, default=16000, help="training pictures")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches")
+    options = parser.parse_args(arguments)
+    if options.evaluate == (options.out is not None):
+        parser.error("Expected either --out FILE or --evaluate")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train or measure, and print the held-out scores."""
+    options = parse(arguments)
+    if options.evaluate:
+        variables = load_weights(options.weights)
+    else:
+        pictures = draw(TRAINING_SEED, options.pictures)
+        variables = train(pictures, options.steps, options.batch, options.rate, options.seed)
+    scores = evaluate(variables, draw(HELD_OUT_SEED, options.held_out))
+    for name, value in scores._asdict().items():
+        print(f"{name:24s} {value:.4f}")
+    if options.out is not None:
+        command = " ".join(sys.argv[1:] if arguments is None else arguments)
+        metadata = {
+            "classes": json.dumps(CLASSES),
+            "command": f"python -m dmbp_jax.models.train_builtin {command}",
+            "held_out": json.dumps({**scores._asdict(), "pictures": options.held_out}),
+        }
+        save_weights(options.out, variables, metadata)
+
+
+if __name__ == "__main__":
+    main()
