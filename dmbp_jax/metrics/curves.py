@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from dmbp_jax.core.chunks import in_chunks
 from dmbp_jax.core.inputs import ApplyFn, Model, bind, check_count, check_images, count_classes
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.metrics.blurring import Baseline, baseline_images
@@ -134,10 +135,9 @@ def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
     )
 
 
-def top_labels(setting: Setting) -> jax.Array:
-    """The network's first choice for every image, (N,) int32."""
-    logits = _chunked(setting.model, setting.x, chunk_size=setting.chunk_size)
-    return logits.argmax(-1).astype(jnp.int32)
+def first_choice(model: Model, x: jax.Array, chunk_size: int = DEFAULT_CHUNK) -> jax.Array:
+    """The network's top-1 label of every image, (N,) int32."""
+    return in_chunks(partial(_top_labels, model), (x,), x.shape[0], chunk_size)
 
 
 def curve(
@@ -152,20 +152,24 @@ def curve(
       labels: (N, K) int32; the score is the mean over the labels that are not -1, NaN if all are.
       order: largest attribution first, or smallest first.
     """
-    scores = _scores(
+    images, points = setting.x.shape[0], setting.counts.size
+    one_chunk = partial(
+        _scores,
         setting.model,
         start,
         finish,
         pixel_ranks(setting.heatmap, order),
         labels,
-        setting.counts.astype(np.int32),
+        jnp.asarray(setting.counts, jnp.int32),
         activation=setting.activation,
-        chunk_size=setting.chunk_size,
     )
+    total = images * points
+    scores = in_chunks(one_chunk, (jnp.arange(total),), total, setting.chunk_size)
+    scores = scores.reshape(images, points)
     fractions = setting.counts / setting.counts[-1]
     widths = np.diff(fractions)
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
-    auc = (scores * weights.astype(scores.dtype)).sum(-1)
+    auc = (scores * jnp.asarray(weights[None], scores.dtype)).sum(-1)
     if setting.single:
         scores, auc = scores[0], auc[0]
     return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
@@ -191,7 +195,7 @@ def _probabilities(logits: jax.Array, activation: Activation) -> jax.Array:
     return jax.nn.sigmoid(logits) if activation == "sigmoid" else logits
 
 
-@partial(jax.jit, static_argnames=("activation", "chunk_size"))
+@partial(jax.jit, static_argnames="activation")
 def _scores(
     model: Model,
     start: jax.Array,
@@ -199,35 +203,21 @@ def _scores(
     ranks: jax.Array,
     labels: jax.Array,
     counts: jax.Array,
+    index: jax.Array,
     *,
     activation: Activation,
-    chunk_size: int,
 ) -> jax.Array:
-    """Scores (N, S). All N * S pictures are one list, cut into chunks; none outlives its chunk."""
-    images, points = start.shape[0], counts.size
-
-    def score(index: jax.Array) -> jax.Array:
-        image, count = index // points, counts[index % points]
-        changed = ranks[image] < count[:, None, None]
-        pictures = jnp.where(changed[..., None], finish[image], start[image])
-        values = _probabilities(model(pictures), activation)
-        wanted = labels[image]
-        picked = jnp.take_along_axis(values, jnp.maximum(wanted, 0), axis=-1)
-        total = jnp.where(wanted >= 0, picked, 0).sum(-1)
-        return total / (wanted >= 0).sum(-1)  # 0 / 0 = NaN: undefined without a label
-
-    return _map_chunks(score, images * points, chunk_size).reshape(images, points)
+    """Scores of some of the N * S pictures, which are made here and nowhere kept."""
+    image, count = index // counts.size, counts[index % counts.size]
+    changed = ranks[image] < count[:, None, None]
+    pictures = jnp.where(changed[..., None], finish[image], start[image])
+    values = _probabilities(model(pictures), activation)
+    wanted = labels[image]
+    picked = jnp.take_along_axis(values, jnp.maximum(wanted, 0), axis=-1)
+    number = (wanted >= 0).sum(-1).astype(values.dtype)
+    return jnp.where(wanted >= 0, picked, 0).sum(-1) / number  # 0 / 0 = NaN: no label, undefined
 
 
-@partial(jax.jit, static_argnames="chunk_size")
-def _chunked(model: Model, x: jax.Array, *, chunk_size: int) -> jax.Array:
-    return _map_chunks(lambda index: model(x[index]), x.shape[0], chunk_size)
-
-
-def _map_chunks(f: Any, total: int, chunk_size: int) -> jax.Array:
-    """`f(indices)` for 0 ... total - 1, `chunk_size` at a time; the last chunk is filled up."""
-    chunk_size = min(chunk_size, total)
-    chunks = -(-total // chunk_size)
-    indices = jnp.minimum(jnp.arange(chunks * chunk_size), total - 1)
-    values = jax.lax.map(f, indices.reshape(chunks, chunk_size))
-    return values.reshape(-1, *values.shape[2:])[:total]
+@jax.jit
+def _top_labels(model: Model, x: jax.Array) -> jax.Array:
+    return model(x).argmax(-1).astype(jnp.int32)

@@ -17,7 +17,7 @@ from dmbp_jax.metrics.curves import (
     check_order,
     check_setting,
     curve,
-    top_labels,
+    first_choice,
 )
 
 
@@ -83,5 +83,6 @@ def deletion(
         chunk_size=chunk_size,
     )
     labels = check_labels(label, setting.x.shape[0], setting.classes, setting.single)
-    labels = top_labels(setting) if labels is None else labels
+    if labels is None:
+        labels = first_choice(setting.model, setting.x, setting.chunk_size)
     return curve(setting, setting.x, setting.blank, jnp.expand_dims(labels, 1), check_order(order))

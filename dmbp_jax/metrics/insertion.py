@@ -17,7 +17,7 @@ from dmbp_jax.metrics.curves import (
     check_order,
     check_setting,
     curve,
-    top_labels,
+    first_choice,
 )
 
 
@@ -65,6 +65,7 @@ def insertion(
     Raises:
       InputError, InputTypeError: shapes, labels or options that do not fit, or a heat map that
         is not finite.
+      DeviceMemoryError: the device ran out of memory; lower `chunk_size`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -88,5 +89,6 @@ def insertion(
         chunk_size=chunk_size,
     )
     labels = check_labels(label, setting.x.shape[0], setting.classes, setting.single)
-    labels = top_labels(setting) if labels is None else labels
+    if labels is None:
+        labels = first_choice(setting.model, setting.x, setting.chunk_size)
     return curve(setting, setting.blank, setting.x, jnp.expand_dims(labels, 1), check_order(order))

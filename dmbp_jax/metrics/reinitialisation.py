@@ -4,23 +4,24 @@ A map that survives does not explain the network's decision: it draws edges.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.core.inputs import (
     ApplyFn,
+    Model,
     bind,
-    call_params,
     check_images,
     check_labels,
     count_classes,
 )
 from dmbp_jax.errors import InputError, InputTypeError, SiteNotFoundError
+from dmbp_jax.metrics.curves import first_choice
 from dmbp_jax.metrics.heatmaps import check_heatmap, fit_heatmap
 from dmbp_jax.metrics.rank_correlation import spearman
 
@@ -103,7 +104,7 @@ def layer_reinitialisation(
     classes = count_classes(model, images.x)
     labels = check_labels(label, images.x.shape[0], classes, images.single)
     if labels is None:
-        labels = model(images.x).argmax(-1).astype(jnp.int32)
+        labels = first_choice(model, images.x)
     target = labels[0] if images.single else labels
     new = redraw_last_layer(params, images.x, apply_fn=apply_fn, key=key, last_layer=last_layer)
     x = images.x[0] if images.single else images.x
@@ -159,66 +160,70 @@ def redraw_last_layer(
       >>> [bool((new[name] == params[name]).all()) for name in "ab"]
       [True, False]
     """
-    images = check_images(x)
-    count_classes(bind(params, apply_fn), images.x)
-    paths, treedef = jax.tree.flatten_with_path(params)
+    model, images = bind(params, apply_fn), check_images(x)
+    classes = count_classes(model, images.x)
+    paths = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in _arrays(params)]
     weights = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): i
-        for i, (path, leaf) in enumerate(paths)
-        if hasattr(leaf, "ndim") and leaf.ndim >= 2 and jnp.issubdtype(leaf.dtype, jnp.floating)
+        path: i
+        for i, (path, array) in enumerate(zip(paths, model.arrays, strict=True))
+        if array.ndim >= 2 and jnp.issubdtype(array.dtype, jnp.floating)
     }
-    leaves = [leaf for _, leaf in paths]
     if last_layer is None:
-        call = call_params if apply_fn is None else apply_fn
-        name = _find_last_layer(
-            lambda kernels, x: call(_with(treedef, leaves, weights, kernels), x),
-            {name: leaves[i] for name, i in weights.items()},
-            images.x[:1],
-        )
+        chosen = weights[_find_last_layer(model, images.x[:1], weights, classes)]
     else:
-        name = _named_layer(last_layer, list(weights))
-    old = jnp.asarray(leaves[weights[name]])
+        chosen = weights[_named_layer(last_layer, list(weights))]
+    old = jnp.asarray(model.arrays[chosen])
     new = old.mean() + old.std() * jax.random.normal(key, old.shape, old.dtype)
-    return _with(treedef, leaves, weights, {name: new})
+    return model.skeleton.merge(_exchanged(model, {chosen: new}).arrays)
 
 
-def _with(treedef: Any, leaves: list[Any], index: dict[str, int], new: dict[str, Any]) -> Any:
-    """The pytree with some leaves exchanged."""
-    exchanged = list(leaves)
-    for name, leaf in new.items():
-        exchanged[index[name]] = leaf
-    return jax.tree.unflatten(treedef, exchanged)
+def _arrays(params: Any) -> list[tuple[Any, Any]]:
+    """Paths and leaves of `params` that are arrays, in the order of `Model.arrays`."""
+    return [(p, leaf) for p, leaf in jax.tree.leaves_with_path(params) if hasattr(leaf, "ndim")]
 
 
-def _find_last_layer(
-    logits: Callable[[dict[str, jax.Array], jax.Array], jax.Array],
-    kernels: dict[str, jax.Array],
-    x: jax.Array,
-) -> str:
-    """The one kernel of which the top logit sees only its own slice."""
-    values, pullback = jax.vjp(lambda kernels: logits(kernels, x), kernels)
-    top = int(values[0].argmax())  # a logit behind a ReLU has a gradient only if it is positive
-    (gradients,) = pullback(jnp.zeros_like(values).at[0, top].set(1))
-    fitting = [
-        name
-        for name, gradient in gradients.items()
-        if _is_one_slice(np.asarray(gradient), top, values.shape[1])
-    ]
+def _exchanged(model: Model, new: dict[int, jax.Array]) -> Model:
+    return replace(model, arrays=tuple(new.get(i, a) for i, a in enumerate(model.arrays)))
+
+
+def _find_last_layer(model: Model, x: jax.Array, weights: dict[str, int], classes: int) -> str:
+    """The one kernel of which the top logit sees its own slice and no other."""
+    candidates = [name for name, i in weights.items() if classes in model.arrays[i].shape]
+    fits = _sees_own_slice(model, x, tuple(weights[name] for name in candidates))
+    fitting = [name for name, fit in zip(candidates, fits, strict=True) if fit]
     if len(fitting) == 1:
         return fitting[0]
     found = "none" if not fitting else ", ".join(fitting)
     raise InputError(
         f"last_layer: Expected one layer whose slice c makes logit c, found {found}. Name it: "
-        f"last_layer= one of {', '.join(kernels) or '(params has no weights with two axes)'}."
+        f"last_layer= one of {', '.join(weights) or '(params has no weights with two axes)'}."
     )
 
 
-def _is_one_slice(gradient: np.ndarray, index: int, classes: int) -> bool:
-    axes = [axis for axis, size in enumerate(gradient.shape) if size == classes]
-    return any(
-        np.any(np.take(gradient, index, axis)) and not np.any(np.delete(gradient, index, axis))
-        for axis in axes
-    )
+@partial(jax.jit, static_argnames="candidates")
+def _sees_own_slice(
+    model: Model, x: jax.Array, candidates: tuple[int, ...]
+) -> tuple[jax.Array, ...]:
+    """For each candidate, whether the top logit depends on that slice of it and no other.
+
+    The top logit, because behind a final ReLU only a positive one has a gradient.
+    """
+
+    def logits(kernels: dict[int, jax.Array]) -> jax.Array:
+        return _exchanged(model, kernels)(x)[0]
+
+    values, pullback = jax.vjp(logits, {i: model.arrays[i] for i in candidates})
+    top = values.argmax()
+    (gradients,) = pullback(jax.nn.one_hot(top, values.size, dtype=values.dtype))
+    return tuple(_is_one_slice(gradients[i], top, values.size) for i in candidates)
+
+
+def _is_one_slice(gradient: jax.Array, index: jax.Array, classes: int) -> jax.Array:
+    fits = []
+    for axis in (a for a, size in enumerate(gradient.shape) if size == classes):
+        seen = (gradient != 0).any([a for a in range(gradient.ndim) if a != axis])
+        fits.append(seen[index] & (seen.sum() == 1))
+    return jnp.stack(fits).any()
 
 
 def _named_layer(last_layer: str, names: list[str]) -> str:
