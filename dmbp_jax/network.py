@@ -21,7 +21,6 @@ from dmbp_jax.convert import read_weights
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.labels import find_label
 from dmbp_jax.preprocessing import Preprocessing
-from dmbp_jax.weights.download import fetch
 from dmbp_jax.weights.registry import NETWORKS, Activation, find_entry
 
 
@@ -158,6 +157,9 @@ def load(
     if weights is not None:
         path = Path(weights)
     elif entry.checkpoint is not None:
+        # Here, because pooch and requests take 0.2 s that only a download needs.
+        from dmbp_jax.weights.download import fetch
+
         path = fetch(entry.checkpoint)
     else:
         with as_file(files("dmbp_jax.models").joinpath(f"{name}.safetensors")) as shipped:
@@ -165,7 +167,7 @@ def load(
     entry, variables, names = read_weights(path, name, labels)
     return Network(
         module=entry.module,
-        variables=jax.tree.map(jnp.asarray, variables),
+        variables=jax.device_put(variables),
         preprocessing=entry.preprocessing,
         labels=names,
         name=name,

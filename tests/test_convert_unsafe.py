@@ -1,0 +1,300 @@
+"""Hostile and broken checkpoints are refused with a typed error; nothing in them is executed."""
+
+import os
+import pickle
+import random
+import struct
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade_checkpoints import (
+    LEGACY_HEAD,
+    mapping,
+    name,
+    program,
+    storage,
+    tensor,
+    value,
+    write_legacy,
+    write_zip,
+)
+
+from dmbp_jax.convert import read_checkpoint
+from dmbp_jax.errors import CorruptCheckpointError, UnsafeCheckpointError, WeightsError
+
+REFERENCES = Path(__file__).parent / "references"
+FOUR = np.arange(4, dtype=np.float32).tobytes()
+WRITERS = [write_zip, write_legacy]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_executed(monkeypatch):
+    """Whatever a hostile file could call ends the test."""
+
+    def trap(*args, **kwargs):
+        pytest.fail(f"executed with {args}")
+
+    for module, attribute in (
+        (os, "system"),
+        (os, "popen"),
+        (subprocess, "Popen"),
+        (pickle, "loads"),
+        (pickle, "load"),
+        (pickle, "Unpickler"),
+    ):
+        monkeypatch.setattr(module, attribute, trap)
+
+
+class Reduce:
+    def __init__(self, function, *arguments):
+        self.parts = function, arguments
+
+    def __reduce__(self):
+        return self.parts
+
+
+def reduced(function: str, *arguments: object) -> bytes:
+    module, attribute = function.rsplit(".", 1)
+    return name(module, attribute) + value(arguments) + b"R"
+
+
+HOSTILE = {
+    "os.system": reduced("os.system", "echo executed"),
+    "posix.system": reduced("posix.system", "echo executed"),
+    "eval": reduced("builtins.eval", "__import__('os').system('echo executed')"),
+    "python 2 eval": reduced("__builtin__.eval", "1"),
+    "getattr": reduced("builtins.getattr", "x", "y"),
+    "import": reduced("importlib.import_module", "antigravity"),
+    "subprocess": reduced("subprocess.Popen", ["echo"]),
+    "torch.load": reduced("torch.load", "other.pth"),
+    "dotted global": reduced("torch._utils.os.system", "echo executed"),
+    "numpy object": reduced("numpy.core.multiarray._reconstruct", "x"),
+    "global without a call": name("os", "system"),
+    "inst": b"(" + value("echo executed") + b"ios\nsystem\n",
+    "obj": b"(" + name("os", "system") + value("echo executed") + b"o",
+    "newobj": name("os", "system") + value(("echo executed",)) + b"\x81",
+    "stack global": value("os") + value("system") + b"\x93" + value(("echo executed",)) + b"R",
+    "extension registry": b"\x82\x01",
+    "text persistent id": b"Pstorage\n",
+    "pickled module": b"(" + value("module") + value("x") + b"tQ",
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_globals_and_opcodes(body, write, tmp_path):
+    places = {
+        "top": body,
+        "value": mapping({"a": tensor(), "b": body}),
+        "wrapped": mapping({"state_dict": mapping({"a": tensor()}), "optimizer": body}),
+        "nested": mapping({"a": tensor(), "b": mapping({"c": b"(" + body + b"l"})}),
+        "dropped": mapping({"a": tensor(), "b": body + b"0N"}),
+        "hooks": mapping({"a": tensor(), "b": tensor(offset=0)[:-2] + body + b"tR"}),
+        "attributes": name("collections", "OrderedDict") + b")R" + body + b"b",
+    }
+    for content in places.values():
+        with pytest.raises(UnsafeCheckpointError, match="nothing was executed"):
+            read_checkpoint(write(tmp_path / "evil.pth", content, {"0": FOUR}))
+
+
+# Pickled here, before the fixture sets its traps.
+REDUCED = [
+    value({"a": [Reduce(function, "echo executed")]})
+    for function in (os.system, eval, subprocess.check_output, print)
+]
+
+
+def test_classes_with_reduce(tmp_path):
+    for body in REDUCED:
+        for write in WRITERS:
+            with pytest.raises(UnsafeCheckpointError, match="global"):
+                read_checkpoint(write(tmp_path / "evil.pth", body, {}))
+
+
+def test_a_plain_pickle_is_no_checkpoint(tmp_path):
+    (tmp_path / "evil.pth").write_bytes(program(HOSTILE["os.system"]))
+    with pytest.raises(UnsafeCheckpointError):
+        read_checkpoint(tmp_path / "evil.pth")
+    (tmp_path / "evil.pth").write_bytes(LEGACY_HEAD + program(HOSTILE["os.system"]))
+    with pytest.raises(UnsafeCheckpointError):
+        read_checkpoint(tmp_path / "evil.pth")
+
+
+WRONG = {
+    "beyond the end": tensor(shape=(5,)),
+    "offset beyond the end": tensor(offset=1),
+    "strides beyond the end": tensor(shape=(2, 2), strides=(4, 1)),
+    "negative offset": tensor(offset=-1),
+    "negative stride": tensor(strides=(-1,)),
+    "negative size": tensor(shape=(-4,)),
+    "huge size": tensor(shape=(2**62, 2**62), strides=(0, 0)),
+    "size beyond 64 bits": tensor(shape=(2**80,)),
+    "expanded tensor": tensor(shape=(10**6, 10**6), strides=(0, 0)),
+    "thousand axes": tensor(shape=(1,) * 1000, strides=(1,) * 1000),
+    "more sizes than strides": tensor(shape=(2, 2)),
+    "sizes of the wrong type": tensor(shape=("4",)),
+    "size true": tensor(shape=(True,)),
+    "float size": tensor(shape=(4.0,)),
+    "shape is no tuple": tensor(shape=4),
+    "no storage": tensor(value(7)),
+    "storage is no dtype": tensor(storage(kind="Size")),
+    "negative storage": tensor(storage(length=-4)),
+    "storage longer than the file": tensor(storage(length=2**40), shape=(2**40,)),
+    "storage shorter than declared": tensor(storage(length=3), shape=(3,)),
+    "storage of another dtype": tensor(storage(kind="DoubleStorage")),
+    "view of a storage": tensor(storage(tail=value(("1", 0, 4)))),
+    "missing storage": tensor(storage(key="7")),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("body", WRONG.values(), ids=WRONG)
+def test_sizes_that_contradict_each_other(body, write, tmp_path):
+    with pytest.raises(CorruptCheckpointError):
+        read_checkpoint(write(tmp_path / "wrong.pth", mapping({"a": body}), {"0": FOUR}))
+
+
+def test_one_storage_with_two_dtypes(tmp_path):
+    both = mapping({"a": tensor(), "b": tensor(storage(kind="IntStorage"))})
+    for write in WRITERS:
+        with pytest.raises(CorruptCheckpointError, match="one dtype"):
+            read_checkpoint(write(tmp_path / "wrong.pth", both, {"0": FOUR}))
+
+
+def test_legacy_lengths_are_compared(tmp_path):
+    body = mapping({"a": tensor()})
+    for length in (-1, 3, 5, 2**62):
+        with pytest.raises(CorruptCheckpointError, match="declared"):
+            read_checkpoint(write_legacy(tmp_path / "x.pth", body, {"0": FOUR}, [length]))
+    with pytest.raises(CorruptCheckpointError, match="every storage once"):
+        read_checkpoint(write_legacy(tmp_path / "x.pth", body, {"0": FOUR, "1": FOUR}))
+
+
+BROKEN = {
+    "empty": b"",
+    "stack underflow": b"R",
+    "tuple underflow": b"\x87",
+    "no mark": b"t",
+    "unknown memo": b"h\x07",
+    "append to nothing": value(1) + b"a",
+    "items of no dict": value(1) + b"(" + value("a") + value(1) + b"u",
+    "odd items": b"}(" + value("a") + b"u",
+    "call of a number": value(1) + value(()) + b"R",
+    "call of a dtype": name("torch", "FloatStorage") + b")R",
+    "wrong arguments": name("torch._utils", "_rebuild_tensor_v2") + b")R",
+    "dict from numbers": name("collections", "OrderedDict") + value((5,)) + b"R",
+    "list as a key": b"}(" + value([1]) + value(1) + b"u",
+    "tuple as a key": b"}(" + value((1,)) + value(1) + b"u",
+    "no storage reference": value("storage") + b"Q",
+    "unknown opcode": b"\xff",
+    "text that is no text": b"X\x02\x00\x00\x00\xff\xff",
+    "huge string": b"\x8d" + struct.pack("<Q", 2**62),
+    "number that never ends": b"I" + b"9" * 10_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+def test_broken_pickles(body, write, tmp_path):
+    with pytest.raises(CorruptCheckpointError):
+        read_checkpoint(write(tmp_path / "broken.pth", body, {"0": FOUR}))
+
+
+def test_nested_tuples_take_no_time(tmp_path):
+    # Hashing, comparing or printing this would take 2¹⁰⁰ steps.
+    tower = value(()) + b"q\x00" + b"".join(b"h\x00h\x00\x86q\x00" for _ in range(100))
+    bodies = {
+        "key": b"}(" + tower + value(1) + b"u",
+        "shape": tensor()[: -len(tensor())] + name("torch._utils", "_rebuild_tensor_v2")
+        + b"(" + storage() + value(0) + tower + value((1,)) + b"tR",
+        "global": tower + value("x") + b"\x93",
+        "reference": tower + b"Q",
+        "top": tower,
+    }  # fmt: skip
+    for body in bodies.values():
+        with pytest.raises(WeightsError):
+            read_checkpoint(write_zip(tmp_path / "tower.pth", body, {"0": FOUR}))
+
+
+def test_zip_bombs(tmp_path):
+    body = mapping({"a": tensor(storage(length=10**7), shape=(10**7,))})
+    bomb = write_zip(tmp_path / "bomb.pth", body, {"0": bytes(4 * 10**7)}, zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 10**5
+    with pytest.raises(UnsafeCheckpointError, match="uncompressed"):
+        read_checkpoint(bomb)
+
+    # Sizes in the central directory far beyond the file.
+    plain = write_zip(tmp_path / "plain.pth", mapping({"a": tensor()}), {"0": FOUR}).read_bytes()
+    lie = struct.pack("<II", 2**31, 2**31)
+    at = plain.rindex(struct.pack("<II", len(FOUR), len(FOUR)))
+    (tmp_path / "lie.pth").write_bytes(plain[:at] + lie + plain[at + 8 :])
+    with pytest.raises(CorruptCheckpointError, match="declared"):
+        read_checkpoint(tmp_path / "lie.pth")
+
+    # A thousand entries that share the same bytes.
+    with zipfile.ZipFile(tmp_path / "overlap.pth", "w") as archive:
+        archive.writestr("a/data.pkl", program(mapping({"a": tensor()})))
+        archive.writestr("a/data/0", bytes(10**5))
+        shared = archive.getinfo("a/data/0")
+        for i in range(1, 1000):
+            twin = zipfile.ZipInfo(f"a/data/{i}")
+            twin.header_offset, twin.CRC = shared.header_offset, shared.CRC
+            twin.file_size = twin.compress_size = shared.file_size
+            archive.filelist.append(twin)
+    with pytest.raises(CorruptCheckpointError, match="declared"):
+        read_checkpoint(tmp_path / "overlap.pth")
+
+
+def test_entries_that_appear_twice(tmp_path):
+    with zipfile.ZipFile(tmp_path / "twice.pth", "w") as archive:
+        archive.writestr("a/data.pkl", program(mapping({"a": tensor()})))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a/data.pkl", program(HOSTILE["os.system"]))
+    with pytest.raises(CorruptCheckpointError, match="twice"):
+        read_checkpoint(tmp_path / "twice.pth")
+
+
+def test_pickles_too_large_to_be_a_state_dict(tmp_path):
+    body = mapping({"a": tensor(), "b": value("x" * (5 * 2**20))})
+    for write in WRITERS:
+        with pytest.raises(WeightsError):
+            read_checkpoint(write(tmp_path / "large.pth", body, {"0": FOUR}))
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+def test_truncated_at_every_kilobyte(container, tmp_path):
+    whole = (REFERENCES / f"resnet50.{container}.pth").read_bytes()
+    for length in [*range(0, len(whole), 1024), len(whole) - 1]:
+        (tmp_path / "cut.pth").write_bytes(whole[:length])
+        with pytest.raises(CorruptCheckpointError):
+            read_checkpoint(tmp_path / "cut.pth")
+
+
+def test_truncated_safetensors(tmp_path):
+    whole = (REFERENCES / "vgg16.timm.safetensors").read_bytes()
+    for length in [*range(0, len(whole), 1024), len(whole) - 1]:
+        (tmp_path / "cut.safetensors").write_bytes(whole[:length])
+        with pytest.raises(CorruptCheckpointError):
+            read_checkpoint(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+def test_random_damage_is_refused_or_harmless(container, tmp_path):
+    whole = (REFERENCES / f"vgg16.{container}.pth").read_bytes()
+    chance = random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(chance.choice((1, 3, 30))):
+            damaged[chance.randrange(len(whole) if chance.random() < 0.3 else 3000)] = (
+                chance.randrange(256)
+            )
+        (tmp_path / "damaged.pth").write_bytes(damaged)
+        try:
+            arrays = read_checkpoint(tmp_path / "damaged.pth")
+        except WeightsError as error:
+            assert "\n" not in str(error)
+        else:
+            assert all(isinstance(array, np.ndarray) for array in arrays.values())
