@@ -7,7 +7,6 @@ python -m dmbp_jax.models.train_builtin --evaluate                    # measure 
 import argparse
 import json
 import os
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from numpy.typing import NDArray
-from safetensors.flax import load_file, save_file
+from safetensors.flax import save_file
 from tqdm import tqdm
 
 from dmbp_jax.data.generated import CLASSES, GeneratedDataset
 from dmbp_jax.models.builtin import INPUT_SHAPE, MEAN, STD, BuiltinNet
+from dmbp_jax.network import load
 
-WEIGHTS = Path(__file__).with_name("builtin.safetensors")
 TRAINING_SEED, HELD_OUT_SEED = 0, 1
 
 WEIGHT_DECAY = 1e-3
@@ -55,12 +54,17 @@ def draw(seed: int, size: int) -> Pictures:
     images = np.empty((size, *INPUT_SHAPE), np.uint8)
     labels = np.empty((size, len(CLASSES)), np.bool_)
     covers = np.empty((size, CELLS, CELLS, len(CLASSES)), np.uint8)
-    cell = INPUT_SHAPE[0] // CELLS
     for k, sample in enumerate(tqdm(GeneratedDataset(seed, size), "drawing", disable=None)):
         images[k], labels[k] = sample.image, sample.labels
-        share = sample.masks.reshape(-1, CELLS, cell, CELLS, cell).mean(axis=(2, 4))
-        covers[k] = np.round(255 * share.transpose(1, 2, 0))
+        covers[k] = cell_covers(sample.masks)
     return Pictures(images, labels, covers)
+
+
+def cell_covers(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Masks (10, 96, 96) -> part of each cell that each class covers, times 255, (12, 12, 10)."""
+    cell = INPUT_SHAPE[0] // CELLS
+    share = masks.reshape(-1, CELLS, cell, CELLS, cell).mean(axis=(2, 4))
+    return np.round(255 * share.transpose(1, 2, 0)).astype(np.uint8)
 
 
 def preprocess(images: jax.Array) -> jax.Array:
@@ -156,13 +160,8 @@ def average_precision(scores: NDArray[np.floating], positive: NDArray[np.bool_])
     return float(precision[ranked].mean())
 
 
-def load_weights(path: Path) -> Variables:
-    """Read flat keys such as `params/conv1/kernel` into Flax variables."""
-    return unflatten_dict(load_file(path), sep="/")
-
-
 def save_weights(path: Path, variables: Variables, metadata: dict[str, str]) -> None:
-    """Write the weights whole or not at all."""
+    """Write flat keys such as `params/conv1/kernel`, all of them or none."""
     partial_path = path.with_name(path.name + ".partial")
     save_file(flatten_dict(variables, sep="/"), partial_path, metadata)
     os.replace(partial_path, path)
@@ -173,11 +172,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dmbp_jax.models.train_builtin")
     parser.add_argument("--out", type=Path, help="train, and write the weights to this file")
     parser.add_argument("--evaluate", action="store_true", help="only measure --weights")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="default: the shipped file")
+    parser.add_argument("--weights", type=Path, help="default: the shipped file")
     parser.add_argument("--held-out", type=int, default=2000, help="held-out pictures")
-    parser.add_argument("--pictures", type=int, default=16000, help="training pictures")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--pictures", type=int, default=12000, help="training pictures")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches")
     options = parser.parse_args(arguments)
@@ -190,7 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train or measure, and print the held-out scores."""
     options = parse(arguments)
     if options.evaluate:
-        variables = load_weights(options.weights)
+        variables = load("builtin", options.weights).variables
     else:
         pictures = draw(TRAINING_SEED, options.pictures)
         variables = train(pictures, options.steps, options.batch, options.rate, options.seed)
@@ -198,7 +197,10 @@ def main(arguments: list[str] | None = None) -> None:
     for name, value in scores._asdict().items():
         print(f"{name:24s} {value:.4f}")
     if options.out is not None:
-        command = " ".join(sys.argv[1:] if arguments is None else arguments)
+        sizes = {k: getattr(options, k) for k in ("pictures", "steps", "batch", "rate", "seed")}
+        command = " ".join(
+            [f"--out {options.out.name}", *(f"--{name} {value}" for name, value in sizes.items())]
+        )
         metadata = {
             "classes": json.dumps(CLASSES),
             "command": f"python -m dmbp_jax.models.train_builtin {command}",
