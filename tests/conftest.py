@@ -1,0 +1,21 @@
+"""One strict session for every test: warnings are errors (pyproject), four simulated devices.
+
+Float64 is switched on per test with the `x64` fixture, so that float32 behaviour stays the default.
+"""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def x64():
+    """Float64 for the length of one test."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)

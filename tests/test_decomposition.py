@@ -1,0 +1,141 @@
+"""Decomposition, loss and mask gradient against the literal NumPy oracle, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracle import Oracle
+from small_networks import NETWORKS, apply_fn_of, make_image, make_params
+
+import dmbp_jax
+from dmbp_jax.core import loop
+from dmbp_jax.core.decomposition import freeze, gated_logits, mask_gradient
+from dmbp_jax.core.inputs import bind
+from dmbp_jax.core.objective import objective
+from dmbp_jax.core.sites import trace
+from dmbp_jax.errors import InputError, InputTypeError
+
+pytestmark = pytest.mark.usefixtures("x64")
+LABEL = 1
+
+
+def _case(name: str, seed: int = 0):
+    layers = NETWORKS[name]
+    params, x = make_params(layers, seed), make_image(seed)
+    oracle = Oracle(layers, params, x, LABEL)
+    rng = np.random.default_rng([seed, 2])
+    masks = [rng.uniform(size=shape) for shape in oracle.shapes]
+    return apply_fn_of(layers), params, x, oracle, masks
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_decompose_is_the_papers_equations(name, seed):
+    apply_fn, params, x, oracle, masks = _case(name, seed)
+    parts = dmbp_jax.decompose(params, x, LABEL, masks, apply_fn=apply_fn)
+    y, y_positive, y_negative = oracle.terms(masks)
+    np.testing.assert_allclose(parts.y, y, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(parts.y_positive, y_positive, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(parts.y_negative, y_negative, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(
+        parts.y, parts.y_positive + parts.y_negative + parts.y_nuisance, rtol=1e-12
+    )
+    np.testing.assert_allclose(parts.positive, oracle.attribution(masks), rtol=1e-9, atol=1e-11)
+    inverse = [1 - mask for mask in masks]
+    np.testing.assert_allclose(parts.negative, oracle.attribution(inverse), rtol=1e-9, atol=1e-11)
+    np.testing.assert_array_equal(parts.map, parts.positive + parts.negative)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_open_masks_are_the_network_and_closed_masks_its_output_bias(name):
+    apply_fn, params, x, oracle, masks = _case(name)
+    ones = [np.ones_like(mask) for mask in masks]
+    parts = dmbp_jax.decompose(params, x, LABEL, ones, apply_fn=apply_fn)
+    np.testing.assert_allclose(parts.y_positive, parts.y, rtol=1e-12)
+    np.testing.assert_allclose(parts.y_negative, 0, atol=1e-12)
+    np.testing.assert_allclose(parts.y + oracle.output_bias(), oracle.logits[LABEL], rtol=1e-12)
+    gradient = jax.grad(lambda x: apply_fn(params, x[None])[0, LABEL])(jnp.asarray(x))
+    np.testing.assert_allclose(parts.positive, gradient * x, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_forward_form_equals_backward_form(name):
+    apply_fn, params, x, _, masks = _case(name)
+    parts = dmbp_jax.decompose(params, x, LABEL, masks, apply_fn=apply_fn)
+    graph = trace(bind(params, apply_fn), jnp.asarray(x)[None])
+    frozen = freeze(graph, jnp.asarray(x)[None])
+    logits, _ = gated_logits(graph, frozen, [jnp.asarray(mask)[None] for mask in masks])
+    np.testing.assert_allclose(
+        logits[LABEL] - frozen.output_bias[LABEL], parts.y_positive, rtol=1e-11, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("loss", ["all", "positive-negative", "positive"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_mask_gradient_is_the_oracles(name, loss):
+    apply_fn, params, x, oracle, masks = _case(name)
+    config = dmbp_jax.DMBP(loss=loss)
+    graph = trace(bind(params, apply_fn), jnp.asarray(x)[None])
+    frozen = freeze(graph, jnp.asarray(x)[None])
+    theta = tuple(jnp.asarray(np.log(mask / (1 - mask)))[None] for mask in masks)
+    terms, gradient = loop.terms_and_gradient(graph, frozen, theta, jnp.int32(LABEL), config)
+    y, y_positive, y_negative = oracle.terms(masks)
+    np.testing.assert_allclose(terms, [y_positive, y_negative, y - y_positive - y_negative], 1e-9)
+    np.testing.assert_allclose(
+        objective(y, terms[0], terms[1], loss), oracle.loss(masks, loss), rtol=1e-9
+    )
+    for ours, theirs, mask in zip(gradient, oracle.mask_gradient(masks, loss), masks, strict=True):
+        np.testing.assert_allclose(ours[0], theirs * mask * (1 - mask), rtol=1e-9, atol=1e-11)
+
+
+def test_mask_gradient_is_the_finite_difference():
+    _, _, _, oracle, masks = _case("residual")
+    rng = np.random.default_rng(5)
+    direction = [rng.normal(size=mask.shape) for mask in masks]
+    # Central difference of a smooth multilinear function: error O(ε²) against rounding O(1e-16/ε).
+    epsilon = 1e-5
+
+    def moved(step: float) -> float:
+        return oracle.loss([m + step * d for m, d in zip(masks, direction, strict=True)])
+
+    numeric = (moved(epsilon) - moved(-epsilon)) / (2 * epsilon)
+    analytic = sum(
+        (g * d).sum() for g, d in zip(oracle.mask_gradient(masks), direction, strict=True)
+    )
+    np.testing.assert_allclose(analytic, numeric, rtol=1e-7)
+
+
+def test_no_double_back_propagation_is_needed():
+    """Fact 2: H z⁺ c⁺ equals JAX's own derivative of y⁺ with respect to the masks."""
+    apply_fn, params, x, _, masks = _case("residual")
+    graph = trace(bind(params, apply_fn), jnp.asarray(x)[None])
+    frozen = freeze(graph, jnp.asarray(x)[None])
+    sigma = [jnp.asarray(mask)[None] for mask in masks]
+    _, pre_activations = gated_logits(graph, frozen, sigma)
+    ours = mask_gradient(graph, frozen, sigma, pre_activations, jnp.int32(LABEL))
+    theirs = jax.grad(lambda masks: gated_logits(graph, frozen, masks)[0][LABEL])(sigma)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+
+
+def test_masks_are_checked():
+    apply_fn, params, x, _, masks = _case("dense")
+    with pytest.raises(InputError, match=r"masks: Expected 2 arrays.*got 1"):
+        dmbp_jax.decompose(params, x, LABEL, masks[:1], apply_fn=apply_fn)
+    with pytest.raises(InputError, match=r"masks\[1\]: Expected shape \(6,\), got \(7,\)"):
+        dmbp_jax.decompose(params, x, LABEL, [masks[0], masks[0]], apply_fn=apply_fn)
+    with pytest.raises(InputError, match=r"masks\[0\]: Expected values in \[0, 1\]"):
+        dmbp_jax.decompose(params, x, LABEL, [masks[0] + 1, masks[1]], apply_fn=apply_fn)
+    with pytest.raises(InputTypeError, match="masks: Expected a tuple"):
+        dmbp_jax.decompose(params, x, LABEL, masks[0], apply_fn=apply_fn)
+    with pytest.raises(InputError, match=r"value: Expected a mask value in \[0, 1\]"):
+        dmbp_jax.init_masks(params, x, 1.5, apply_fn=apply_fn)
+
+
+def test_init_masks_has_one_mask_per_relu():
+    apply_fn, params, x, oracle, _ = _case("pool")
+    single = dmbp_jax.init_masks(params, x, apply_fn=apply_fn)
+    assert [mask.shape for mask in single] == oracle.shapes
+    batch = dmbp_jax.init_masks(params, np.stack([x, x]), apply_fn=apply_fn)
+    assert [mask.shape for mask in batch] == [(2, *shape) for shape in oracle.shapes]
+    assert all((mask == 0.5).all() for mask in batch)
