@@ -363,6 +363,13 @@ def test_panel_has_a_title_and_enlarges_small_images() -> None:
     assert panel(large, large, large, large).size == (4 * 300 + 40, 224 + 38)
 
 
+def test_panel_of_a_method_without_parts() -> None:
+    heat = np.random.default_rng(5).normal(size=(224, 200))
+    drawn = panel(np.zeros((224, 200)), None, None, heat)
+    assert drawn.size == (2 * 208 + 8, 224 + 38)
+    np.testing.assert_array_equal(pixels(drawn)[30:254, 216:416], pixels(diverging(heat)))
+
+
 def test_panel_refuses_maps_of_another_size() -> None:
     zero = np.zeros((6, 6))
     with pytest.raises(InputError, match="negative: Expected the size of the image"):

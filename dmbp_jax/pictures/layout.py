@@ -21,20 +21,20 @@ SMALLEST_TILE = 192  # a panel enlarges smaller images, so that their pixels can
 
 def panel(
     image: Any,
-    positive: ArrayLike,
-    negative: ArrayLike,
+    positive: ArrayLike | None,
+    negative: ArrayLike | None,
     map: ArrayLike,
     *,
     title: str = "",
     vmax: float | None = None,
     scale: int | None = None,
 ) -> Image.Image:
-    """Image, positive part, negative part and map side by side, the maps on one shared scale.
+    """Image, positive part, negative part and map side by side, the maps on one scale.
 
     Args:
       image: the picture the network saw (see `overlay`).
-      positive: (H, W) or (H, W, C), `Attribution.positive`.
-      negative: (H, W) or (H, W, C), `Attribution.negative`.
+      positive: (H, W) or (H, W, C), `Attribution.positive`; None leaves the tile out.
+      negative: (H, W) or (H, W, C), `Attribution.negative`; None leaves the tile out.
       map: (H, W) or (H, W, C), `Attribution.map`.
       title: a line above, shortened to the width.
       vmax: scale of the three maps; None takes `shared_scale` of the three.
@@ -42,7 +42,8 @@ def panel(
         the longer side at least 192 pixels.
 
     Returns:
-      RGB picture, `4 * scale * W + 40` wide and `scale * H + 38` high, 30 more with a title.
+      RGB picture, `tiles * (scale * W + 8) + 8` wide and `scale * H + 38` high, 30 more with a
+      title; there are four tiles, or fewer without the parts.
 
     Raises:
       InputError: see `overlay` and `diverging`; scale below 1.
@@ -55,14 +56,15 @@ def panel(
       (808, 260)
     """
     picture = check_picture(image)
-    parts = {"positive": positive, "negative": negative, "map": map}
-    heats = {name: check_map(part, name, "sum") for name, part in parts.items()}
+    maps = {"positive": positive, "negative": negative, "map": map}
+    heats = {name: check_map(m, name, "sum") for name, m in maps.items() if m is not None}
     for name, heat in heats.items():
         check_same_size(picture, heat, name)
     scale = -(-SMALLEST_TILE // max(picture.size)) if scale is None else scale
     shared = shared_scale(heats.values()) if vmax is None else check_vmax(vmax)
     tiles = [picture, *(diverging(heat, vmax=shared) for heat in heats.values())]
-    captions = ["image", "positive", "negative", f"map, full colour at {shared:.3g}"]
+    captions = ["image", *heats]
+    captions[-1] += f", full colour at {shared:.3g}"
     return grid([tiles], captions=captions, title=title, scale=scale)
 
 

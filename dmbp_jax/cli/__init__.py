@@ -1,0 +1,58 @@
+"""The command line `dmbp`: parses first, and imports JAX only inside the command that runs.
+
+One file per command, each with `add_parser(subparsers)` and `run(args) -> exit code`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from dmbp_jax import __version__
+from dmbp_jax.cli import convert, demo, explain, networks
+from dmbp_jax.cli.reporting import BAD_INPUT, INTERRUPTED, one_line
+from dmbp_jax.errors import DmbpError
+
+COMMANDS = (demo, explain, networks, convert)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line, like every other error of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, without importing JAX."""
+    parser = _Parser(
+        prog="dmbp",
+        description="Attribution maps by Disentangled Masked Backpropagation: which pixels speak "
+        "for a label, and which against it.",
+        epilog="Start with: dmbp demo",
+    )
+    parser.add_argument("--version", action="version", version=f"dmbp-jax {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; mistakes in the input are one line on stderr and exit code 2.
+
+    Anything else that goes wrong is a bug of ours and keeps its traceback.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (DmbpError, OSError) as error:
+        print(f"dmbp: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("dmbp: interrupted", file=sys.stderr)
+        return INTERRUPTED

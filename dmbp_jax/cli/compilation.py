@@ -1,0 +1,27 @@
+"""JAX's persistent compilation cache, which only the command line switches on.
+
+A second `dmbp explain` with the same network and batch size then starts without compiling.
+"""
+
+import argparse
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that compiles."""
+    parser.add_argument(
+        "--no-compilation-cache",
+        action="store_true",
+        help="compile anew, and keep nothing compiled on disk",
+    )
+
+
+def use_cache(args: argparse.Namespace) -> None:
+    """Keep compiled programs beside the downloads, unless JAX was already told where."""
+    import jax
+
+    from dmbp_jax.weights.download import cache_directory
+
+    if args.no_compilation_cache:
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))

@@ -1,0 +1,49 @@
+"""`dmbp networks`: the networks that `--network` and `dmbp_jax.load` know."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dmbp_jax.weights.registry import Checkpoint
+
+DESCRIPTION = """\
+List every network: name, number of classes, input size, and where its weights are or come from.
+"""
+EXAMPLE = """\
+example:
+  dmbp networks
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """`dmbp networks`."""
+    parser = subparsers.add_parser(
+        "networks",
+        help="list the networks",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line for each network."""
+    from dmbp_jax.weights.registry import NETWORKS
+
+    row = "{:<14} {:>7}  {:<9} {}".format
+    print(row("network", "classes", "input", "weights"))
+    for name, entry in NETWORKS.items():
+        size = entry.preprocessing.size
+        print(row(name, len(entry.labels), f"{size}x{size}", where(entry.checkpoint)))
+    return 0
+
+
+def where(checkpoint: "Checkpoint | None") -> str:
+    """Where the weights are, or would be downloaded from."""
+    from dmbp_jax.weights.download import cache_directory
+
+    if checkpoint is None:
+        return "inside the package"
+    cached = cache_directory() / checkpoint.file
+    return f"here: {cached}" if cached.is_file() else f"to download: {checkpoint.url}"

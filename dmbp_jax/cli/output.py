@@ -1,0 +1,43 @@
+"""Where the commands write: never over a file by accident, and never half a file."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dmbp_jax.errors import InputError
+
+
+def keep(files: Sequence[Path], *, force: bool) -> None:
+    """Refuse to overwrite files without `force`.
+
+    Raises:
+      InputError: a file exists and `force` is false.
+    """
+    taken = [path for path in files if path.exists()]
+    if taken and not force:
+        others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise InputError(f"{taken[0]}{others} would be overwritten; pass --force, or another name.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results, before hours are spent on them.
+
+    Raises:
+      InputError: it is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"-o: Expected a folder, got the file {folder}.") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` once that has succeeded."""
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
