@@ -78,7 +78,7 @@ def _check_file(path: Path) -> None:
 
 def _reason(error: Exception) -> str:
     text = str(error) or type(error).__name__
-    return text if "truncated" in text else f"corrupt: {text}"
+    return text if "truncated" in text.lower() else f"corrupt: {text}"
 
 
 def _upright_rgb(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
