@@ -22,7 +22,7 @@ from dmbp_jax.cli.reporting import one_line
 from dmbp_jax.core.config import Loss
 from dmbp_jax.data.generated import CLASSES, generate
 from dmbp_jax.errors import DmbpError, InputError
-from dmbp_jax.pictures import overlay
+from dmbp_jax.pictures import diverging, overlay
 from dmbp_jax.preprocessing import Preprocessing
 
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
@@ -547,6 +547,21 @@ def test_explain_by_another_method(
         np.testing.assert_allclose(stored["map"], expected, rtol=1e-3, atol=1e-5)
         assert int(stored["label"]) == 1
         assert float(stored["logit"]) == pytest.approx(logit, abs=1e-4)
+
+
+def test_a_map_without_a_zero_is_drawn_around_its_mean(
+    monkeypatch: pytest.MonkeyPatch, tiny: dmbp_jax.Network, folder: Path
+) -> None:
+    scores = 100 + np.random.default_rng(0).normal(size=(1, 16, 16))
+    monkeypatch.setitem(dmbp_jax.methods.METHODS, "rise", lambda *args: scores)
+    argv = ["explain", "good0.png", "--method", "rise", "--format", "map", "--npz", *TINY]
+    assert main(argv) == 0
+    with Image.open("dmbp-explain/good0.rise.png") as picture:
+        np.testing.assert_array_equal(
+            np.asarray(picture), np.asarray(diverging(scores[0] - scores[0].mean()))
+        )
+    with np.load("dmbp-explain/good0.rise.npz") as stored:
+        np.testing.assert_array_equal(stored["map"], scores[0])
 
 
 @pytest.mark.parametrize(

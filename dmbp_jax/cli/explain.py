@@ -37,6 +37,7 @@ METHODS = (
     "rise",
     "lpr",
 )  # spelled out, because the parser does not import JAX; a test holds it equal to the registry
+WITHOUT_ZERO = ("rise",)  # averages of scores: only differences between pixels mean something
 LOSSES = ("all", "positive-negative", "positive")
 FORMATS = ("panel", "overlay", "map")
 
@@ -125,7 +126,7 @@ class Photo(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Maps of one photo; a method other than dmbp has no parts."""
+    """Maps of one photo, as they are drawn; a method other than dmbp has no parts."""
 
     label: int
     numbers: str
@@ -256,14 +257,13 @@ def explainer(args: argparse.Namespace) -> "Explainer":
     import jax
 
     from dmbp_jax import DMBP
-    from dmbp_jax.methods import METHODS
 
     if args.method == "dmbp":
         settings = {"steps": args.steps, "loss": args.loss}
         config = DMBP(**{name: value for name, value in settings.items() if value is not None})
         return partial(explain_by_dmbp, config, not args.quiet)
     forward = jax.jit(lambda net, x: net(x))
-    return partial(explain_by_method, METHODS[args.method], forward)
+    return partial(explain_by_method, args.method, forward)
 
 
 def explain_by_dmbp(
@@ -286,7 +286,7 @@ def explain_by_dmbp(
 
 
 def explain_by_method(
-    method: "Callable[..., jax.Array]",
+    method: str,
     forward: "Callable[[Network, np.ndarray], jax.Array]",
     net: "Network",
     x: "np.ndarray",
@@ -295,13 +295,16 @@ def explain_by_method(
     """Maps of a batch by one of the compared methods, with the logit of the label."""
     import numpy as np
 
+    from dmbp_jax.methods import METHODS
+
     logits = np.asarray(forward(net, x))
     labels = logits.argmax(axis=-1) if label is None else np.full(len(x), label)
-    maps = np.asarray(method(net, x, labels))
+    maps = np.asarray(METHODS[method](net, x, labels))
     for one, explained, scores in zip(maps, labels, logits, strict=True):
         logit = scores[explained]
         save = partial(np.savez_compressed, map=one, label=explained, logit=logit)
-        yield Explanation(int(explained), f"logit {logit:.3f}", one, None, save)
+        drawn = one - one.mean() if method in WITHOUT_ZERO else one
+        yield Explanation(int(explained), f"logit {logit:.3f}", drawn, None, save)
 
 
 def draw(format: str, crop: "Image.Image", explanation: Explanation, name: str) -> "Image.Image":
