@@ -23,6 +23,7 @@ from dmbp_jax.labels import read_labels
 from dmbp_jax.weights.registry import Entry, find_entry
 
 _EPSILON = 1e-5  # of BatchNorm, the same in torchvision, timm and the Caffe networks
+_LAST = ("fc.", "classifier.6.", "params/fc/", "params/fc8/")  # names of the last dense layer
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -200,29 +201,24 @@ def _compare(
     ambiguous: Sequence[str],
 ) -> None:
     """Raise one error that lists everything that does not fit."""
+    misshapen = [
+        f"{key}: Expected {expected[key][0]}, got {shape}"
+        for key, shape in shapes.items()
+        if key in expected and shape not in expected[key]
+    ]
     lists = {
         "missing": [key for key in expected if key not in shapes],
         "unused": [key for key in shapes if key not in expected],
         "given twice": list(ambiguous),
-        "misshapen": [
-            f"{key}: Expected {expected[key][0]}, got {shape}"
-            for key, shape in shapes.items()
-            if key in expected and shape not in expected[key]
-        ],
+        "misshapen": misshapen,
     }
     found = [f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in lists.items() if keys]
     if not found:
         return
-    # The last layer alone does not fit: a fine-tuned network with classes of its own.
-    last = list(expected)[-2:]
-    misfits = len(lists["misshapen"])
-    fine_tuned = (
-        len(found) == 1
-        and 0 < misfits <= 2
-        and all(key.split(":")[0] in last for key in lists["misshapen"])
-    )
-    hint = " For other classes than the network's own, pass their names as labels." * fine_tuned
-    raise KeyMismatchError(f"{network}: {'; '.join(found)}.{hint}")
+    # Only the last layer misfits: a fine-tuned network with classes of its own.
+    fine_tuned = len(found) == 1 and misshapen and all(m.startswith(_LAST) for m in misshapen)
+    advice = "For other classes than the network's own, pass their names as labels."
+    raise KeyMismatchError(f"{network}: {'; '.join(found)}.{f' {advice}' if fine_tuned else ''}")
 
 
 def _fold(

@@ -114,8 +114,9 @@ class Network:
           InputTypeError: neither an integer nor a string.
 
         Example:
-          >>> load("builtin").label_index("STAR")
-          0
+          >>> net = load("builtin")
+          >>> net.labels[net.label_index("STAR")]
+          'star'
         """
         if isinstance(label, str):
             return find_label(self.labels, label)
@@ -150,8 +151,8 @@ def load(
       WeightsError: the file is missing, corrupt, unsafe, or does not fit the network.
 
     Example:
-      >>> load("builtin")
-      Network('builtin', 10 classes, 91,562 parameters)
+      >>> load("builtin").labels[6:9]
+      ('star', 'cross', 'ring')
     """
     entry = find_entry(name)
     if weights is not None:

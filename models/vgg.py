@@ -26,6 +26,7 @@ class VGG(nn.Module):
       ceil_mode: a max-pool window that hangs over the edge counts, as in Caffe.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> net = VGG11(classes=10, widths=(4, 8, 8, 8, 8), hidden=16)
       >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
       >>> net.apply(variables, jnp.zeros((2, 64, 64, 3))).shape
