@@ -61,10 +61,11 @@ def deeplift(
       [0.5, 0.0, 0.0]
 
     Source: Shrikumar, Greenside, Kundaje, ICML 2017; the max-pool rule is that of SHAP and
-    Captum. Captum writes a window's share over that of its neighbour, so it loses part of the
-    sum where windows overlap, and takes local derivatives of image 0 for a whole batch where
-    z = z′; here shares are added, and z = z′ falls back to the element's own derivative.
-    RevealCancel, the origin's rule for dense layers, is not offered.
+    Captum. Captum loses part of the sum where pooling windows overlap (the last share written
+    wins) and where a ReLU module touches a pooling module (its hooks run in the wrong order), and
+    takes the derivative of image 0 for a whole batch where z = z′. Here shares are added, and
+    z = z′ falls back to the element's own derivative. RevealCancel, the origin's rule for dense
+    layers, is not offered.
     """
     call = check_call(params, x, label, apply_fn, chunk_size)
     start = make_baseline(baseline, params, call)

@@ -10,13 +10,11 @@ from jax.typing import ArrayLike
 from dmbp_jax.core.inputs import ApplyFn, Model, check_count
 from dmbp_jax.methods.calling import (
     check_call,
-    check_choice,
     check_key,
     check_number,
     sum_samples,
 )
-
-PROBABILITIES = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
+from dmbp_jax.methods.probabilities import PROBABILITIES, find_activation
 
 
 def rise(
@@ -74,8 +72,6 @@ def rise(
     of the enlarged grid are clamped (scikit-image mirrors them). Masks are never stored.
     """
     call = check_call(params, x, label, apply_fn, chunk_size)
-    if activation is None:
-        activation = getattr(params, "activation", None) or "softmax"
     key = check_key(key)
     total = sum_samples(
         _rise,
@@ -86,7 +82,7 @@ def rise(
         masks=masks,
         cells=check_count(cells, "cells"),
         keep=check_number(keep, "keep", low=0, high=1, above=True),
-        activation=check_choice(activation, "activation", tuple(PROBABILITIES)),
+        activation=find_activation(activation, params, apply_fn),
     )
     return call.unbatch(total)
 
