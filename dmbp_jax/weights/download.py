@@ -3,6 +3,7 @@
 A file under its final name in the cache is whole and checked; half a download never gets that name.
 """
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -46,9 +47,18 @@ def fetch(checkpoint: Checkpoint) -> Path:
         target.unlink(missing_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         # A folder beside the target: os.replace is atomic only within one file system.
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder,
+            contextlib.ExitStack() as answers,
+        ):
             part = Path(folder) / checkpoint.file
-            download = pooch.HTTPDownloader(progressbar=True, chunk_size=_CHUNK, timeout=_TIMEOUT)
+            download = pooch.HTTPDownloader(
+                progressbar=True,
+                chunk_size=_CHUNK,
+                timeout=_TIMEOUT,
+                # pooch leaves the connection open when the server answers with an error.
+                hooks={"response": lambda answer, **_: answers.enter_context(answer)},
+            )
             download(checkpoint.url, str(part), None)
             digest = sha256(part)
             if not digest.startswith(checkpoint.sha256):
