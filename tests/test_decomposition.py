@@ -9,7 +9,7 @@ from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
 from dmbp_jax.core import loop
-from dmbp_jax.core.decomposition import freeze, gated_logits, mask_gradient
+from dmbp_jax.core.decomposition import freeze, gated_logits, masked_cotangents
 from dmbp_jax.core.inputs import bind
 from dmbp_jax.core.objective import objective
 from dmbp_jax.core.sites import trace
@@ -63,11 +63,14 @@ def test_forward_form_equals_backward_form(name):
     apply_fn, params, x, _, masks = _case(name)
     parts = dmbp_jax.decompose(params, x, LABEL, masks, apply_fn=apply_fn)
     graph = trace(bind(params, apply_fn), jnp.asarray(x)[None])
-    frozen = freeze(graph, jnp.asarray(x)[None])
-    logits, _ = gated_logits(graph, frozen, [jnp.asarray(mask)[None] for mask in masks])
-    np.testing.assert_allclose(
-        logits[LABEL] - frozen.output_bias[LABEL], parts.y_positive, rtol=1e-11, atol=1e-13
-    )
+
+    @jax.jit
+    def by_forward(x, masks):
+        frozen = freeze(graph, x)
+        return (gated_logits(graph, frozen, masks)[0] - frozen.output_bias)[LABEL]
+
+    y_positive = by_forward(jnp.asarray(x)[None], [jnp.asarray(mask)[None] for mask in masks])
+    np.testing.assert_allclose(y_positive, parts.y_positive, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("loss", ["all", "positive-negative", "positive"])
@@ -76,9 +79,14 @@ def test_mask_gradient_is_the_oracles(name, loss):
     apply_fn, params, x, oracle, masks = _case(name)
     config = dmbp_jax.DMBP(loss=loss)
     graph = trace(bind(params, apply_fn), jnp.asarray(x)[None])
-    frozen = freeze(graph, jnp.asarray(x)[None])
+
+    @jax.jit
+    def step(x, theta):
+        frozen = freeze(graph, x)
+        return loop.terms_and_gradient(graph, frozen, theta, jnp.int32(LABEL), config)
+
     theta = tuple(jnp.asarray(np.log(mask / (1 - mask)))[None] for mask in masks)
-    terms, gradient = loop.terms_and_gradient(graph, frozen, theta, jnp.int32(LABEL), config)
+    terms, gradient = step(jnp.asarray(x)[None], theta)
     y, y_positive, y_negative = oracle.terms(masks)
     np.testing.assert_allclose(terms, [y_positive, y_negative, y - y_positive - y_negative], 1e-9)
     np.testing.assert_allclose(
@@ -106,16 +114,21 @@ def test_mask_gradient_is_the_finite_difference():
 
 
 def test_no_double_back_propagation_is_needed():
-    """Fact 2: H z⁺ c⁺ equals JAX's own derivative of y⁺ with respect to the masks."""
+    """Fact 2: u c = σ H z⁺ c⁺ equals σ times JAX's own derivative of y⁺ by the masks."""
     apply_fn, params, x, _, masks = _case("residual")
     graph = trace(bind(params, apply_fn), jnp.asarray(x)[None])
-    frozen = freeze(graph, jnp.asarray(x)[None])
+
+    @jax.jit
+    def both(x, sigma):
+        frozen = freeze(graph, x)
+        _, activations = gated_logits(graph, frozen, sigma)
+        cotangents = masked_cotangents(graph, frozen, sigma, jnp.int32(LABEL))
+        derivative = jax.grad(lambda masks: gated_logits(graph, frozen, masks)[0][LABEL])(sigma)
+        return activations, cotangents, derivative
+
     sigma = [jnp.asarray(mask)[None] for mask in masks]
-    _, pre_activations = gated_logits(graph, frozen, sigma)
-    ours = mask_gradient(graph, frozen, sigma, pre_activations, jnp.int32(LABEL))
-    theirs = jax.grad(lambda masks: gated_logits(graph, frozen, masks)[0][LABEL])(sigma)
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+    for u, c, d, s in zip(*both(jnp.asarray(x)[None], sigma), sigma, strict=True):
+        np.testing.assert_allclose(u * c, s * d, rtol=1e-11, atol=1e-13)
 
 
 def test_masks_are_checked():

@@ -232,8 +232,10 @@ def _finish(
     dtype = mask_dtype(x)
     cast = x.astype(frozen.logits.dtype)[None]
 
+    sigma = loop.masks_of(state.theta)
+
     def signed(sign: jax.Array) -> tuple[jax.Array, jax.Array]:
-        masks = loop.masks_of(state.theta, sign)
+        masks = loop.signed_masks(sigma, sign)
         return attribution_by_backward(graph, frozen, cast, masks, label)
 
     values, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))
@@ -242,9 +244,9 @@ def _finish(
     y = frozen.logits[label].astype(dtype) - frozen.output_bias[label].astype(dtype)
     finite = jnp.isfinite(jnp.stack([y, y_positive, y_negative])).all()
     finite &= jnp.isfinite(positive).all() & jnp.isfinite(negative).all()
-    masks = loop.masks_of(state.theta) if return_masks else None
-    if masks is not None:
-        masks = tuple(mask[0] if mask.shape[:1] == (1,) else mask for mask in masks)
+    masks = None
+    if return_masks:
+        masks = tuple(mask[0] if mask.shape[:1] == (1,) else mask for mask in sigma)
     return Attribution(
         positive=positive,
         negative=negative,

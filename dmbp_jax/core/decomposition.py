@@ -66,32 +66,28 @@ def freeze(graph: Graph, x: jax.Array) -> Frozen:
 
 
 def gated_logits(graph: Graph, frozen: Frozen, masks: Sequence[jax.Array]) -> tuple[jax.Array, Masks]:
-    """F_σ(x) and its pre-activations: ReLU l returns σ_l ⊙ H_l ⊙ z_l (the forward form).
+    """F_σ(x) and what its ReLUs return, u_l = σ_l ⊙ H_l ⊙ z_l (the forward form, Eq. 8).
 
     Returns:
-      `(logits (classes,), (z_0, z_1, ...))`.
+      `(logits (classes,), (u_0, u_1, ...))`.
     """
-    pre_activations: list[jax.Array] = []
+    activations: list[jax.Array] = []
 
     def relu(index: int, z: jax.Array) -> jax.Array:
-        pre_activations.append(z)
-        return _select(frozen.gates[index], masks[index].astype(z.dtype) * z)
+        activations.append(_select(frozen.gates[index], masks[index].astype(z.dtype) * z))
+        return activations[index]
 
     logits = graph.run_from(frozen.before_sites, Rules(relu, _frozen_pool(frozen)))[0]
-    return logits, tuple(pre_activations)
+    return logits, tuple(activations)
 
 
-def mask_gradient(
-    graph: Graph,
-    frozen: Frozen,
-    masks: Sequence[jax.Array],
-    pre_activations: Sequence[jax.Array],
-    label: jax.Array,
+def masked_cotangents(
+    graph: Graph, frozen: Frozen, masks: Sequence[jax.Array], label: jax.Array
 ) -> Masks:
-    """∂F_σ,label/∂σ_l = H_l ⊙ z_l ⊙ c_l: one masked backward pass, no double back-propagation.
+    """c_l, the cotangent of F_σ's logit at the output of every ReLU: one masked backward pass.
 
-    c_l is the cotangent that arrives at ReLU l's output with the masks injected; it is read off
-    a zero added there.
+    ∂F_σ/∂σ_l = H_l ⊙ z_l ⊙ c_l, so no double back-propagation is needed. c_l is read off a zero
+    added to the ReLU's value.
     """
 
     def logit(probes: Sequence[jax.Array]) -> jax.Array:
@@ -100,14 +96,9 @@ def mask_gradient(
 
         return graph.run_from(frozen.before_sites, Rules(relu, _frozen_pool(frozen)))[0, label]
 
-    _, pull_back = jax.vjp(logit, [jnp.zeros_like(z) for z in pre_activations])
+    _, pull_back = jax.vjp(logit, [jnp.zeros(site.shape, site.dtype) for site in graph.relus])
     (cotangents,) = pull_back(jnp.ones((), frozen.logits.dtype))
-    return tuple(
-        _select(gate, z.astype(mask.dtype) * cotangent.astype(mask.dtype))
-        for gate, z, cotangent, mask in zip(
-            frozen.gates, pre_activations, cotangents, masks, strict=True
-        )
-    )
+    return tuple(cotangents)
 
 
 def attribution_by_backward(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from dmbp_jax.core.config import DMBP
-from dmbp_jax.core.decomposition import Frozen, Masks, freeze, gated_logits, mask_gradient
+from dmbp_jax.core.decomposition import Frozen, Masks, freeze, gated_logits, masked_cotangents
 from dmbp_jax.core.objective import pulling_sign
 from dmbp_jax.core.sites import Graph
 
@@ -51,36 +51,45 @@ def terms_and_gradient(
 ) -> tuple[jax.Array, Masks]:
     """(y⁺, y⁻, ỹ) and ∂L/∂θ at one point.
 
-    Σ = sigmoid(θ) and 1 − Σ = sigmoid(−θ), so one function of a sign gives both. With Eq. 10 as
-    max(y − 2y⁺, 2y⁻ − y) and ∂y±/∂σ = ±H z± c±, ∂L/∂σ = −2 H z c of the sign that pulls.
+    With m = σ or 1 − σ for the two signs and u = m H z, ∂y±/∂θ = ±u ⊙ c ⊙ (1 − m); Eq. 10 is
+    max(y − 2y⁺, 2y⁻ − y), so ∂L/∂θ = −2 u ⊙ c ⊙ (1 − m) of the sign that pulls.
     """
+    sigma = masks_of(theta)
 
     def forward(sign: jax.Array) -> tuple[jax.Array, Masks]:
-        logits, pre_activations = gated_logits(graph, frozen, masks_of(theta, sign))
-        return _signed_part(frozen, logits, label), pre_activations
+        logits, activations = gated_logits(graph, frozen, signed_masks(sigma, sign))
+        return _signed_part(frozen, logits, label), activations
 
-    def gradient(sign: jax.Array, pre_activations: Masks) -> Masks:
-        return mask_gradient(graph, frozen, masks_of(theta, sign), pre_activations, label)
+    def gradient(sign: jax.Array, activations: Masks) -> Masks:
+        masks = signed_masks(sigma, sign)
+        cotangents = masked_cotangents(graph, frozen, masks, label)
+        return tuple(
+            u.astype(m.dtype) * c.astype(m.dtype) * (1 - m)
+            for u, c, m in zip(activations, cotangents, masks, strict=True)
+        )
 
     signs = jnp.array([1.0, -1.0], theta[0].dtype)
-    (y_positive, y_negative), both_pre_activations = jax.vmap(forward)(signs)
+    (y_positive, y_negative), both_activations = jax.vmap(forward)(signs)
     y = _signed_part(frozen, frozen.logits, label)
     if config.loss == "positive-negative":
-        per_sign = jax.vmap(gradient)(signs, both_pre_activations)
-        scale, pulled = -1.0, jax.tree.map(lambda g: g.sum(0), per_sign)
+        scale, per_sign = -1.0, jax.vmap(gradient)(signs, both_activations)
+        pulled = jax.tree.map(lambda g: g.sum(0), per_sign)
     else:
         sign = pulling_sign(y, y_positive, y_negative, config.loss)
-        chosen = jax.tree.map(lambda z: jnp.where(sign > 0, z[0], z[1]), both_pre_activations)
+        chosen = jax.tree.map(lambda u: jnp.where(sign > 0, u[0], u[1]), both_activations)
         scale, pulled = (-2.0 if config.loss == "all" else -1.0), gradient(sign, chosen)
     terms = jnp.stack([y_positive, y_negative, y - y_positive - y_negative])
-    return terms, tuple(
-        scale * g * jax.nn.sigmoid(t) * jax.nn.sigmoid(-t) for g, t in zip(pulled, theta, strict=True)
-    )
+    return terms, jax.tree.map(lambda g: scale * g, pulled)
 
 
-def masks_of(theta: Masks, sign: jax.Array | float = 1.0) -> Masks:
-    """Σ = sigmoid(θ) for sign +1, 1 − Σ = sigmoid(−θ) for sign −1."""
-    return tuple(jax.nn.sigmoid(sign * t) for t in theta)
+def masks_of(theta: Masks) -> Masks:
+    """Σ = sigmoid(θ)."""
+    return tuple(jax.nn.sigmoid(t) for t in theta)
+
+
+def signed_masks(sigma: Masks, sign: jax.Array) -> Masks:
+    """Σ for sign +1, 1 − Σ for sign −1."""
+    return tuple(jnp.where(sign > 0, s, 1 - s) for s in sigma)
 
 
 def _signed_part(frozen: Frozen, logits: jax.Array, label: jax.Array) -> jax.Array:
