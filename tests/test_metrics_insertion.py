@@ -286,6 +286,16 @@ def test_jit_and_vmap() -> None:
     np.testing.assert_allclose(complement.auc, eager.auc, rtol=1e-6)
 
 
+def test_half_precision_images_are_scored_in_single_precision() -> None:
+    half = X.astype(jnp.bfloat16)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        curve = insertion(WEIGHTS, half, LABELS, MAPS, apply_fn=small_cnn, points=6)
+        complement = complementary_insertion(WEIGHTS, half, OTHERS, MAPS, apply_fn=small_cnn)
+    full = insertion(WEIGHTS, X, LABELS, MAPS, apply_fn=small_cnn, points=6)
+    assert curve.scores.dtype == complement.auc.dtype == jnp.float32
+    np.testing.assert_allclose(curve.scores, full.scores, atol=0.02)
+
+
 def test_points_are_equally_spaced_whole_pixels() -> None:
     x, heatmap = np.zeros((227, 227, 1), np.float32), np.zeros((227, 227), np.float32)
     curve = insertion(ONE, x, 0, heatmap, apply_fn=sums, points=65, blur="zero")

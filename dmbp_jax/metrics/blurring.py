@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.core.inputs import check_count
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.metrics.heatmaps import as_array, check_finite
+from dmbp_jax.metrics.heatmaps import as_array, at_least_float32, check_finite
 
 # "rise" (11 taps, sigma 5), ("gaussian", size, sigma), "zero", or an array shaped like the images.
 Baseline = str | tuple[str, int, float] | ArrayLike
@@ -55,7 +55,8 @@ def blur_taps(blur: str | tuple[str, int, float] = "rise") -> np.ndarray:
 
 def blur_images(x: jax.Array, blur: str | tuple[str, int, float] = "rise") -> jax.Array:
     """Blur every channel of images (N, H, W, C), zeros beyond the border."""
-    return _convolve(x, jnp.asarray(blur_taps(blur), x.dtype))
+    precise = at_least_float32(x)
+    return _convolve(precise, jnp.asarray(blur_taps(blur), precise.dtype)).astype(x.dtype)
 
 
 def baseline_images(baseline: Baseline, x: jax.Array, name: str) -> jax.Array:

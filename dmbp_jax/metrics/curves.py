@@ -16,7 +16,7 @@ from dmbp_jax.core.chunks import in_chunks
 from dmbp_jax.core.inputs import ApplyFn, Model, bind, check_count, check_images, count_classes
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.metrics.blurring import Baseline, baseline_images
-from dmbp_jax.metrics.heatmaps import check_heatmap
+from dmbp_jax.metrics.heatmaps import at_least_float32, check_heatmap
 
 Order = Literal["decreasing", "increasing"]
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -189,7 +189,7 @@ def _activation(activation: Activation | None, params: Any, apply_fn: ApplyFn | 
 
 
 def _probabilities(logits: jax.Array, activation: Activation) -> jax.Array:
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = at_least_float32(logits)
     if activation == "softmax":
         return jax.nn.softmax(logits, axis=-1)
     return jax.nn.sigmoid(logits) if activation == "sigmoid" else logits

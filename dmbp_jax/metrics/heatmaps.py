@@ -75,7 +75,12 @@ def as_array(values: ArrayLike, name: str) -> jax.Array:
         raise InputTypeError(f"{name}: Expected an array, got {type(values).__name__}.") from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise InputTypeError(f"{name}: Expected real numbers, got dtype {array.dtype}.")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return at_least_float32(array)
+
+
+def at_least_float32(array: jax.Array) -> jax.Array:
+    """float64 stays, everything else becomes float32: metrics are never taken in half precision."""
+    return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
 
 
 def check_finite(values: jax.Array, name: str) -> None:

@@ -77,15 +77,16 @@ def pointing_game(
     if label is None or single:
         empty = jnp.zeros(0)
         return PointingGame(
-            hit[0] if single else hit, empty.astype(jnp.int32), empty, empty, _nanmean(hit)
+            hit[0] if single else hit, empty.astype(jnp.int32), empty, empty, jnp.nanmean(hit)
         )
     labels = _check_classes(label, maps.shape[0])
     classes = np.unique(labels)
-    members = jnp.asarray(labels[None] == classes[:, None])  # (K, N)
-    counted = members & ~jnp.isnan(hit)
-    count = counted.sum(-1)
-    accuracy = jnp.where(counted, hit, 0).sum(-1) / count
-    return PointingGame(hit, jnp.asarray(classes, jnp.int32), accuracy, count, _nanmean(accuracy))
+    members = jnp.asarray(labels == classes[:, None])  # (K, N)
+    own = jnp.where(members, hit[None], jnp.nan)
+    accuracy, count = jnp.nanmean(own, axis=-1), (~jnp.isnan(own)).sum(-1)
+    return PointingGame(
+        hit, jnp.asarray(classes, jnp.int32), accuracy, count, jnp.nanmean(accuracy)
+    )
 
 
 @partial(jax.jit, static_argnames="tolerance")
@@ -94,17 +95,13 @@ def _hits(maps: jax.Array, masks: jax.Array, *, tolerance: float) -> jax.Array:
 
     def one(values: jax.Array, mask: jax.Array) -> jax.Array:
         row, column = jnp.divmod(values.argmax(), width)
-        squared = (jnp.arange(height)[:, None] - row) ** 2 + (jnp.arange(width) - column) ** 2
-        near = (squared == 0) | (squared < tolerance**2)
+        down, across = jnp.arange(height)[:, None] - row, jnp.arange(width)[None] - column
+        squared = down**2 + across**2
+        near = (squared == 0) | (squared.astype(jnp.float32) < tolerance**2)
         hit = (mask & near).any() & (values.max() > values.min())
         return jnp.where(mask.any(), hit.astype(values.dtype), jnp.nan)
 
     return jax.vmap(one)(maps, masks)
-
-
-def _nanmean(values: jax.Array) -> jax.Array:
-    defined = ~jnp.isnan(values)
-    return jnp.where(defined, values, 0).sum() / defined.sum()
 
 
 def _check_masks(masks: ArrayLike, shape: tuple[int, ...], single: bool) -> jax.Array:

@@ -115,8 +115,7 @@ def layer_reinitialisation(
     redrawn = fit_heatmap(method(new, x, target, apply_fn=apply_fn), images)
     correlation = spearman(original, redrawn)
     defined = jnp.isfinite(correlation)
-    count = defined.sum()
-    mean = jnp.where(defined, correlation, 0).sum() / count
+    count, mean = defined.sum(), jnp.nanmean(correlation)
     if images.single:
         correlation, defined = correlation[0], defined[0]
         original, redrawn = original[0], redrawn[0]
