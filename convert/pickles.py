@@ -7,7 +7,7 @@ tensors need, builds dicts, lists and `Tensor` descriptions, and refuses everyth
 import io
 import math
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Any, NamedTuple, TypeVar
@@ -94,17 +94,27 @@ def _parameter(data: Any, *_ignored: Any) -> Any:
     return data
 
 
-def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
+def _ordered_dict(pairs: Any = None) -> dict[Any, Any]:
     """`collections.OrderedDict`: dicts keep their order anyway."""
+    if pairs is None:
+        return {}
+    result = _dict(_expect(pairs, list))
+    pairs.clear()  # used up: the same list in a thousand dicts would multiply a small file
+    return result
+
+
+def _dict(pairs: Iterable[Any]) -> dict[Any, Any]:
     result: dict[Any, Any] = {}
-    for key, value in items:
+    for key, value in pairs:
         result[_key(key)] = value
     return result
 
 
-def _size(items: Any) -> tuple[Any, ...]:
+def _size(sizes: Any) -> tuple[int, ...]:
     """`torch.Size`."""
-    return tuple(items)
+    if not _are_sizes(sizes):
+        raise CorruptCheckpointError("Expected the sizes of a tensor, got something else.")
+    return sizes
 
 
 _GLOBALS: dict[tuple[str, str], _Global] = {
@@ -159,12 +169,10 @@ def _storage(reference: Any) -> Storage:
 
 
 def _key(value: Any) -> Any:
-    """Keys are names and numbers; hashing nested tuples could take for ever."""
-    if not isinstance(value, (str, int, float)):
-        raise CorruptCheckpointError(
-            f"Expected names as keys of a dict, got {type(value).__name__}."
-        )
-    return value
+    """A name or a small number; hashing nested tuples or huge numbers could take for ever."""
+    if isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**31):
+        return value
+    raise CorruptCheckpointError(f"Expected names as keys of a dict, got {type(value).__name__}.")
 
 
 def read_pickle(stream: io.BytesIO) -> Pickle:
@@ -225,14 +233,14 @@ def _interpret(stream: io.BytesIO) -> Pickle:
                 count = int(opcode.name[-1])
                 items = tuple(stack[-count:])
                 if len(items) < count:
-                    raise CorruptCheckpointError("the pickle's stack is too short.")
+                    raise CorruptCheckpointError(f"Expected {count} items on the stack, got fewer.")
                 del stack[-count:]
                 stack.append(items)
             case "LIST":
                 stack.append(pop_to_mark())
             case "DICT":
                 items = pop_to_mark()
-                stack.append(_ordered_dict(zip(items[::2], items[1::2], strict=True)))
+                stack.append(_dict(zip(items[::2], items[1::2], strict=True)))
             case "APPEND":
                 item = stack.pop()
                 _expect(stack[-1], list).append(item)
@@ -245,7 +253,7 @@ def _interpret(stream: io.BytesIO) -> Pickle:
             case "SETITEMS":
                 items = pop_to_mark()
                 pairs = zip(items[::2], items[1::2], strict=True)
-                _expect(stack[-1], dict).update(_ordered_dict(pairs))
+                _expect(stack[-1], dict).update(_dict(pairs))
             case "POP":
                 stack.pop()
             case "PUT" | "BINPUT" | "LONG_BINPUT":

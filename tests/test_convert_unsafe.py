@@ -219,6 +219,23 @@ def test_nested_tuples_take_no_time(tmp_path):
             read_checkpoint(write_zip(tmp_path / "tower.pth", body, {"0": FOUR}))
 
 
+def test_small_files_do_not_multiply(tmp_path):
+    # One list of ten thousand items, copied ten thousand times, would be a hundred million.
+    pairs = value([[str(i), i] for i in range(10_000)]) + b"q\x00"
+    copies = {
+        "OrderedDict": name("collections", "OrderedDict") + b"h\x00\x85R",
+        "Size": name("torch", "Size") + b"h\x00\x85R",
+    }
+    for copy in copies.values():
+        body = b"(" + pairs + copy * 10_000 + b"l"
+        with pytest.raises(WeightsError):
+            read_checkpoint(write_zip(tmp_path / "copies.pth", body, {}))
+    # Multiples of 2⁶¹ − 1 all hash to 0: a dict of them takes quadratic time.
+    body = b"}(" + value(2**61 - 1) + b"Nu"
+    with pytest.raises(CorruptCheckpointError, match="keys"):
+        read_checkpoint(write_zip(tmp_path / "keys.pth", body, {}))
+
+
 def test_zip_bombs(tmp_path):
     body = mapping({"a": tensor(storage(length=10**7), shape=(10**7,))})
     bomb = write_zip(tmp_path / "bomb.pth", body, {"0": bytes(4 * 10**7)}, zipfile.ZIP_DEFLATED)
