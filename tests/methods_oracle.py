@@ -214,7 +214,8 @@ class Methods:
             return c * (node.before > 0) / (1 + np.exp(-theta[node.index]))
 
         positive = np.maximum((self.backward(self.nodes(x), relu=relu) * x).sum(-1), 0)
-        return positive / positive.max() if positive.any() else positive
+        scale = np.percentile(positive, 90) or positive.max() or 1.0
+        return np.minimum(positive / scale, 1)
 
     def lpr_loss(self, x: np.ndarray, theta: list[np.ndarray], area_weight: float) -> float:
         mask = self.lpr_mask(x, theta)

@@ -239,7 +239,9 @@ def test_rise_is_the_weighted_mean_of_its_masks(activation):
     )
     expected = np.zeros(x.shape[:2])
     for i in range(count):
-        mask = np.asarray(random_mask(jax.random.fold_in(key, i), *x.shape[:2], 3, 0.4, jnp.float64))
+        mask = np.asarray(
+            random_mask(jax.random.fold_in(key, i), *x.shape[:2], 3, 0.4, jnp.float64)
+        )
         logits = oracle.logits(x * mask[..., None])
         exponentials = np.exp(logits)
         softmax = exponentials[LABEL] / exponentials.sum()

@@ -1,0 +1,254 @@
+"""What all methods share: shapes, batch independence, chunks, keys, transformations, refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_networks import NETWORKS, apply_fn_of, make_image, make_params
+
+import dmbp_jax
+from dmbp_jax.errors import (
+    InputError,
+    InputTypeError,
+    NonAffineError,
+    NoReluError,
+    SiteNotFoundError,
+)
+from dmbp_jax.methods import METHODS
+
+IMAGE = (8, 7, 3)
+NETWORK = apply_fn_of(NETWORKS["pool"])
+COARSE = ("gradcam", "fullgrad", "rise", "lpr")
+NEED_SITES = (
+    "deeplift",
+    "guided_backprop",
+    "guided_gradcam",
+    "gradcam",
+    "fullgrad",
+    "lpr",
+    "dmbp",
+)
+SHORT = {  # few samples, so that every method takes a moment
+    "integrated_gradients": {"points": 5},
+    "smoothgrad": {"samples": 5},
+    "blur_ig": {"steps": 5},
+    "rise": {"masks": 11, "cells": 3},
+    "lpr": {"steps": 3},
+    "dmbp": {"config": dmbp_jax.DMBP(steps=5)},
+}
+SAMPLED = ("integrated_gradients", "smoothgrad", "blur_ig", "rise")
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.tree.map(
+        lambda a: jnp.asarray(a, jnp.float32), make_params(NETWORKS["pool"], 0, IMAGE)
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jnp.asarray(np.stack([make_image(seed, IMAGE) for seed in range(3)]), jnp.float32)
+
+
+def _run(name, params, x, label, **options):
+    return METHODS[name](params, x, label, apply_fn=NETWORK, **(SHORT.get(name, {}) | options))
+
+
+def _close(a, b):
+    np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * float(np.abs(b).max() + 1e-3))
+
+
+@every_method
+def test_shapes_and_top1(name, params, images):
+    single = _run(name, params, images[0], None)
+    shape = images.shape[:3] if name in COARSE else images.shape
+    assert single.shape == shape[1:] and single.dtype == images.dtype
+    top1 = np.argmax(NETWORK(params, images), 1)
+    batch = _run(name, params, images, None)
+    assert batch.shape == shape and bool(jnp.isfinite(batch).all())
+    _close(batch, _run(name, params, images, top1))
+    _close(batch[0], single)
+    if name in COARSE:
+        assert float(batch.min()) >= 0
+
+
+@every_method
+def test_batch_mates_and_chunks_change_nothing(name, params, images):
+    labels = jnp.array([2, 0, 3])
+    whole = _run(name, params, images, labels)
+    others = images.at[0].mul(-3.0).at[2].set(0.5)
+    _close(_run(name, params, others, labels)[1], whole[1])
+    for chunk_size in (2, 7):
+        _close(_run(name, params, images, labels, chunk_size=chunk_size), whole)
+
+
+@pytest.mark.parametrize("name", ["smoothgrad", "rise"])
+def test_keys(name, params, images):
+    key = jax.random.key(7)
+    first = _run(name, params, images, 1, key=key)
+    np.testing.assert_array_equal(first, _run(name, params, images, 1, key=key))
+    _close(_run(name, params, images, 1, key=jax.random.PRNGKey(7)), first)
+    assert np.abs(first - _run(name, params, images, 1)).max() > 1e-4
+    default = _run(name, params, images, 1, key=jax.random.key(0))
+    np.testing.assert_array_equal(_run(name, params, images, 1), default)
+    for wrong, error in (
+        (3, InputTypeError),
+        (jnp.zeros(2), InputTypeError),
+        (jax.random.split(key), InputError),
+    ):
+        with pytest.raises(error, match="key: Expected"):
+            _run(name, params, images, 1, key=wrong)
+
+
+def test_noise_depends_on_the_position_in_the_batch_and_masks_do_not(params, images):
+    twins = jnp.stack([images[0]] * 3)
+    smooth, masked = (_run(name, params, twins, 1) for name in ("smoothgrad", "rise"))
+    assert np.abs(smooth[0] - smooth[1]).max() > 1e-4
+    _close(masked[0], masked[1])
+
+
+@pytest.mark.parametrize("name", [*SAMPLED, "lpr", "dmbp"])
+def test_progress_changes_nothing(name, params, images, capsys):
+    shown = _run(name, params, images, 1, progress=True, chunk_size=2)
+    assert "%" in capsys.readouterr().err
+    _close(shown, _run(name, params, images, 1))
+
+
+@every_method
+def test_whole_call_under_jit_and_vmap(name, params, images):
+    labels = jnp.array([2, 0, 3])
+    expected = _run(name, params, images, labels)
+    jitted = jax.jit(lambda p, x, label: _run(name, p, x, label))
+    _close(jitted(params, images, labels), expected)
+    one_by_one = [_run(name, params, x, c) for x, c in zip(images, labels, strict=True)]
+    mapped = jax.jit(jax.vmap(lambda x, label: _run(name, params, x, label)))(images, labels)
+    _close(mapped, np.stack(one_by_one))
+
+
+@every_method
+def test_nothing_to_explain_is_finite(name, params, images):
+    for x in (jnp.zeros_like(images[0]), jnp.full_like(images[0], 0.7)):
+        assert bool(jnp.isfinite(_run(name, params, x, 1)).all())
+
+    def deaf(params, x):  # no input reaches the logits
+        return jax.nn.relu(x - 1e6).sum((1, 2)) @ jnp.ones((3, 4))
+
+    dead = METHODS[name](0.0, images[0], 1, apply_fn=deaf, **SHORT.get(name, {}))
+    assert bool(jnp.isfinite(dead).all())
+    if name != "rise":
+        np.testing.assert_array_equal(dead, np.zeros_like(dead))
+
+
+def test_a_gradcam_that_is_negative_everywhere_is_zero(images):
+    def against(params, x):
+        return -jax.nn.relu(x).sum((1, 2)) @ jnp.ones((3, 2))
+
+    heat = METHODS["gradcam"](0.0, images, 1, apply_fn=against)
+    np.testing.assert_array_equal(heat, np.zeros(images.shape[:3]))
+    product = METHODS["guided_gradcam"](0.0, images, 1, apply_fn=against)
+    np.testing.assert_array_equal(product, np.zeros(images.shape))
+
+
+@every_method
+def test_refusals(name, params, images):
+    cases = [
+        ((images, jnp.array([1, 2])), InputError, "label: Expected an int or 3 labels"),
+        ((images, 4), InputError, "label: Expected 0 <= label < 4"),
+        ((images, 1.5), InputTypeError, "label: Expected integers"),
+        (
+            (jnp.concatenate([images, images], -1), 1),
+            InputError,
+            "x: Expected images the network accepts",
+        ),
+        ((images[0, 0], 1), InputError, "x: Expected shape"),
+        ((images[:0], 1), InputError, "empty batch"),
+        ((images.at[0, 0, 0, 0].set(jnp.nan), 1), InputError, "x: Expected finite values"),
+        ((images.astype(jnp.int32), 1), InputTypeError, "x: Expected a floating-point dtype"),
+    ]
+    for (x, label), error, message in cases:
+        with pytest.raises(error, match=message):
+            _run(name, params, x, label)
+    with pytest.raises(InputError, match="chunk_size: Expected at least 1"):
+        _run(name, params, images, 1, chunk_size=0)
+    with pytest.raises(InputTypeError, match="params: Expected a callable"):
+        METHODS[name](params, images, 1)
+
+
+@pytest.mark.parametrize("name", NEED_SITES)
+def test_networks_without_usable_sites_are_refused(name, images):
+    def linear(params, x):
+        return x.sum((1, 2)) @ jnp.ones((3, 2))
+
+    def smooth(params, x):
+        return jnp.tanh(jax.nn.relu(x)).sum((1, 2)) @ jnp.ones((3, 2))
+
+    with pytest.raises(NoReluError, match="at least one ReLU"):
+        METHODS[name](0.0, images, 1, apply_fn=linear)
+    with pytest.raises(NonAffineError, match="tanh"):
+        METHODS[name](0.0, images, 1, apply_fn=smooth)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "guided_gradcam"])
+def test_unknown_layers_are_refused_with_the_list_of_names(name, params, images):
+    names = [site.name for site in dmbp_jax.sites(params, images, apply_fn=NETWORK)]
+    with pytest.raises(SiteNotFoundError, match=r"'layer9'.*relu_0"):
+        _run(name, params, images, 1, layer="layer9")
+    assert "relu_0" in names
+    dense = apply_fn_of(NETWORKS["dense"])
+    with pytest.raises(SiteNotFoundError, match=r"has positions.*none"):
+        METHODS[name](make_params(NETWORKS["dense"], 0, IMAGE), images, 1, apply_fn=dense)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("integrated_gradients", {"points": 0}, InputError, "points"),
+        ("integrated_gradients", {"points": 1, "rule": "trapezoid"}, InputError, "points"),
+        ("integrated_gradients", {"rule": "simpson"}, InputError, "rule"),
+        ("integrated_gradients", {"baseline": "white"}, InputError, "baseline"),
+        ("integrated_gradients", {"baseline": "black"}, InputTypeError, "baseline"),
+        ("deeplift", {"baseline": np.zeros((2, 2, 3), np.float32)}, InputError, "baseline"),
+        ("deeplift", {"baseline": 0}, InputTypeError, "baseline"),
+        ("smoothgrad", {"samples": 0}, InputError, "samples"),
+        ("smoothgrad", {"samples": 2.0}, InputTypeError, "samples"),
+        ("smoothgrad", {"noise_fraction": -0.1}, InputError, "noise_fraction"),
+        ("smoothgrad", {"noise_fraction": "much"}, InputTypeError, "noise_fraction"),
+        ("blur_ig", {"max_sigma": 0.0}, InputError, "max_sigma"),
+        ("blur_ig", {"grad_step": float("nan")}, InputError, "grad_step"),
+        ("blur_ig", {"spacing": "log"}, InputError, "spacing"),
+        ("rise", {"masks": 0}, InputError, "masks"),
+        ("rise", {"keep": 0.0}, InputError, "keep"),
+        ("rise", {"keep": 1.5}, InputError, "keep"),
+        ("rise", {"cells": 0}, InputError, "cells"),
+        ("rise", {"activation": "linear"}, InputError, "activation"),
+        ("lpr", {"steps": -1}, InputError, "steps"),
+        ("lpr", {"learning_rate": 0}, InputError, "learning_rate"),
+        ("lpr", {"area_weight": -1.0}, InputError, "area_weight"),
+        ("lpr", {"activation": "linear"}, InputError, "activation"),
+        ("dmbp", {"config": 3}, InputTypeError, "config"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(name, options, error, message, params, images):
+    with pytest.raises(error, match=f"{message}: Expected"):
+        _run(name, params, images, 1, **options)
+
+
+def test_black_baseline_of_a_network_that_knows_its_preprocessing(images):
+    class Knowing:
+        activation = "sigmoid"
+
+        def __call__(self, x):
+            return jax.nn.relu(x).sum((1, 2)) @ jnp.ones((3, 2))
+
+        def preprocess(self, picture):
+            return np.asarray(picture, np.float32) / 255 - np.array([0.1, 0.2, 0.3], np.float32)
+
+    net = jax.tree_util.register_static(Knowing)()
+    black = np.broadcast_to(np.float32([-0.1, -0.2, -0.3]), images.shape)
+    for name in ("integrated_gradients", "deeplift"):
+        given = METHODS[name](net, images, 0, baseline=black)
+        _close(METHODS[name](net, images, 0, baseline="black"), given)
+    sigmoid = METHODS["rise"](net, images, 0, masks=5)
+    _close(sigmoid, METHODS["rise"](net, images, 0, masks=5, activation="sigmoid"))
