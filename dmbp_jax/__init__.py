@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dmbp_jax import convert, data, errors, methods, metrics, models, pictures
+    from dmbp_jax import convert, data, errors, evaluate, methods, metrics, models, pictures
     from dmbp_jax.core.attribute import attribute
     from dmbp_jax.core.attribution import Attribution
     from dmbp_jax.core.config import DMBP
@@ -31,7 +31,7 @@ _HOME = {
     "load": "dmbp_jax.network",
     "list_networks": "dmbp_jax.network",
 }
-_SUBPACKAGES = ("convert", "data", "errors", "methods", "metrics", "models", "pictures")
+_SUBPACKAGES = ("convert", "data", "errors", "evaluate", "methods", "metrics", "models", "pictures")
 
 __all__ = [
     "DMBP",
@@ -44,6 +44,7 @@ __all__ = [
     "data",
     "decompose",
     "errors",
+    "evaluate",
     "init_masks",
     "list_networks",
     "load",

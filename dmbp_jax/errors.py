@@ -64,5 +64,9 @@ class ImageError(DataError):
     """One picture cannot be decoded; the message says which and why."""
 
 
+class ResumeError(DmbpError, ValueError):
+    """Results on disk cannot be continued; the message says which setting differs, or why."""
+
+
 class DeviceMemoryError(DmbpError, MemoryError):
     """The device ran out of memory; the message names the argument to lower."""

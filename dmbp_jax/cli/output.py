@@ -1,10 +1,9 @@
 """Where the commands write: never over a file by accident, and never half a file."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
+from dmbp_jax.core.files import replacing as replacing
 from dmbp_jax.errors import InputError
 
 
@@ -30,14 +29,3 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"-o: Expected a folder, got the file {folder}.") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` once that has succeeded."""
-    part = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,0 +1,212 @@
+"""`dmbp evaluate`: the paper's tables, for a network and a dataset on disk or the generated one."""
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmbp_jax.cli import compilation
+from dmbp_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from dmbp_jax import Network
+    from dmbp_jax.data import Dataset, Skipped
+
+INCOMPLETE = 1  # exit code: done, but pictures were left out
+DATASETS = ("generated", "imagenet", "voc", "csv")
+METHODS = (
+    "gradient",
+    "integrated_gradients",
+    "smoothgrad",
+    "blur_ig",
+    "deeplift",
+    "guided_backprop",
+    "guided_gradcam",
+    "gradcam",
+    "fullgrad",
+    "rise",
+    "lpr",
+    "dmbp-positive",
+    "dmbp-positive-negative",
+    "dmbp",
+)  # spelled out, because the parser does not import JAX; a test holds it equal to the library's
+GENERATED_SIZE = 200  # pictures of the generated dataset that targets are drawn from
+SHOWN = 50  # left-out pictures named on stderr; all are in the page and in skipped.txt
+
+DESCRIPTION = """\
+Measure how faithful attribution maps are: insertion metrics of DMBP's variants (Table 1) and of all
+methods (Table 2), rank correlation after the last layer is drawn anew (Table 3), and where the
+dataset knows its objects, how well maps localise them.
+"""
+EXAMPLE = """\
+examples:
+  dmbp evaluate --table all
+  dmbp evaluate --table 1 --dataset imagenet --root ILSVRC2012 --network resnet50
+  dmbp evaluate --table 2 --dataset voc --root VOCdevkit --network resnet50_voc --limit 200
+  dmbp evaluate --table 2 --dataset csv --root photos --network resnet50 --option rise.masks=500
+
+Stopped or killed, the same command continues where it was. OUT gets tables.md, tables.csv and
+evaluation.html. Pictures that cannot be read are named on stderr; the others are evaluated and the
+exit code is 1.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """`dmbp evaluate --table 1|2|3|all --dataset NAME --root DIR --network NAME …`."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure how faithful maps are: the paper's tables",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--table", choices=("1", "2", "3", "all"), default="all", help="default all")
+    add("--dataset", choices=DATASETS, default="generated", help="default generated")
+    add("--root", metavar="DIR", type=Path, help="folder of the dataset")
+    add(
+        "--ground-truth",
+        metavar="FILE",
+        type=Path,
+        help="labels: the table of csv (default DIR/labels.csv), or imagenet's ground-truth file",
+    )
+    add("--network", metavar="NAME", help="see dmbp networks; default builtin for generated")
+    add("--weights", metavar="FILE", type=Path, help="read the weights from FILE, no download")
+    add("--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line")
+    add(
+        "--methods",
+        metavar="M",
+        nargs="+",
+        choices=METHODS,
+        help="rows of the tables instead of the paper's: " + ", ".join(METHODS),
+    )
+    add(
+        "--images-per-class",
+        metavar="N",
+        type=_count_or_all,
+        default=5,
+        help="targets drawn for each class, a number or all; default 5",
+    )
+    add("--limit", metavar="N", type=int, help="at most N targets, spread evenly over those drawn")
+    add("--seed", metavar="N", type=int, default=0, help="of all random choices; default 0")
+    add("--steps", metavar="N", type=int, help="optimisation steps of dmbp; default 200")
+    add(
+        "--option",
+        metavar="METHOD.NAME=VALUE",
+        action="append",
+        default=[],
+        help="option of a method, such as rise.masks=500; may be repeated",
+    )
+    add("--step", metavar="N", type=int, help="pixels inserted at a time; default 224")
+    add("--points", metavar="N", type=int, help="number of points of a curve, instead of --step")
+    add("--batch", metavar="N", type=int, default=8, help="images at once; default 8")
+    add(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="folder, made if missing; default dmbp-evaluate/DATASET-NETWORK-TABLE",
+    )
+    add("--force", action="store_true", help="start over, deleting earlier results in OUT")
+    add("--quiet", action="store_true", help="no progress bar")
+    compilation.add_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; the exit code is 1 if pictures were left out."""
+    check_options(args)
+    options = method_options(args)
+    network = args.network or "builtin"
+    out = args.output or Path("dmbp-evaluate", f"{args.dataset}-{network}-{args.table}")
+    compilation.use_cache(args)
+    from dmbp_jax import load
+    from dmbp_jax.evaluate import Settings, evaluate
+
+    settings = Settings(
+        tables=(1, 2, 3) if args.table == "all" else (int(args.table),),
+        methods=args.methods,
+        options=options,
+        images_per_class=args.images_per_class,
+        limit=args.limit,
+        seed=args.seed,
+        step=args.step,
+        points=args.points,
+        batch_size=args.batch,
+    )
+    net = load(network, args.weights, args.labels)
+    dataset = list_dataset(args, net)
+    result = evaluate(net, dataset, out, settings, force=args.force, progress=not args.quiet)
+    print(result)
+    print(f"{out / 'evaluation.html'}: the same with curves and pictures")
+    report(result.skipped, out)
+    return INCOMPLETE if result.skipped else 0
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what is missing or would be ignored, before anything is loaded.
+
+    Raises:
+      InputError: no --root or no --network for files, or one of their options without files.
+    """
+    if args.dataset == "generated":
+        if args.root is not None:
+            raise InputError("--root: Expected none for the generated dataset.")
+    elif args.root is None or args.network is None:
+        raise InputError(f"--dataset {args.dataset}: Expected --root DIR and --network NAME.")
+    if args.ground_truth is not None and args.dataset not in ("csv", "imagenet"):
+        raise InputError(f"--ground-truth: Expected none for {args.dataset}.")
+
+
+def method_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """`--option` and `--steps` as method -> option -> value.
+
+    Raises:
+      InputError: not METHOD.NAME=VALUE.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for text in args.option:
+        name, equals, value = text.partition("=")
+        method, dot, option = name.partition(".")
+        if not (method and dot and option and equals):
+            raise InputError(f"--option: Expected METHOD.NAME=VALUE, got {text!r}.")
+        try:
+            options.setdefault(method, {})[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):  # a word
+            options.setdefault(method, {})[option] = value
+    if args.steps is not None:
+        options.setdefault("dmbp", {})["steps"] = args.steps
+    return options
+
+
+def list_dataset(args: argparse.Namespace, net: "Network") -> "Dataset":
+    """The pictures with their labels."""
+    from dmbp_jax import data
+
+    if args.dataset == "imagenet":
+        return data.list_imagenet(args.root, ground_truth=args.ground_truth)
+    if args.dataset == "voc":
+        return data.list_voc(args.root)
+    if args.dataset == "csv":
+        return data.list_csv_folder(args.root, args.ground_truth, classes=net.labels)
+    return data.list_generated(size=GENERATED_SIZE)
+
+
+def report(skipped: "Sequence[Skipped]", out: Path) -> None:
+    """Name the pictures that were left out, with the reason of each, on stderr."""
+    for picture in skipped[:SHOWN]:
+        print(f"dmbp: {picture.name}: {' '.join(picture.reason.split())}", file=sys.stderr)
+    if len(skipped) > SHOWN:
+        more = len(skipped) - SHOWN
+        print(f"dmbp: {more} more are named in {out / 'skipped.txt'}", file=sys.stderr)
+
+
+def _count_or_all(text: str) -> int | None:
+    if text == "all":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number or all, got {text!r}") from error
