@@ -7,6 +7,8 @@ import pytest
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
+from dmbp_jax import models
+from dmbp_jax.core.inputs import bind
 from dmbp_jax.errors import (
     InputError,
     InputTypeError,
@@ -15,6 +17,8 @@ from dmbp_jax.errors import (
     SiteNotFoundError,
 )
 from dmbp_jax.methods import METHODS
+from dmbp_jax.methods.calling import Call
+from dmbp_jax.methods.gradcam import find_layer
 
 IMAGE = (8, 7, 3)
 NETWORK = apply_fn_of(NETWORKS["pool"])
@@ -38,6 +42,14 @@ SHORT = {  # few samples, so that every method takes a moment
 }
 SAMPLED = ("integrated_gradients", "smoothgrad", "blur_ig", "rise")
 every_method = pytest.mark.parametrize("name", METHODS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Much is compiled here and little computed; the oracles' tests compile as users do."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +151,37 @@ def test_nothing_to_explain_is_finite(name, params, images):
     assert bool(jnp.isfinite(dead).all())
     if name != "rise":
         np.testing.assert_array_equal(dead, np.zeros_like(dead))
+
+
+@every_method
+def test_an_image_that_overflows_does_not_touch_its_mates(name, params, images):
+    labels = jnp.array([2, 0, 3])
+    overflowing = _run(name, params, images.at[0].set(3e38), labels)
+    _close(overflowing[1:], _run(name, params, images, labels)[1:])
+
+
+@pytest.mark.parametrize("name", ["deeplift", "rise"])
+def test_a_sharded_batch_gives_the_same_maps(name, params, images):
+    four = jnp.concatenate([images, images[:1]])
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.device_put(four, jax.NamedSharding(mesh, jax.P("data")))
+    _close(_run(name, params, spread, 1), _run(name, params, four, 1))
+
+
+@pytest.mark.parametrize(
+    ("module", "layer", "shape"),
+    [
+        (models.ResNet50(), "ResNet/layer4_2/relu3", (1, 7, 7, 2048)),
+        (models.VGG16(), "VGG/relu5_3", (1, 14, 14, 512)),
+        (models.CaffeVGG16(classes=20), "VGG/relu5_3", (1, 14, 14, 512)),
+    ],
+)
+def test_gradcam_finds_its_layer(module, layer, shape):
+    x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    call = Call(bind(variables, module.apply), x, jnp.zeros(1, jnp.int32), True, None)
+    site = find_layer(call, None)
+    assert (site.name, site.shape) == (layer, shape)
 
 
 def test_a_gradcam_that_is_negative_everywhere_is_zero(images):
