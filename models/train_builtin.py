@@ -6,7 +6,6 @@ python -m dmbp_jax.models.train_builtin --evaluate                    # measure 
 
 import argparse
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.flax import save_file
 from tqdm import tqdm
 
+from dmbp_jax.core.files import replacing
 from dmbp_jax.data.generated import CLASSES, GeneratedDataset
 from dmbp_jax.models.builtin import INPUT_SHAPE, MEAN, STD, BuiltinNet
 from dmbp_jax.network import load
@@ -87,10 +87,10 @@ def train(pictures: Pictures, steps: int, batch: int, rate: float, seed: int) ->
     """AdamW on the cross-entropy of the labels, helped by that of the cells of the last stage.
 
     The helper is a dense layer on every cell, taught what covers the cell and thrown away
-    afterwards. Without it the network needs many times more pictures to find the objects.
+    afterwards. Without it the network learns far more slowly.
     """
     net = BuiltinNet()
-    variables = net.init(jax.random.key(seed), jnp.zeros((1, *INPUT_SHAPE)))
+    variables = jax.jit(net.init)(jax.random.key(seed), jnp.zeros((1, *INPUT_SHAPE)))
     last_stage = max(name for name in variables["params"] if name.startswith("layer"))
     features = variables["params"]["dense"]["kernel"].shape[0]
     helper = {"kernel": jnp.zeros((features, len(CLASSES))), "bias": jnp.full(len(CLASSES), -4.0)}
@@ -162,9 +162,8 @@ def average_precision(scores: NDArray[np.floating], positive: NDArray[np.bool_])
 
 def save_weights(path: Path, variables: Variables, metadata: dict[str, str]) -> None:
     """Write flat keys such as `params/conv1/kernel`, all of them or none."""
-    partial_path = path.with_name(path.name + ".partial")
-    save_file(flatten_dict(variables, sep="/"), partial_path, metadata)
-    os.replace(partial_path, path)
+    with replacing(path) as part:
+        save_file(flatten_dict(variables, sep="/"), part, metadata)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -174,8 +173,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--evaluate", action="store_true", help="only measure --weights")
     parser.add_argument("--weights", type=Path, help="default: the shipped file")
     parser.add_argument("--held-out", type=int, default=2000, help="held-out pictures")
-    parser.add_argument("--pictures", type=int, default=12000, help="training pictures")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--pictures", type=int, default=10000, help="training pictures")
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches")
