@@ -99,9 +99,9 @@ class Contender:
         ]
         return jnp.concatenate(maps)
 
-    def describe(self) -> dict[str, Any]:
-        """Name and options in words, for the fingerprint of an evaluation."""
-        return {"name": self.name, "options": {name: repr(value) for name, value in self.options}}
+    def describe(self) -> str:
+        """The options that were given, in words, for the fingerprint of an evaluation."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.options)
 
 
 def choose_contenders(

@@ -374,13 +374,13 @@ def _configure(
         "seed": settings.seed,
         "targets": sum(map(len, plan.batches)),
         "chosen targets": chosen.hexdigest(),
-        "methods": [contender.describe() for contender in plan.contenders],
+        "batch size": settings.batch_size,
         "step": settings.step,
         "points": settings.points,
         "activation": settings.activation,
         "last layer": settings.last_layer,
-        "batch size": settings.batch_size,
-    }
+        "methods": [contender.name for contender in plan.contenders],
+    } | {f"options of {contender.name}": contender.describe() for contender in plan.contenders}
 
 
 def _clear(folder: Path) -> None:

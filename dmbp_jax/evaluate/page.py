@@ -183,10 +183,6 @@ def _pairs(configuration: Mapping[str, Any]) -> str:
 
 
 def _words(value: Any) -> str:
-    """A setting in words; methods with the options that were given."""
     if isinstance(value, list):
-        return ", ".join(map(_words, value))
-    if isinstance(value, dict):
-        options = ", ".join(f"{name}={option}" for name, option in value["options"].items())
-        return f"{value['name']}({options})"
-    return "–" if value is None else str(value)
+        return ", ".join(map(str, value))
+    return "–" if value in (None, "") else str(value)
