@@ -47,7 +47,7 @@ class Attribution:
 
     @property
     def map(self) -> jax.Array:
-        """positive + negative, (N, H, W, C)."""
+        """`positive + negative`, (N, H, W, C)."""
         return self.positive + self.negative
 
     @property
@@ -115,9 +115,7 @@ class Attribution:
             raise InputError("Expected a batch to index, got the attribution of a single image.")
         if not -self.y.shape[0] <= index < self.y.shape[0]:
             raise IndexError(f"Expected an index below {self.y.shape[0]}, got {index}.")
-        return jax.tree.map(
-            lambda a: a[index], self.replace_history(self.history.swapaxes(0, 1))
-        )
+        return jax.tree.map(lambda a: a[index], self.replace_history(self.history.swapaxes(0, 1)))
 
     def __len__(self) -> int:
         """Number of images of a batch."""

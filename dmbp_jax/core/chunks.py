@@ -44,7 +44,7 @@ def in_chunks(
 
 
 def _pad(a: jax.Array, length: int) -> jax.Array:
-    """Repeat the first row until the axis has `length` rows: ordinary numbers, thrown away later."""
+    """Repeat the first row up to `length` rows: ordinary numbers, thrown away later."""
     missing = length - a.shape[0]
     return jnp.concatenate([a, jnp.repeat(a[:1], missing, axis=0)]) if missing else a
 

@@ -60,12 +60,12 @@ def freeze(graph: Graph, x: jax.Array) -> Frozen:
         relu=lambda index, z: jnp.zeros_like(z),
         max_pool=lambda index, pool, z: pool.take(z, winners[index]),
     )
-    return Frozen(
-        tuple(gates), tuple(winners), before, logits, graph.run_from(before, closed)[0]
-    )
+    return Frozen(tuple(gates), tuple(winners), before, logits, graph.run_from(before, closed)[0])
 
 
-def gated_logits(graph: Graph, frozen: Frozen, masks: Sequence[jax.Array]) -> tuple[jax.Array, Masks]:
+def gated_logits(
+    graph: Graph, frozen: Frozen, masks: Sequence[jax.Array]
+) -> tuple[jax.Array, Masks]:
     """F_σ(x) and what its ReLUs return, u_l = σ_l ⊙ H_l ⊙ z_l (the forward form, Eq. 8).
 
     Returns:
@@ -153,7 +153,7 @@ class Decomposition:
 
     @property
     def map(self) -> jax.Array:
-        """positive + negative."""
+        """`positive + negative`."""
         return self.positive + self.negative
 
 
@@ -168,7 +168,7 @@ def init_masks(
       value: in [0, 1]; the optimisation starts from ½.
 
     Returns:
-      One float32 array per ReLU (float64 where x is), of the ReLU's own shape per image, with the leading N of x.
+      One float32 array per ReLU (float64 where x is): its shape per image, with the leading N of x.
 
     Raises:
       InputError: `value` outside [0, 1]; and as `attribute`.
@@ -177,7 +177,8 @@ def init_masks(
       >>> import dmbp_jax, jax.numpy as jnp
       >>> def network(params, x):
       ...     return jnp.maximum(x.mean((1, 2)) @ params, 0) @ params
-      >>> [m.shape for m in dmbp_jax.init_masks(jnp.eye(3), jnp.ones((2, 8, 8, 3)), apply_fn=network)]
+      >>> masks = dmbp_jax.init_masks(jnp.eye(3), jnp.ones((2, 8, 8, 3)), apply_fn=network)
+      >>> [mask.shape for mask in masks]
       [(2, 3)]
     """
     if not 0 <= value <= 1:
@@ -187,9 +188,7 @@ def init_masks(
     count_classes(model, images.x)
     lead = () if images.single else (images.x.shape[0],)
     dtype = mask_dtype(images.x)
-    return tuple(
-        jnp.full((*lead, *shape), value, dtype) for shape in mask_shapes(model, images.x)
-    )
+    return tuple(jnp.full((*lead, *shape), value, dtype) for shape in mask_shapes(model, images.x))
 
 
 def mask_dtype(x: jax.Array) -> Any:
@@ -266,7 +265,9 @@ def _check_masks(masks: Any, shapes: list[tuple[int, ...]], images: Any) -> Mask
             raise InputError(
                 f"masks[{index}]: Expected shape {(*lead, *shape)}, got {np.shape(mask)}."
             )
-        if not is_traced(mask) and not bool(((np.asarray(mask) >= 0) & (np.asarray(mask) <= 1)).all()):
+        if not is_traced(mask) and not bool(
+            ((np.asarray(mask) >= 0) & (np.asarray(mask) <= 1)).all()
+        ):
             raise InputError(f"masks[{index}]: Expected values in [0, 1].")
         mask = jnp.asarray(mask, mask_dtype(images.x))
         checked.append(mask[None] if images.single else mask)

@@ -210,7 +210,9 @@ def check_labels(
         labels = label if is_traced(label) else np.asarray(label)
         shape, dtype = np.shape(labels), jnp.result_type(labels)
     except (TypeError, ValueError) as error:
-        raise InputTypeError(f"{name}: Expected an int, (N,) ints or None, got {label!r}.") from error
+        raise InputTypeError(
+            f"{name}: Expected an int, (N,) ints or None, got {label!r}."
+        ) from error
     if shape == (0,) and not single:
         raise InputError(f"{name}: Expected one label per image ({batch}), got 0.")
     if not jnp.issubdtype(dtype, jnp.integer):
@@ -220,11 +222,12 @@ def check_labels(
             f"{name}: Expected an int or {batch} labels, one per image, got shape {shape}."
         )
     if not is_traced(labels):
-        outside = np.flatnonzero((np.ravel(labels) < 0) | (np.ravel(labels) >= classes))
+        flat = np.ravel(labels)
+        outside = np.flatnonzero((flat < 0) | (flat >= classes))
         if outside.size:
             where = "" if shape == () else f" at position {outside[0]}"
             raise InputError(
-                f"{name}: Expected 0 <= label < {classes}, got {np.ravel(labels)[outside[0]]}{where}."
+                f"{name}: Expected 0 <= label < {classes}, got {flat[outside[0]]}{where}."
             )
     return jnp.broadcast_to(jnp.asarray(labels, jnp.int32), (batch,))
 

@@ -36,7 +36,7 @@ class WindowPool:
         )
 
     def winners(self, z: jax.Array) -> jax.Array:
-        """Offset of each window's winner, row-major inside the window; shape of the pool's output."""
+        """Row-major offset of each window's winner; shape of the pool's output."""
         dtype = jnp.uint8 if math.prod(self.window) <= 256 else jnp.int32
         best, *others = self._slices(z, -jnp.inf)
         winner = jnp.zeros(best.shape, dtype)
@@ -57,8 +57,12 @@ class WindowPool:
 
     def _slices(self, z: jax.Array, fill: float) -> list[jax.Array]:
         """For each offset of the window, the strided view of `z` that it sees."""
-        padded = lax.pad(z, jnp.asarray(fill, z.dtype), [(low, high, 0) for low, high in self.padding])
-        reach = [(size - 1) * step + 1 for size, step in zip(self.window, self.dilation, strict=True)]
+        padded = lax.pad(
+            z, jnp.asarray(fill, z.dtype), [(low, high, 0) for low, high in self.padding]
+        )
+        reach = [
+            (size - 1) * step + 1 for size, step in zip(self.window, self.dilation, strict=True)
+        ]
         counts = [
             (length - span) // stride + 1
             for length, span, stride in zip(padded.shape, reach, self.strides, strict=True)

@@ -27,6 +27,7 @@ import numpy as np
 from jax.extend import core as jex
 from jax.typing import ArrayLike
 
+from dmbp_jax.core.convolution import adjoint_kernel, convolve, has_plain_adjoint
 from dmbp_jax.core.inputs import ApplyFn, Model, abstract, bind, check_images, count_classes
 from dmbp_jax.core.pooling import GlobalPool, Pool, WindowPool
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError
@@ -77,19 +78,17 @@ class Rules:
 
 
 # How an operation may depend on x and stay affine: the operands that may do so at the same time.
+_ANY_OPERANDS = (
+    *("add", "add_any", "sub", "neg", "real", "split", "copy", "copy_p", "reduce_precision"),
+    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
+    *("concatenate", "pad", "reduce_sum", "cumsum", "reduce_window_sum", "convert_element_type"),
+    *("sharding_constraint", "optimization_barrier", "pvary", "pcast", "device_put"),
+)
 _JOINTLY_LINEAR = {
-    name: None  # all operands
-    for name in (
-        "add add_any sub neg reshape transpose broadcast_in_dim squeeze expand_dims rev slice "
-        "concatenate pad reduce_sum cumsum reduce_window_sum copy copy_p reduce_precision "
-        "sharding_constraint optimization_barrier pvary pcast device_put split real"
-    ).split()
-} | {
     "gather": (0,),
     "dynamic_slice": (0,),
     "dynamic_update_slice": (0, 1),
     "scatter-add": (0, 2),
-    "select_n": "all but the first",
     "div": (0,),
 }
 _BILINEAR = {"mul", "dot_general", "conv_general_dilated"}  # at most one operand
@@ -145,7 +144,7 @@ class _Constant:
 _Operand = int | _Constant  # an int names a value of the flattened program
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Step:
     """One inlined equation; `kind` is constant, affine, relu or max_pool."""
 
@@ -169,7 +168,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class _BiasGroup:
-    """A chain of elementwise operations with constants (conv + bias, BatchNorm): root ↦ a·root + b."""
+    """A chain of elementwise operations with constants (conv + bias, BatchNorm): r ↦ a·r + b."""
 
     root: int
     steps: tuple[int, ...]  # positions in the program
@@ -201,6 +200,13 @@ class Graph:
         for step in plan.steps:
             if step.kind == "constant":
                 self._evaluate(step, self._constants)
+        self._adjoints = {
+            step.results[0]: adjoint_kernel(
+                self._read(self._constants, step.operands[1]), step.params
+            )
+            for step in plan.steps
+            if step.after_site and _is_convolution_of_path(step)
+        }
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -222,7 +228,7 @@ class Graph:
         """The places where a constant is added, in order of evaluation."""
         return tuple(site for site in self.sites if site.kind == "bias")
 
-    def run(self, x: jax.Array, rules: Rules = Rules()) -> jax.Array:  # noqa: B008 (frozen)
+    def run(self, x: jax.Array, rules: Rules = Rules()) -> jax.Array:
         """Logits (1, classes) of one image (1, H, W, C) under `rules`. Differentiable."""
         values = dict(self._constants)
         values[self._plan.image] = x
@@ -244,13 +250,20 @@ class Graph:
         """Logits (1, classes) from the values of `before_sites`; `rules.bias` is not called."""
         values = dict(self._constants)
         values.update(zip(self._plan.boundary, boundary, strict=True))
-        self._advance(values, Rules(rules.relu, rules.max_pool), self._late_steps())
+        rules = Rules(rules.relu, rules.max_pool)
+        self._advance(values, rules, self._late_steps(), prepared_adjoints=True)
         return self._read(values, self._plan.logits)
 
     def _late_steps(self) -> list[_Step]:
         return [s for s in self._plan.steps if s.after_site or s.kind in ("relu", "max_pool")]
 
-    def _advance(self, values: dict[int, Any], rules: Rules, steps: Sequence[_Step]) -> None:
+    def _advance(
+        self,
+        values: dict[int, Any],
+        rules: Rules,
+        steps: Sequence[_Step],
+        prepared_adjoints: bool = False,
+    ) -> None:
         for step in steps:
             if step.kind == "relu":
                 (z,) = self._site_input(step, values)
@@ -259,6 +272,10 @@ class Graph:
                 (z,) = self._site_input(step, values)
                 assert step.pool is not None
                 values[step.results[0]] = rules.max_pool(step.index, step.pool, z)
+            elif prepared_adjoints and step.results[0] in self._adjoints:
+                x, kernel = (self._read(values, operand) for operand in step.operands)
+                adjoint = self._adjoints[step.results[0]]
+                values[step.results[0]] = convolve(x, kernel, adjoint, step)
             else:
                 self._evaluate(step, values)
             if rules.bias is not None and step.results[0] in self._plan.bias_groups:
@@ -294,6 +311,15 @@ class Graph:
     @staticmethod
     def _read(values: dict[int, Any], operand: _Operand) -> Any:
         return operand.value if isinstance(operand, _Constant) else values[operand]
+
+
+def _is_convolution_of_path(step: _Step) -> bool:
+    """A convolution of a value that depends on x with a kernel that does not."""
+    return (
+        step.primitive.name == "conv_general_dilated"
+        and step.depends == (True, False)
+        and has_plain_adjoint(step.params)
+    )
 
 
 def trace(model: Model, x: jax.Array | jax.ShapeDtypeStruct) -> Graph:
@@ -493,17 +519,13 @@ class _Flattener:
         name = equation.primitive.name
         if not all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in equation.outvars):
             return False
-        if name == "convert_element_type":
+        if name in _ANY_OPERANDS:
             return True
         if name in _BILINEAR:
             return sum(depends) == 1
-        if name not in _JOINTLY_LINEAR:
-            return False
-        allowed = _JOINTLY_LINEAR[name]
-        if allowed is None:
-            return True
-        if allowed == "all but the first":
+        if name == "select_n":
             return not depends[0]
+        allowed = _JOINTLY_LINEAR.get(name, ())
         return all(position in allowed for position, value in enumerate(depends) if value)
 
     def _known_zero(self, operand: _Operand) -> bool:
@@ -578,7 +600,9 @@ def _boundary(flat: _Flattener, logits: _Operand) -> tuple[int, ...]:
 def _name_sites(steps: Sequence[_Step], groups: Sequence[_BiasGroup]) -> tuple[Site, ...]:
     """Unique names: the scope, with the kind appended unless the scope already ends in it."""
     found = [
-        (step.kind, step.index, step.scope, step) for step in steps if step.kind in ("relu", "max_pool")
+        (step.kind, step.index, step.scope, step)
+        for step in steps
+        if step.kind in ("relu", "max_pool")
     ]
     found += [
         ("bias", index, steps[group.steps[-1]].scope, steps[group.steps[-1]])

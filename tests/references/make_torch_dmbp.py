@@ -105,7 +105,9 @@ def optimise(layers, params, image, loss_name, steps=STEPS):
     network = Network(layers, params)
     x = torch.tensor(image).permute(2, 0, 1)[None]
     y = (network(x, None)[0, LABEL] - network.biases[-1][LABEL]).detach()
-    theta = [torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in network.shapes]
+    theta = [
+        torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in network.shapes
+    ]
     optimizer = torch.optim.RMSprop(theta, lr=0.01)
     history = []
     for _ in range(steps):
