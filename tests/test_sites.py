@@ -1,0 +1,280 @@
+"""Finding ReLUs, max-pools and biases in any JAX function, and refusing what is not one."""
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import dmbp_jax
+from dmbp_jax.core.convolution import adjoint_kernel, input_gradient
+from dmbp_jax.core.inputs import bind
+from dmbp_jax.core.pooling import GlobalPool, WindowPool
+from dmbp_jax.core.sites import Rules, trace
+from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
+
+IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 3)), jnp.float32)
+WEIGHT = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3)), jnp.float32)
+
+
+def _relus(apply_fn, params=None):
+    return [s for s in dmbp_jax.sites(params, X, apply_fn=apply_fn) if s.kind == "relu"]
+
+
+def _head(x):
+    return x.mean((1, 2)) @ WEIGHT.astype(x.dtype)
+
+
+WAYS_TO_WRITE_A_RELU = {
+    "jax.nn.relu": jax.nn.relu,
+    "linen": nn.relu,
+    "maximum right": lambda x: jnp.maximum(x, 0),
+    "maximum left": lambda x: jnp.maximum(0.0, x),
+    "lax.max": lambda x: jax.lax.max(x, jnp.zeros((), x.dtype)),
+    "zeros_like": lambda x: jnp.maximum(x, jnp.zeros_like(x)),
+    "clip": lambda x: jnp.clip(x, 0),
+    "jitted": jax.jit(lambda x: jnp.maximum(x, 0)),
+    "checkpointed": jax.checkpoint(jax.nn.relu),
+    "vmapped": jax.vmap(jax.nn.relu),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_WRITE_A_RELU)
+def test_every_way_to_write_a_relu_is_one_site(way):
+    relu = WAYS_TO_WRITE_A_RELU[way]
+    assert len(_relus(lambda _, x: _head(relu(x)))) == 1
+
+
+def test_a_jitted_function_used_twice_is_two_sites():
+    relu = jax.jit(jax.nn.relu)
+    sites = _relus(lambda _, x: _head(relu(relu(x) - 0.1)))
+    assert [site.index for site in sites] == [0, 1]
+    assert len({site.name for site in sites}) == 2
+
+
+def test_users_custom_derivative_is_matched_by_structure_and_not_by_name():
+    @jax.custom_jvp
+    def relu(x):
+        return jnp.tanh(x)
+
+    relu.defjvp(lambda p, t: (relu(p[0]), t[0]))
+    with pytest.raises(NonAffineError, match="tanh"):
+        _relus(lambda _, x: _head(relu(x)))
+
+    @jax.custom_jvp
+    def mine(x):
+        return jnp.maximum(x, 0)
+
+    mine.defjvp(lambda p, t: (mine(p[0]), t[0]))
+    assert len(_relus(lambda _, x: _head(mine(x)))) == 1
+
+
+def test_bfloat16():
+    (site,) = _relus(lambda _, x: _head(jax.nn.relu(x.astype(jnp.bfloat16))).astype(jnp.float32))
+    assert site.dtype == jnp.bfloat16
+
+
+REFUSED = {
+    "softmax": (lambda x: jax.nn.softmax(_head(jax.nn.relu(x))), NonAffineError, "logits"),
+    "sigmoid": (lambda x: jax.nn.sigmoid(_head(jax.nn.relu(x))), NonAffineError, "logistic"),
+    "gelu": (lambda x: _head(jax.nn.gelu(jax.nn.relu(x))), NonAffineError, "top level"),
+    "relu6": (lambda x: _head(jax.nn.relu6(x)), NonAffineError, "'min'.*ReLU6"),
+    "leaky": (lambda x: _head(jax.nn.leaky_relu(x)), NonAffineError, "leaky"),
+    "squared": (lambda x: _head(jax.nn.relu(x) * x), NonAffineError, "'mul'"),
+    "divided": (lambda x: _head(1 / (1 + jax.nn.relu(x))), NonAffineError, "'div'"),
+    "maxout": (lambda x: _head(jnp.maximum(jax.nn.relu(x), -x)), NonAffineError, "'max'"),
+    "no relu": (_head, NoReluError, "at least one ReLU"),
+    "scan": (
+        lambda x: jax.lax.scan(lambda c, _: (jax.nn.relu(c), None), _head(x), None, length=2)[0],
+        ControlFlowError,
+        "'scan'",
+    ),
+    "while": (
+        lambda x: jax.lax.while_loop(lambda c: c.sum() < 0, jax.nn.relu, _head(x)),
+        ControlFlowError,
+        "'while'",
+    ),
+    "cond": (
+        lambda x: jax.lax.cond(x.sum() > 0, jax.nn.relu, lambda c: c, _head(x)),
+        UnsupportedNetworkError,
+        "'gt'|'cond'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_name_the_operation(name):
+    function, error, message = REFUSED[name]
+    with pytest.raises(error, match=message):
+        dmbp_jax.sites(None, X, apply_fn=lambda _, x: function(x))
+
+
+def test_refusal_names_the_scope():
+    def network(_, x):
+        with jax.named_scope("block3"):
+            return _head(jnp.tanh(jax.nn.relu(x)))
+
+    with pytest.raises(NonAffineError, match=r"'tanh' at 'block3'"):
+        dmbp_jax.sites(None, X, apply_fn=network)
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(num_groups=1), nn.LayerNorm()])
+def test_clamps_in_normalisation_layers_are_not_relus(norm):
+    variables = norm.init(jax.random.key(0), X[None])
+    with pytest.raises(NonAffineError, match=r"running statistics|multiplied"):
+        _relus(lambda v, x: _head(jax.nn.relu(norm.apply(v, x))), variables)
+
+
+class LinenNet(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3), name="conv")(x)
+        x = nn.BatchNorm(use_running_average=True, name="norm")(x)
+        with jax.named_scope("relu1"):
+            x = nn.relu(x)
+        x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
+        x = x + nn.relu(nn.Conv(4, (3, 3), strides=1, name="inner")(x))
+        return nn.Dense(5, name="head")(x.mean((1, 2)))
+
+
+def test_names_are_the_scopes():
+    net = LinenNet()
+    variables = net.init(jax.random.key(0), X[None])
+    names = [(s.kind, s.name) for s in dmbp_jax.sites(variables, X, apply_fn=net.apply)]
+    assert names == [
+        ("relu", "LinenNet/relu1"),
+        ("max_pool", "LinenNet/max_pool"),
+        ("relu", "LinenNet/relu"),
+        ("bias", "LinenNet/norm/bias"),
+        ("bias", "LinenNet/inner/bias"),
+        ("bias", "LinenNet/head/bias"),
+    ]
+
+
+def test_graph_is_the_network_in_both_forms():
+    net = LinenNet()
+    variables = net.init(jax.random.key(0), X[None])
+    variables = jax.tree.map(lambda a: a + 0.1, variables)
+    graph = trace(bind(variables, net.apply), IMAGE)
+    expected = net.apply(variables, X[None])
+    frozen = Rules(max_pool=lambda i, pool, z: pool.take(z, pool.winners(z)))
+    np.testing.assert_allclose(graph.run(X[None]), expected, rtol=1e-6)
+    np.testing.assert_allclose(graph.run(X[None], frozen), expected, rtol=1e-6)
+    before = graph.before_sites(X[None])
+    np.testing.assert_allclose(graph.run_from(before, Rules()), expected, rtol=1e-6)
+
+
+def test_biases_and_input_gradient_complete_the_logit():
+    """The logit is ∇ₓFᵀx + Σ_l ∇_{b_l}Fᵀb_l (FullGrad's completeness), through unfolded BatchNorm."""
+    net = LinenNet()
+    variables = jax.tree.map(lambda a: a + 0.1, net.init(jax.random.key(0), X[None]))
+    graph = trace(bind(variables, net.apply), IMAGE)
+    constants = []
+
+    def logit(x, probes):
+        def bias(index, value, constant):
+            constants.append(constant)
+            return value + probes[index]
+
+        return graph.run(x, Rules(bias=bias))[0, 2]
+
+    probes = [jnp.zeros(site.shape) for site in graph.biases]
+    by_x, by_bias = jax.grad(logit, argnums=(0, 1))(X[None], probes)
+    constants = constants[: len(probes)]
+    total = (by_x * X).sum() + sum((g * b).sum() for g, b in zip(by_bias, constants, strict=True))
+    np.testing.assert_allclose(total, net.apply(variables, X[None])[0, 2], rtol=1e-5)
+
+
+def test_nnx_module_is_a_callable_pytree():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+            self.head = nnx.Linear(4, 5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.head(nnx.relu(self.conv(x)).mean((1, 2)))
+
+    net = Net(nnx.Rngs(0))
+    config = dmbp_jax.DMBP(steps=3)
+    direct = dmbp_jax.attribute(net, X, 1, config=config)
+    definition, state = nnx.split(net)
+    split = dmbp_jax.attribute(
+        state, X, 1, apply_fn=lambda s, x: nnx.merge(definition, s)(x), config=config
+    )
+    np.testing.assert_allclose(direct.map, split.map, rtol=1e-6)
+    np.testing.assert_allclose(direct.y + net.head.bias[...][1], net(X[None])[0, 1], rtol=1e-5)
+
+
+def test_equinox_module_is_a_callable_pytree():
+    class Net(eqx.Module):
+        mlp: eqx.nn.MLP
+
+        def __call__(self, x):
+            return jax.vmap(lambda x: self.mlp(x.ravel()))(x)
+
+    net = Net(eqx.nn.MLP(8 * 8 * 3, 4, 6, 2, key=jax.random.key(0)))
+    attribution = dmbp_jax.attribute(net, X, 1, config=dmbp_jax.DMBP(steps=3))
+    bias = net.mlp.layers[-1].bias[1]
+    np.testing.assert_allclose(attribution.y + bias, net(X[None])[0, 1], rtol=1e-5)
+
+
+POOLS = {
+    "padded": WindowPool((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)), (1,) * 4),
+    "ceil mode": WindowPool((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (0, 1), (0, 1), (0, 0)), (1,) * 4),
+    "dilated": WindowPool((1, 2, 2, 1), (1, 1, 1, 1), ((0, 0),) * 4, (1, 2, 3, 1)),
+    "global": GlobalPool((1, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_frozen_pool_is_linear_and_takes_the_first_winner(name):
+    pool = POOLS[name]
+    rng = np.random.default_rng(0)
+    z = jnp.asarray(rng.integers(-3, 3, size=(2, 8, 8, 3)), jnp.float32)  # many ties
+    winners = pool.winners(z)
+    np.testing.assert_array_equal(pool.take(z, winners), pool(z))
+    other = jnp.asarray(rng.normal(size=z.shape), jnp.float32)
+    np.testing.assert_allclose(
+        pool.take(2 * z - other, winners), 2 * pool(z) - pool.take(other, winners), rtol=1e-6
+    )
+    if name == "global":
+        expected = np.asarray(z).reshape(2, -1, 3).argmax(1)  # NumPy: the first maximum
+        np.testing.assert_array_equal(winners, expected)
+
+
+CONVOLUTIONS = {
+    "plain": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)]},
+    "strided": {"window_strides": (2, 3), "padding": [(1, 0), (2, 1)]},
+    "dilated": {"window_strides": (1, 2), "padding": [(2, 2), (0, 3)], "rhs_dilation": (2, 1)},
+    "spread": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)], "lhs_dilation": (2, 2)},
+    "channels first": {
+        "window_strides": (2, 1),
+        "padding": [(0, 1), (1, 0)],
+        "dimension_numbers": ("NCHW", "OIHW", "NCHW"),
+    },
+}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_input_gradient_is_jaxs(name, size):
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")} | CONVOLUTIONS[name]
+    first = options["dimension_numbers"][0] == "NCHW"
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 4, 9, 8) if first else (2, 9, 8, 4)), jnp.float32)
+    kernel_shape = (5, 4, size, size) if first else (size, size, 4, 5)
+    kernel = jnp.asarray(rng.normal(size=kernel_shape), jnp.float32)
+
+    def convolve(x):
+        return jax.lax.conv_general_dilated(x, kernel, **options)
+
+    y, pull_back = jax.vjp(convolve, x)
+    cotangent = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
+    (equation,) = jax.make_jaxpr(convolve)(x).jaxpr.eqns
+    ours = input_gradient(
+        cotangent, adjoint_kernel(kernel, equation.params), x.shape, equation.params
+    )
+    np.testing.assert_allclose(ours, pull_back(cotangent)[0], rtol=1e-4, atol=1e-5)
