@@ -4,7 +4,7 @@ Needs the weights and photos that lie outside the repository (`DMBP_REAL`, see
 `tests/real_networks.py`). Prints the settings and the tables and writes them, with one number for
 each photo and method, to OUT/real_photos.json; stopped, it continues where it was:
 
-    python benchmarks/real_photos.py --steps 60 --rise-masks 1000 -o real-photos
+    python benchmarks/real_photos.py --steps 60 --rise-masks 1000
 """
 
 import argparse
@@ -64,7 +64,9 @@ def as_json(result: Evaluation, settings: dict[str, object], seconds: float) -> 
 
 def main() -> None:
     """Parse the settings, evaluate, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--tables", type=int, nargs="+", default=[1, 2], help="default 1 2")
     add("--methods", nargs="+", help="rows instead of the paper's")
@@ -74,7 +76,7 @@ def main() -> None:
     add("--points", type=int, default=65, help="of a curve; default 65")
     add("--batch", type=int, default=6, help="photos at once; default 6")
     add("--limit", type=int, help="only so many photos")
-    add("-o", "--output", type=Path, default=Path("real-photos"), help="default real-photos")
+    add("-o", "--output", type=Path, default=Path("dmbp-evaluate/real-photos"))
     add("--force", action="store_true", help="start over")
     args = parser.parse_args()
     if not HAVE_REAL:

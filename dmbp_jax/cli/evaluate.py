@@ -32,6 +32,7 @@ METHODS = (
     "dmbp-positive-negative",
     "dmbp",
 )  # spelled out, because the parser does not import JAX; a test holds it equal to the library's
+IMAGES_PER_CLASS = {"generated": 4, "imagenet": 5, "voc": 5, "csv": "all"}
 GENERATED_SIZE = 200  # pictures of the generated dataset that targets are drawn from
 SHOWN = 50  # left-out pictures named on stderr; all are in the page and in skipped.txt
 
@@ -86,8 +87,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--images-per-class",
         metavar="N",
         type=_count_or_all,
-        default=5,
-        help="targets drawn for each class, a number or all; default 5",
+        help="targets drawn for each class, a number or all; default 5, generated 4, csv all",
     )
     add("--limit", metavar="N", type=int, help="at most N targets, spread evenly over those drawn")
     add("--seed", metavar="N", type=int, default=0, help="of all random choices; default 0")
@@ -120,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
     check_options(args)
     options = method_options(args)
     network = args.network or "builtin"
+    per_class = args.images_per_class or IMAGES_PER_CLASS[args.dataset]
     out = args.output or Path("dmbp-evaluate", f"{args.dataset}-{network}-{args.table}")
     compilation.use_cache(args)
     from dmbp_jax import load
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         tables=(1, 2, 3) if args.table == "all" else (int(args.table),),
         methods=args.methods,
         options=options,
-        images_per_class=args.images_per_class,
+        images_per_class=None if per_class == "all" else per_class,
         limit=args.limit,
         seed=args.seed,
         step=args.step,
@@ -203,10 +204,13 @@ def report(skipped: "Sequence[Skipped]", out: Path) -> None:
         print(f"dmbp: {more} more are named in {out / 'skipped.txt'}", file=sys.stderr)
 
 
-def _count_or_all(text: str) -> int | None:
+def _count_or_all(text: str) -> int | str:
     if text == "all":
-        return None
+        return text
     try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a number or all, got {text!r}") from error
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 or all, got {text!r}")
+    return count
