@@ -168,7 +168,7 @@ def test_graph_is_the_network_in_both_forms():
 
 
 def test_biases_and_input_gradient_complete_the_logit():
-    """The logit is ∇ₓFᵀx + Σ_l ∇_{b_l}Fᵀb_l (FullGrad's completeness), through unfolded BatchNorm."""
+    """The logit is ∇ₓFᵀx + Σ_l ∇_{b_l}Fᵀb_l (FullGrad), through unfolded BatchNorm."""
     net = LinenNet()
     variables = jax.tree.map(lambda a: a + 0.1, net.init(jax.random.key(0), X[None]))
     graph = trace(bind(variables, net.apply), IMAGE)

@@ -138,6 +138,9 @@ def _with_progress(
             history.append(terms)
             done += steps
             bar.update(steps)
+            if bool(state.stopped.all()):
+                break
+        history.append(jnp.repeat(state.terms[:, None], config.steps - done, axis=1))
     empty = jnp.zeros((x.shape[0], 0, 3), mask_dtype(x))
     return _finish_batch(
         model,
@@ -257,5 +260,6 @@ def _finish(
         label=label.astype(jnp.int32),
         history=history,
         status=finite,
+        steps=state.steps,
         masks=masks,
     )

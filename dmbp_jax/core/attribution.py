@@ -29,6 +29,7 @@ class Attribution:
       label: (N,) int32, the class explained.
       history: (steps, N, 3), y⁺, y⁻ and ỹ of the masks before each step.
       status: (N,) bool, True where every number of that image is finite.
+      steps: (N,) int32, optimiser steps taken; fewer than asked for after an early stop.
       masks: tuple of one (N, ...) array per ReLU when asked for, else None.
 
     The maps are never normalised; that belongs to pictures (`dmbp_jax.pictures`).
@@ -43,6 +44,7 @@ class Attribution:
     label: jax.Array
     history: jax.Array
     status: jax.Array
+    steps: jax.Array
     masks: tuple[jax.Array, ...] | None = None
 
     @property

@@ -12,38 +12,81 @@ import optax
 
 from dmbp_jax.core.config import DMBP
 from dmbp_jax.core.decomposition import Frozen, Masks, freeze, gated_logits, masked_cotangents
-from dmbp_jax.core.objective import pulling_sign
+from dmbp_jax.core.objective import objective, pulling_sign
 from dmbp_jax.core.sites import Graph
+
+BLOCK = 10  # steps between two looks at the plateau, when there is a tolerance
 
 
 class State(NamedTuple):
-    """What a step changes: σ = sigmoid(θ), and the optimiser's memory."""
+    """What a step changes: σ = sigmoid(θ), the optimiser's memory, and whether it goes on."""
 
     theta: Masks
     optimizer: Any
+    terms: jax.Array  # (3,) y⁺, y⁻, ỹ at the last step
+    steps: jax.Array  # taken so far
+    stopped: jax.Array  # the loss has reached its plateau
 
 
 def start(graph: Graph, x: jax.Array, config: DMBP, dtype: Any) -> tuple[Frozen, State]:
     """Freeze the network at `x` (1, H, W, C) and set every θ to its initial value."""
     theta = tuple(jnp.full(site.shape, config.init, dtype) for site in graph.relus)
-    return freeze(graph, x), State(theta, config.transformation().init(theta))
+    state = State(
+        theta=theta,
+        optimizer=config.transformation().init(theta),
+        terms=jnp.full((3,), jnp.inf, dtype),
+        steps=jnp.int32(0),
+        stopped=jnp.bool_(False),
+    )
+    return freeze(graph, x), state
 
 
 def advance(
     graph: Graph, frozen: Frozen, state: State, label: jax.Array, config: DMBP, steps: int
 ) -> tuple[State, jax.Array]:
-    """Take `steps` optimiser steps.
+    """Take `steps` optimiser steps, fewer where the loss of the image stops changing.
 
     Returns:
-      `(state, history (steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step.
+      `(state, history (steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step; after an early
+      stop the last values are repeated.
     """
 
-    def body(state: State, _: None) -> tuple[State, jax.Array]:
+    def step(state: State, _: None) -> tuple[State, jax.Array]:
         terms, gradient = terms_and_gradient(graph, frozen, state.theta, label, config)
         updates, optimizer = config.transformation().update(gradient, state.optimizer, state.theta)
-        return State(optax.apply_updates(state.theta, updates), optimizer), terms
+        theta = optax.apply_updates(state.theta, updates)
+        return State(theta, optimizer, terms, state.steps + 1, state.stopped), terms
 
-    return jax.lax.scan(body, state, None, length=steps)
+    if config.tolerance is None:
+        return jax.lax.scan(step, state, None, length=steps)
+
+    def goes_on(carry: tuple[State, jax.Array]) -> jax.Array:
+        state, _ = carry
+        return (state.steps < first + steps) & ~state.stopped
+
+    def block(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        before, history = carry
+        after, terms = jax.lax.scan(step, before, None, length=BLOCK)
+        history = jax.lax.dynamic_update_slice(history, terms, (before.steps - first, 0))
+        stopped = _on_plateau(before.terms, after.terms, config)
+        return after._replace(stopped=stopped), history
+
+    first = state.steps
+    state, history = jax.lax.while_loop(
+        goes_on, block, (state, jnp.zeros((steps, 3), state.terms.dtype))
+    )
+    taken = (jnp.arange(steps) < state.steps - first)[:, None]
+    return state, jnp.where(taken, history, state.terms)
+
+
+def _on_plateau(before: jax.Array, after: jax.Array, config: DMBP) -> jax.Array:
+    """Whether a block changed the loss by less than `tolerance` times y (never the first block)."""
+
+    def loss(terms: jax.Array) -> jax.Array:
+        return objective(terms.sum(), terms[0], terms[1], config.loss)
+
+    change = jnp.abs(loss(after) - loss(before))
+    return jnp.isfinite(change) & (change <= config.tolerance * jnp.abs(after.sum()))
 
 
 def terms_and_gradient(

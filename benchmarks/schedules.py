@@ -1,0 +1,77 @@
+"""What a shorter schedule costs: IM, terms and the share of negative evidence against 200 steps.
+
+    python benchmarks/schedules.py [--photos 24] [--points 65]
+
+On two real networks (SqueezeNet on ImageNet photos, ResNet-20 on CIFAR pictures); their weights
+lie outside the repository, see tests/real_networks.py.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import real_networks
+
+import dmbp_jax
+
+SCHEDULES = {
+    "paper: 200 steps": dmbp_jax.DMBP(),
+    "60 steps": dmbp_jax.DMBP(steps=60),
+    "DMBP.fast()": dmbp_jax.DMBP.fast(),
+    "tolerance 1e-3": dmbp_jax.DMBP(tolerance=1e-3),
+}
+
+
+def networks(count: int) -> dict:
+    """Name -> (params, apply_fn, images, labels)."""
+    params, apply_fn, preprocess = real_networks.squeezenet()
+    small_params, small_apply, small_preprocess = real_networks.resnet20()
+    return {
+        "SqueezeNet": (params, apply_fn, *_load(*real_networks.photos(), preprocess, count)),
+        "ResNet-20": (
+            small_params,
+            small_apply,
+            *_load(*real_networks.cifar(), small_preprocess, count),
+        ),
+    }
+
+
+def _load(paths: list, labels: np.ndarray, preprocess, count: int) -> tuple:
+    chosen = np.linspace(0, len(paths) - 1, count).astype(int)
+    return jnp.stack([jnp.asarray(preprocess(paths[i])) for i in chosen]), labels[chosen]
+
+
+def main() -> None:
+    """Print one row per network and schedule."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=int, default=24)
+    parser.add_argument("--points", type=int, default=65)
+    options = parser.parse_args()
+    columns = ("network", "schedule", "IM", "y+", "y-", "y~", "negative share", "steps", "s")
+    print(("{:<11} {:<17}" + " {:>9}" * 4 + " {:>15} {:>6} {:>6}").format(*columns))
+    for name, (params, apply_fn, x, labels) in networks(options.photos).items():
+        for schedule, config in SCHEDULES.items():
+            began = time.perf_counter()
+            a = dmbp_jax.attribute(params, x, labels, apply_fn=apply_fn, config=config)
+            seconds = time.perf_counter() - began
+            curve = dmbp_jax.metrics.insertion(
+                params, x, labels, a.heatmap, apply_fn=apply_fn, points=options.points
+            )
+            share = (-a.y_negative / (a.y_positive - a.y_negative)).mean()
+            terms = [float(v.mean()) for v in (a.y_positive, a.y_negative, a.y_nuisance)]
+            print(
+                f"{name:<11} {schedule:<17} {float(curve.auc.mean()):9.4f}"
+                + "".join(f" {value:9.2f}" for value in terms)
+                + f" {float(share):15.3f} {float(a.steps.mean()):6.0f} {seconds:6.0f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
