@@ -1,0 +1,168 @@
+"""What is timed of JAX: the compiled loop of DMBP, and the passes that bound it from below.
+
+Every class compiles when it is made, keeps its arrays on the device, and runs when it is called.
+"""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import dmbp_jax
+from dmbp_jax.core import attribute as attributing
+from dmbp_jax.core.inputs import Model, bind
+from dmbp_jax.core.sites import Graph, Rules, trace
+
+
+class Loop:
+    """`steps` optimiser steps of DMBP a call, as `dmbp_jax.attribute` takes them.
+
+    The state is donated: one copy of the masks and the optimiser's memory lives on the device.
+    """
+
+    def __init__(
+        self,
+        network: dmbp_jax.Network,
+        x: jax.Array,
+        labels: jax.Array,
+        config: dmbp_jax.DMBP,
+        steps: int,
+    ) -> None:
+        self._fixed = (bind(network), x)
+        self._labels, self._config = labels, config
+        started = self._start()
+        self._compiled = attributing._advance_batch.lower(
+            *self._fixed, *started, config=config, steps=steps
+        ).compile()
+        self._frozen, self._labels, self._state = started
+
+    def _start(self) -> Any:
+        return attributing._start_batch(*self._fixed, self._labels, config=self._config)
+
+    def terms(self) -> jax.Array:
+        """(N, steps, 3): y⁺, y⁻ and ỹ of the first steps, from a fresh start."""
+        self._state = self._start()[2]
+        return self()
+
+    def __call__(self) -> jax.Array:
+        """Go on from where the last call stopped; (N, steps, 3)."""
+        self._state, terms = self._compiled(*self._fixed, self._frozen, self._labels, self._state)
+        return terms
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that XLA plans for a call: weights, other arguments and outputs, scratch."""
+        memory = self._compiled.memory_analysis()
+        weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self._fixed[0]))
+        held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+        return {
+            "weights": weights,
+            "state": held - memory.alias_size_in_bytes - weights,
+            "scratch": memory.temp_size_in_bytes,
+        }
+
+
+class Forward:
+    """`repeats` plain forward passes a call, compiled like any network: no masks, no freezing."""
+
+    def __init__(
+        self, network: dmbp_jax.Network, x: jax.Array, config: dmbp_jax.DMBP, repeats: int
+    ) -> None:
+        self._arguments = _cast((bind(network), x), config)
+        self._repeats = repeats
+        with jax.default_matmul_precision(config.precision):
+            function = jax.jit(lambda model, x: model(x))
+            self._compiled = function.lower(*self._arguments).compile()
+
+    def __call__(self) -> jax.Array:
+        """Logits of the last pass."""
+        results = [self._compiled(*self._arguments) for _ in range(self._repeats)]
+        return jax.block_until_ready(results)[-1]
+
+
+class Convolutions:
+    """The three passes of `steps` steps with nothing but their linear part.
+
+    ReLUs pass everything, max-pools take a fixed corner, and no mask is made, multiplied or
+    updated; what is left is convolutions, dense layers, biases and residual additions.
+    """
+
+    def __init__(
+        self, network: dmbp_jax.Network, x: jax.Array, config: dmbp_jax.DMBP, steps: int
+    ) -> None:
+        model, x = _cast((bind(network), x), config)
+        with jax.default_matmul_precision(config.precision):
+            self._arguments = (model, x, _before_sites(model, x))
+            looped = jax.jit(_linear_loop, static_argnums=3)
+            self._compiled = looped.lower(*self._arguments, steps).compile()
+            once = jax.jit(_linear_passes).lower(*self._arguments, jnp.zeros((), jnp.float32))
+        costs = once.cost_analysis()
+        self.flops = float((costs[0] if isinstance(costs, list) else costs)["flops"])
+
+    def __call__(self) -> jax.Array:
+        """A number that depends on every pass."""
+        return self._compiled(*self._arguments)
+
+
+def time_compilation(
+    network: dmbp_jax.Network, x: jax.Array, labels: jax.Array, config: dmbp_jax.DMBP
+) -> dict[str, float]:
+    """Seconds until `dmbp_jax.attribute` could start: tracing, then compiling (or the cache)."""
+    model = jax.block_until_ready(bind(network))
+    begin = time.perf_counter()
+    lowered = attributing._attribute_batch.lower(
+        model, x, labels, config=config, return_masks=False
+    )
+    traced = time.perf_counter()
+    lowered.compile()
+    return {"trace": traced - begin, "compile": time.perf_counter() - traced}
+
+
+def _image_graph(model: Model, x: jax.Array) -> Graph:
+    return trace(model, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+
+
+@jax.jit
+def _before_sites(model: Model, x: jax.Array) -> Any:
+    graph = _image_graph(model, x)
+    return jax.vmap(lambda image: graph.before_sites(image[None]))(x)
+
+
+def _linear_loop(model: Model, x: jax.Array, first: Any, steps: int) -> jax.Array:
+    def body(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return _linear_passes(model, x, first, carry), None
+
+    return jax.lax.scan(body, jnp.zeros((), jnp.float32), None, length=steps)[0]
+
+
+def _linear_passes(model: Model, x: jax.Array, first: Any, previous: jax.Array) -> jax.Array:
+    """Two forwards and one backward of the linear part; `previous` chains the steps of a loop."""
+    graph = _image_graph(model, x)
+    rules = Rules(
+        relu=lambda index, z: z,
+        max_pool=lambda index, pool, z: pool.take(z, jnp.zeros_like(pool.winners(z))),
+    )
+    # A value too small to matter, but one that the compiler cannot know: nothing can be moved out
+    # of the loop, and the two forwards differ. Cotangents differ by image for the same reason.
+    nudge = (1e-30 * previous).astype(x.dtype)
+    scales = x[:, 0, 0, 0] + nudge
+
+    def linear(boundary: Any) -> jax.Array:
+        return graph.run_from(boundary, rules)[0]
+
+    def pull(boundary: Any, scale: jax.Array) -> Any:
+        logits, pull_back = jax.vjp(linear, boundary)
+        return pull_back(jnp.full_like(logits, scale))
+
+    both = jax.tree.map(lambda a: jnp.concatenate([a + nudge, nudge - a]), first)
+    results = (jax.vmap(linear)(both), jax.vmap(pull)(first, scales))
+    return sum(
+        (leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves(results)),
+        start=jnp.zeros((), jnp.float32),
+    )
+
+
+def _cast(arguments: Any, config: dmbp_jax.DMBP) -> Any:
+    if config.dtype is None:
+        return arguments
+    return jax.tree.map(lambda a: a.astype(config.dtype), arguments)

@@ -1,0 +1,132 @@
+"""The speed benchmark runs on the built-in network, and its implementations agree.
+
+No time is asserted; what is checked is that the numbers are there and come from the same masks.
+"""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dmbp_jax
+from dmbp_jax.models import VGG16, ResNet50
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TINY = ["--networks", "builtin", "--batches", "2", "--rounds", "1", "--steps", "3"]
+TINY += ["--no-compile-time", "--peak-tflops", "1", "--peak-gbps", "10"]
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
+)
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    """The benchmarks import each other as scripts do."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def test_options_have_the_documented_defaults():
+    from speed import CONTENDERS, parse
+
+    args = parse([])
+    assert (args.networks, args.size, args.rounds) == (["resnet50"], 224, 5)
+    assert tuple(args.contenders) == CONTENDERS
+
+
+def test_titles_name_every_contender():
+    from contenders import TITLES
+    from speed import CONTENDERS
+
+    assert tuple(TITLES) == CONTENDERS
+
+
+def test_jax_rows_are_complete(tmp_path, capsys):
+    from speed import main
+
+    target = tmp_path / "speed.json"
+    keys = ["forward", "jax", "convolutions"]
+    assert main([*TINY, "--json", str(target), "--contenders", *keys]) == 0
+
+    (row,) = json.loads(target.read_text())["rows"]
+    assert list(row["seconds"]) == keys
+    assert all(math.isfinite(s) and s > 0 for seconds in row["seconds"].values() for s in seconds)
+    assert row["memory"]["scratch"] > 0
+    assert "NOT CHECKED" in capsys.readouterr().out
+
+
+def test_flops_of_a_step_are_those_of_three_passes():
+    from jax_loop import Convolutions
+    from networks import make_images, make_network
+
+    network, config = make_network("builtin", 96), dmbp_jax.DMBP()
+    one, three = (
+        Convolutions(network, make_images("builtin", n, 96), config, 1).flops for n in (1, 3)
+    )
+    assert three == pytest.approx(3 * one, rel=1e-3)
+    # Multiply-adds of the convolutions after the first ReLU, by hand: (height · width of the
+    # output, inputs, outputs, taps), with the taps that fall into the padding counted.
+    late = [(24 * 24, 24, 32, 9), (24 * 24, 32, 32, 9), (24 * 24, 24, 32, 1)]
+    late += [(24 * 24, 32, 32, 9)] * 2
+    late += [(12 * 12, 32, 64, 9), (12 * 12, 64, 64, 9), (12 * 12, 32, 64, 1)]
+    by_hand = 3 * 2 * sum(math.prod(size) for size in late)
+    assert 0.9 < one / by_hand < 1.05
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_both_torch_implementations_agree_with_jax(tmp_path, capsys):
+    from speed import main
+
+    target = tmp_path / "speed.json"
+    keys = ["jax", "torch-gated", "torch-double"]
+    arguments = [*TINY, "--json", str(target), "--no-torch-compile", "--contenders", *keys]
+    assert main(arguments) == 0
+
+    (row,) = json.loads(target.read_text())["rows"]
+    assert set(row["differences"]) == {"torch-gated", "torch-double"}
+    assert max(row["differences"].values()) < 1e-3
+    assert "best PyTorch" in capsys.readouterr().out
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("name", "module", "last"),
+    [
+        ("resnet50", ResNet50(classes=10, width=4), "fc"),
+        ("vgg16", VGG16(classes=10, widths=(4, 8, 8, 16, 16), hidden=16), "fc8"),
+    ],
+)
+def test_torch_networks_compute_the_same_logits(name, module, last):
+    import torch
+    from networks import make_images, random_variables
+    from torch_dmbp import plain_logits
+    from torch_networks import operations
+
+    variables, x = random_variables(module, last, 64), make_images(name, 1, 64)
+    ops = operations(name, variables, torch.device("cpu"))
+    logits = plain_logits(ops, torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy()))
+    np.testing.assert_allclose(logits.numpy(), module.apply(variables, x), rtol=1e-4, atol=1e-3)
+
+
+def test_a_disagreement_is_a_failure():
+    from report import agreement_lines
+
+    rows = [{"network": "builtin", "differences": {"torch-gated": 2e-3}}]
+    lines, agree = agreement_lines(rows, 1e-3)
+    assert not agree and "DISAGREES" in lines[-1]
+    assert not agreement_lines([{"network": "x", "differences": {"torch-gated": math.nan}}], 1)[1]
+
+
+def test_precision_compares_a_run_with_itself():
+    from precision import attribute, compare, load_case
+
+    case = load_case("builtin", 1)
+    result = attribute(case, "float32, default", 3)
+    row = compare(case, result, result, points=3)
+    assert (row["y_positive"], row["y_negative"]) == (0, 0)
+    assert row["rank_worst"] == pytest.approx(1)
+    assert row["finite"] == 1
