@@ -275,7 +275,11 @@ def test_activation_and_single_labels(tmp_path: Path) -> None:
         assert math.isnan(cell.mean) and cell.images == 0
         assert "inside" not in result.table(2).measures
         assert not (result.folder / "pictures").exists()
-    assert str(results[0]).count("–") >= 4
+    assert results[0].table(2).measures == ("im",)  # a column without a number is not shown
+    assert "cIM" not in str(results[0])
+    with (results[0].folder / "tables.csv").open(newline="") as stream:
+        (undefined,) = [row for row in csv.DictReader(stream) if row["measure"] == "cim"]
+    assert (undefined["mean"], undefined["images"]) == ("", "0")
 
 
 # what is kept, continued and refused

@@ -84,7 +84,7 @@ def make_page(folder: Path, shown: Evaluated) -> str:
 def _table(table: ResultTable) -> str:
     head = "".join(f"<th>{escape(text)}</th>" for text in header(table.measures))
     rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in cells(row))}</tr>"
+        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in cells(row, table.measures))}</tr>"
         for row in table.rows
     )
     return (

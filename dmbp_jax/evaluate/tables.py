@@ -62,8 +62,10 @@ class ResultTable:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The columns."""
-        return tuple(self.rows[0].cells)
+        """The columns; one that is undefined for every image of every method is left out."""
+        named = tuple(self.rows[0].cells)
+        used = [m for m in named if any(row.cells[m].images for row in self.rows)]
+        return tuple(used) or named
 
     def cell(self, method: str, measure: str) -> Cell:
         """The number of a method, by name."""
@@ -143,10 +145,11 @@ def header(measures: Sequence[str]) -> list[str]:
     return titles
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: Row, measures: Sequence[str]) -> list[str]:
     """A row as text, in the columns of `header`."""
     texts = [row.title]
-    for measure, cell in row.cells.items():
+    for measure in measures:
+        cell = row.cells[measure]
         texts += [number(cell.mean), number(cell.standard_error), str(cell.images)]
         texts += [cell.paper] if measure in _IN_PAPER else []
     return texts
@@ -159,7 +162,8 @@ def number(value: float) -> str:
 
 def as_text(table: ResultTable) -> str:
     """The table as aligned Markdown, which reads well as plain text too."""
-    lines = [header(table.measures), *map(cells, table.rows)]
+    measures = table.measures
+    lines = [header(measures), *(cells(row, measures) for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
     rows = [
