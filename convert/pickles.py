@@ -257,13 +257,13 @@ def _interpret(stream: io.BytesIO) -> Pickle:
             case "POP":
                 stack.pop()
             case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
+                memo[_expect(argument, int)] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
+                stack.append(memo[_expect(argument, int)])
             case "GLOBAL":
-                stack.append(_find_global(*argument.split(" ", 1)))
+                stack.append(_find_global(*_expect(argument, str).split(" ", 1)))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
                 stack.append(_find_global(module, name))

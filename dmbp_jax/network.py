@@ -75,9 +75,9 @@ class Network:
             )
         if x.ndim not in (3, 4) or x.shape[-1] != 3:
             raise InputError(f"x: Expected shape (H, W, 3) or (N, H, W, 3), got {x.shape}.")
-        if x.ndim == 3:
-            return self.module.apply(self.variables, x[None])[0]
-        return self.module.apply(self.variables, x)
+        single = x.ndim == 3
+        logits: Any = self.module.apply(self.variables, x[None] if single else x)
+        return logits[0] if single else logits
 
     def __repr__(self) -> str:
         """Name, classes and size; not the numbers."""

@@ -70,7 +70,8 @@ class Preprocessing:
         """
         pixels = np.asarray(self.crop(source), np.float32)
         scale = np.float32(self.white / 255)
-        return (pixels * scale - np.float32(self.mean)) / np.float32(self.deviation)
+        mean, deviation = np.array([self.mean, self.deviation], np.float32)
+        return (pixels * scale - mean) / deviation
 
 
 def _shorten(picture: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ python -m dmbp_jax.models.train_builtin --evaluate                    # measure 
 
 import argparse
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ WEIGHT_DECAY = 1e-3
 CELL_WEIGHT = 10.0
 CELLS = 12  # the last stage sees a picture as 12 × 12 cells
 
-Variables = dict[str, Any]
+Variables = Mapping[str, Any]
 
 
 class Pictures(NamedTuple):
@@ -76,7 +77,7 @@ def turn(
     images: NDArray[np.uint8], covers: NDArray[np.uint8], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One of the 48 flips, quarter turns and channel orders: all leave the labels alone."""
-    turns, channels = rng.integers(4), rng.permutation(3)
+    turns, channels = int(rng.integers(4)), rng.permutation(3)
     flip = slice(None, None, 1 - 2 * rng.integers(2))
     images = np.rot90(images, turns, axes=(1, 2))[:, :, flip, channels]
     covers = np.rot90(covers, turns, axes=(1, 2))[:, :, flip]

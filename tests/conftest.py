@@ -15,7 +15,7 @@ import pytest
 @pytest.fixture
 def x64():
     """Float64 for the length of one test."""
-    before = jax.config.jax_enable_x64
+    before = jax.config.jax_enable_x64  # pyrefly: ignore[missing-attribute]
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)

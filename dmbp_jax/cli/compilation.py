@@ -23,5 +23,5 @@ def use_cache(args: argparse.Namespace) -> None:
 
     if args.no_compilation_cache:
         jax.config.update("jax_enable_compilation_cache", False)
-    elif jax.config.jax_compilation_cache_dir is None:
+    elif jax.config.jax_compilation_cache_dir is None:  # pyrefly: ignore[missing-attribute]
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         tables=(1, 2, 3) if args.table == "all" else (int(args.table),),
         methods=args.methods,
         options=options,
-        images_per_class=None if per_class == "all" else per_class,
+        images_per_class=per_class if isinstance(per_class, int) else None,
         limit=args.limit,
         seed=args.seed,
         step=args.step,

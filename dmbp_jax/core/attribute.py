@@ -126,7 +126,7 @@ def _with_progress(
     from tqdm.auto import tqdm
 
     frozen, labels, state = _start_batch(model, x, labels, config=config)
-    history = []
+    history: list[jax.Array] = []
     with tqdm(total=config.steps, unit="step", desc=f"DMBP {x.shape[0]} image(s)") as bar:
         done = 0
         while done < config.steps:

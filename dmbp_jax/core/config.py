@@ -103,7 +103,8 @@ class DMBP:
           >>> DMBP.fast().steps
           60
         """
-        return cls(**({"steps": 60, "learning_rate": 0.03} | options))
+        defaults: dict[str, Any] = {"steps": 60, "learning_rate": 0.03}
+        return cls(**(defaults | options))
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser of θ: the one given, or PyTorch's RMSProp."""

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, InputTypeError
 
-ApplyFn = Callable[[Any, jax.Array], jax.Array]
+ApplyFn = Callable[[Any, jax.Array], Any]  # logits; Flax types its own `apply` as a union
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def _on_plateau(before: jax.Array, after: jax.Array, config: DMBP) -> jax.Array:
     def loss(terms: jax.Array) -> jax.Array:
         return objective(terms.sum(), terms[0], terms[1], config.loss)
 
+    assert config.tolerance is not None
     change = jnp.abs(loss(after) - loss(before))
     return jnp.isfinite(change) & (change <= config.tolerance * jnp.abs(after.sum()))
 

@@ -289,7 +289,7 @@ class Graph:
         for position in group.steps:
             step = self._plan.steps[position]
             operands = [
-                jnp.zeros_like(local[operand])
+                jnp.zeros_like(self._read(local, operand))
                 if depends and (position == group.steps[0])
                 else self._read(local, operand)
                 for operand, depends in zip(step.operands, step.depends, strict=True)

@@ -4,7 +4,7 @@ What a map of the built-in network should show is known here, pixel by pixel.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from dmbp_jax.errors import InputError, InputTypeError
 SIZE = 96
 MAX_OBJECTS = 4
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]  # float32; NumPy's types do not follow it through scalars
 Shape = Callable[[Floats, Floats], Floats]  # (u, v) -> signed distance to the outline, > 0 inside
 Texture = Callable[[Floats, Floats, Floats, float], Floats]  # (u, v, depth, pitch) -> same, of ink
 
@@ -315,6 +315,10 @@ class GeneratedDataset:
         """Number of pictures."""
         return self.size
 
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples in order."""
+        return (self[index] for index in range(self.size))
+
     def __getitem__(self, index: int) -> Sample:
         """Picture `index`; negative ones count from the end."""
         if not -self.size <= index < self.size:
@@ -428,5 +432,5 @@ def _draw(thing: Thing) -> tuple[tuple[slice, slice], Floats, Floats]:
     cover = np.clip(depth * thing.radius + 0.5, 0, 1)
     inked = np.clip(ink * thing.radius + 0.5, 0, 1)[..., None]
     light = (1 + 0.15 * u)[..., None]  # a soft light from one side
-    paint, pigment = np.float32(thing.paint), np.float32(thing.ink)
+    paint, pigment = np.array([thing.paint, thing.ink], np.float32)
     return (rows, columns), cover, light * (paint + inked * (pigment - paint))

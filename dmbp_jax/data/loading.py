@@ -4,7 +4,7 @@ Pillow releases the interpreter lock while it decodes, so threads are enough.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ def load_pictures(
     *,
     workers: int = 4,
     prefetch: int = 16,
-) -> Iterator[Loaded | Skipped]:
+) -> Generator[Loaded | Skipped, None, None]:
     """Decode and preprocess pictures in threads, and hand them out in their order.
 
     Nothing is dropped silently: a picture that cannot be decoded comes out as a `Skipped` in its
@@ -64,7 +64,7 @@ def _load(
     preprocess: Callable[[Image.Image], np.ndarray],
     workers: int,
     prefetch: int,
-) -> Iterator[Loaded | Skipped]:
+) -> Generator[Loaded | Skipped, None, None]:
     pending: deque[Future[Any]] = deque()
     executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:

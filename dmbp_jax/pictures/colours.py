@@ -28,4 +28,6 @@ def seismic(values: ArrayLike) -> NDArray[np.float64]:
       >>> seismic([-0.5, 0.0, 0.5]).tolist()
       [[0.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    return np.stack([np.interp(values, _ANCHORS, channel) for channel in _COLOURS.T], axis=-1)
+    return np.stack(
+        [np.interp(np.asarray(values), _ANCHORS, channel) for channel in _COLOURS.T], axis=-1
+    )
