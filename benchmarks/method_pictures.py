@@ -21,39 +21,42 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from real_networks import photos, squeezenet
 
 CHOSEN = ("Maltese_dog", "tiger_cat", "oxcart")
-ROWS = (
-    ("gradient", "smoothgrad", "integrated_gradients", "blur_ig", "deeplift", "dmbp"),
-    ("guided_backprop", "guided_gradcam", "gradcam", "fullgrad", "rise", "lpr"),
-)
+PICTURES = {
+    "signed": ("gradient", "smoothgrad", "integrated_gradients", "blur_ig", "deeplift", "dmbp"),
+    "coarse": ("guided_backprop", "guided_gradcam", "gradcam", "fullgrad", "rise", "lpr"),
+}
 OPTIONS = {"rise": {"masks": 2000}}
-COLOURS = 64  # of the saved picture
+COLOURS = 128  # of the saved picture
 
 
 def main() -> None:
     """Write methods_signed.png and methods_coarse.png into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the pictures go, e.g. docs/pictures")
-    folder = parser.parse_args().folder
+    parser.add_argument("--only", choices=PICTURES, nargs="+", default=list(PICTURES))
+    arguments = parser.parse_args()
     params, apply_fn, preprocess = squeezenet()
     paths, labels = photos()
     chosen = [i for i, path in enumerate(paths) if any(name in path.name for name in CHOSEN)]
     x = np.stack([preprocess(paths[i]) for i in chosen])
     views = [_crop(image) for image in x]
-    for name, methods in zip(("methods_signed", "methods_coarse"), ROWS, strict=True):
+    for name in arguments.only:
         columns = [views]
-        for method in methods:
+        for method in PICTURES[name]:
             start = time.perf_counter()
             heat = METHODS[method](
                 params, x, labels[chosen], apply_fn=apply_fn, **OPTIONS.get(method, {})
             )
             heat = np.asarray(jax.block_until_ready(heat))
             print(f"{method}: {time.perf_counter() - start:.1f} s", flush=True)
+            if method == "rise":  # nearly flat: drawn from its minimum
+                heat = heat - heat.min((1, 2), keepdims=True)
             columns.append([diverging(_halve(h)) for h in heat])
         rows = [list(row) for row in zip(*columns, strict=True)]
-        picture = grid(rows, captions=["image", *methods])
-        folder.mkdir(parents=True, exist_ok=True)
+        picture = grid(rows, captions=["image", *PICTURES[name]])
+        arguments.folder.mkdir(parents=True, exist_ok=True)
         picture.quantize(COLOURS, dither=Image.Dither.NONE).save(
-            folder / f"{name}.png", optimize=True
+            arguments.folder / f"methods_{name}.png", optimize=True
         )
 
 

@@ -167,23 +167,19 @@ def repeat(
 ) -> Any:
     """`state = step(state, i, inputs, static)` for i = 0 … count − 1.
 
-    One compiled loop; with a `bar`, a compiled step called from a loop that moves it.
-    `chunk_size` is what a `DeviceMemoryError` names.
+    A loop on the host over one compiled step: on CPUs XLA runs convolutions inside a compiled
+    loop many times slower, and a step is long compared with its dispatch. Inside a trace the loop
+    is compiled. `bar` moves with the steps; `chunk_size` is what a `DeviceMemoryError` names.
     """
-    if bar is None:
-        return guarded(partial(_loop, step, count, static), (state, inputs), chunk_size)
+    if is_traced(state, inputs):
+        return jax.lax.scan(
+            lambda state, i: (step(state, i, inputs, static), None), state, jnp.arange(count)
+        )[0]
     for i in range(count):
         state = guarded(partial(_once, step, static), (state, i, inputs), chunk_size)
-        bar.update()
+        if bar is not None:
+            bar.update()
     return state
-
-
-@partial(jax.jit, static_argnames=("step", "count", "static"))
-def _loop(step: Callable[..., Any], count: int, static: Any, state: Any, inputs: Any) -> Any:
-    def body(state: Any, i: jax.Array) -> tuple[Any, None]:
-        return step(state, i, inputs, static), None
-
-    return jax.lax.scan(body, state, jnp.arange(count))[0]
 
 
 @partial(jax.jit, static_argnames=("step", "static"))
