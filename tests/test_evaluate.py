@@ -389,8 +389,9 @@ def test_a_folder_in_use_and_a_file_are_refused(tmp_path: Path) -> None:
     settings = Settings(tables=(1,), methods=["gradient"], points=3, limit=1)
 
     def nested(picture: Image.Image) -> np.ndarray:
-        with pytest.raises(InputError, match="is being written to"):
-            run(tmp_path / "out", settings)
+        for force in (False, True):
+            with pytest.raises(InputError, match="is being written to"):
+                run(tmp_path / "out", settings, force=force)
         return preprocess(picture)
 
     pytest.importorskip("fcntl")
@@ -609,6 +610,8 @@ def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
     sizes = iter(range(20, 40))
     with pytest.raises(InputError, match="preprocess: Expected arrays of one shape"):
         run(tmp_path / "a", preprocess=lambda _: np.zeros((next(sizes), 24, 3), np.float32))
+    with pytest.raises(InputError, match=r"crop: Expected pictures of x's \(24, 24\) pixels"):
+        run(tmp_path / "b", crop=lambda picture: picture)
     assert not (tmp_path / RECORDS).exists()
 
 

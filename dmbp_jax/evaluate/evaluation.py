@@ -25,7 +25,7 @@ from dmbp_jax.data.samples import Dataset, Picture, Skipped, Target, choose_targ
 from dmbp_jax.errors import DataError, ImageError, InputError, InputTypeError
 from dmbp_jax.evaluate import gallery
 from dmbp_jax.evaluate.contenders import TABLES, Contender
-from dmbp_jax.evaluate.journal import MANIFEST, RECORDS, Journal, Key, Record, open_journal
+from dmbp_jax.evaluate.journal import Journal, Key, Record, open_journal
 from dmbp_jax.evaluate.measuring import Batch, Subject, measure, target_key
 from dmbp_jax.evaluate.page import Evaluated, make_page
 from dmbp_jax.evaluate.settings import Settings
@@ -138,9 +138,9 @@ def evaluate(
     plan = make_plan(dataset, settings, tables)
     network = str(getattr(params, "name", getattr(apply_fn, "__name__", "network")))
     configuration = _configure(params, apply_fn, network, dataset, settings, plan)
-    if force:
-        _clear(folder)
-    with open_journal(folder, configuration) as journal:
+    with open_journal(folder, configuration, force=force) as journal:
+        if force:
+            _clear(folder)
         subject = Subject(params, apply_fn)
         views = Views(preprocess, crop)
         unread = _run(journal, folder, subject, plan, settings, views, progress)
@@ -232,12 +232,13 @@ def _run(
                     unread[item.name] = item
             batch = make_batch(targets, seen, len(plan.batches[0]), plan.others, settings, views)
             good = batch.targets if batch else ()
-            bar.update((len(targets) - len(good)) * len(contenders))
-            if batch is None or not _missing(journal, good, plan):
+            still = _missing(journal, good, plan)
+            bar.update(len(targets) * len(contenders) - len(good) * len(still))
+            if batch is None or not still:
                 continue
             crops = _crops(good, views) if settings.gallery else {}
             gallery.save_crops(folder, crops)
-            for contender in contenders:
+            for contender in still:
                 bar.set_postfix_str(contender.name)
                 measures = plan.measures[contender.name]
                 records, maps = measure(subject, batch, contender, measures, settings)
@@ -308,7 +309,12 @@ def _masks(rows: Sequence[Target], shape: tuple[int, ...], crop: See | None) -> 
     masks = np.zeros((len(rows), *shape), bool)
     for i, mask in enumerate(drawn):
         if mask is not None:
-            masks[i] = np.asarray(crop(mask.convert("RGB")))[..., 0] > 127
+            seen = np.asarray(crop(mask.convert("RGB")))[..., 0]
+            if seen.shape != shape:
+                raise InputError(
+                    f"crop: Expected pictures of x's {shape} pixels: {seen.shape}."
+                )
+            masks[i] = seen > 127
     return masks
 
 
@@ -384,8 +390,8 @@ def _configure(
 
 
 def _clear(folder: Path) -> None:
-    """Delete what an evaluation writes, and nothing else."""
-    for name in (RECORDS, MANIFEST, TEXT, CSV, PAGE, SKIPPED):
+    """Delete what an evaluation writes beside its journal, and nothing else."""
+    for name in (TEXT, CSV, PAGE, SKIPPED):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / gallery.FOLDER, ignore_errors=True)
 

@@ -70,12 +70,15 @@ class Journal:
 
 
 @contextmanager
-def open_journal(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Journal]:
+def open_journal(
+    folder: Path, configuration: Mapping[str, Any], *, force: bool
+) -> Iterator[Journal]:
     """Start an evaluation in `folder`, or continue the one that is there.
 
     Args:
       folder: made if missing.
       configuration: everything that the numbers depend on, as JSON.
+      force: throw away what is there.
 
     Raises:
       ResumeError: the evaluation there has another configuration (the message names the field),
@@ -89,6 +92,9 @@ def open_journal(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Jou
     descriptor = os.open(folder / RECORDS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         _lock(descriptor, folder)
+        if force:
+            (folder / MANIFEST).unlink(missing_ok=True)
+            os.ftruncate(descriptor, 0)
         _check_manifest(folder, json.loads(json.dumps(configuration)))
         yield Journal(descriptor, _read(descriptor, folder / RECORDS))
     finally:

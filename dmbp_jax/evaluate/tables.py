@@ -120,7 +120,8 @@ def make_tables(
             )
             for contender in rows
         ]
-        tables.append(ResultTable(number, TABLES[number].title, tuple(made)))
+        title = f"{TABLES[number].title}; {network} on {dataset}"
+        tables.append(ResultTable(number, title, tuple(made)))
     return tuple(tables)
 
 
