@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 import dmbp_jax
 from dmbp_jax.data.generated import generate
@@ -31,6 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
     "float16": {"dtype": "float16"},
 }
+_NOT_ON_CPU = ("float32, default", "float32, tensorfloat32", "float32, bfloat16")
 
 
 class Case(NamedTuple):
@@ -51,7 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=8, help="pictures per network")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--points", type=int, default=33, help="of the insertion curve")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, help="default: all that differ")
     parser.add_argument("--json", type=Path, default=Path("precision.json"))
     return parser.parse_args(arguments)
 
@@ -67,15 +69,17 @@ def main(arguments: list[str] | None = None) -> None:
         "rows": [],
     }
     print(f"{results['device']}, jax {results['jax']}, {args.steps} steps")
-    if device.platform == "cpu":
-        print("A CPU computes float32 exactly whatever `precision` says; only `dtype` matters.")
+    settings = args.settings or list(SETTINGS)
+    if device.platform == "cpu" and not args.settings:
+        print("On a CPU `precision` changes nothing, only `dtype` does.")
+        settings = [key for key in SETTINGS if key not in _NOT_ON_CPU]
     available = ["builtin", *(["squeezenet"] if real_networks.HAVE_REAL else [])]
     for name in args.networks or available:
         case = load_case(name, args.images)
         reference = attribute(case, "float64", args.steps)
         print(f"\n{name}, {len(case.x)} pictures; differences are from float64, worst picture")
         print(f"{'':24}{'y+':>9}{'y-':>9}{'rank corr.':>12}{'(worst)':>9}{'IM':>8}{'finite':>8}")
-        for setting in args.settings:
+        for setting in settings:
             row = {"network": name, "setting": setting}
             result = reference if setting == "float64" else attribute(case, setting, args.steps)
             row |= compare(case, result, reference, args.points)
@@ -95,7 +99,7 @@ def load_case(name: str, count: int) -> Case:
     if name == "builtin":
         network = dmbp_jax.load("builtin")
         samples = [generate(0, index) for index in range(count)]
-        x = np.stack([network.preprocess(_picture(sample.image)) for sample in samples])
+        x = np.stack([network.preprocess(Image.fromarray(sample.image)) for sample in samples])
         labels = np.array([int(np.argmax(sample.labels)) for sample in samples])
         return Case(name, network, None, x, labels, "sigmoid")
     params, apply_fn, preprocess = real_networks.squeezenet()
@@ -155,12 +159,6 @@ def compare(
         "insertion": float(np.asarray(curve.auc).mean()),
         "finite": float(finite.mean()),
     }
-
-
-def _picture(image: np.ndarray) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(image)
 
 
 if __name__ == "__main__":
