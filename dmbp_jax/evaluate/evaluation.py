@@ -311,9 +311,7 @@ def _masks(rows: Sequence[Target], shape: tuple[int, ...], crop: See | None) -> 
         if mask is not None:
             seen = np.asarray(crop(mask.convert("RGB")))[..., 0]
             if seen.shape != shape:
-                raise InputError(
-                    f"crop: Expected pictures of x's {shape} pixels: {seen.shape}."
-                )
+                raise InputError(f"crop: Expected pictures of x's {shape} pixels: {seen.shape}.")
             masks[i] = seen > 127
     return masks
 
