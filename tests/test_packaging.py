@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 import dmbp_jax
 
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
 FOLDERS = {"dmbp_jax": "dmbp_jax", "models": "dmbp_jax.models", "convert": "dmbp_jax.convert"}
 
 
@@ -70,8 +70,9 @@ def test_every_public_name_resolves():
         dmbp_jax.attribut  # noqa: B018
 
 
-def test_the_version_is_said_once():
-    assert version("dmbp-jax") == dmbp_jax.__version__
+def test_the_version_is_the_same_everywhere():
+    assert PYPROJECT["project"]["version"] == dmbp_jax.__version__
+    assert f"\nversion: {dmbp_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
     assert f"## [{dmbp_jax.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
