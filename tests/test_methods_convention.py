@@ -20,6 +20,7 @@ from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.calling import Call
 from dmbp_jax.methods.gradcam import find_layer
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 IMAGE = (8, 7, 3)
 NETWORK = apply_fn_of(NETWORKS["pool"])
 COARSE = ("gradcam", "fullgrad", "rise", "lpr")
@@ -42,14 +43,6 @@ SHORT = {  # few samples, so that every method takes a moment
 }
 SAMPLED = ("integrated_gradients", "smoothgrad", "blur_ig", "rise")
 every_method = pytest.mark.parametrize("name", METHODS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Much is compiled here and little computed; the oracles' tests compile as users do."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
