@@ -41,8 +41,8 @@ class Site:
       kind: "relu", "max_pool" or "bias".
       index: position among the sites of its kind, in order of evaluation.
       name: unique name made of the name scopes around it, such as `ResNet/layer1_0/relu1`.
-      shape: shape of the ReLU's value, the pool's input, or the value after the bias was added,
-        for one image (leading axis 1).
+      shape: shape of the ReLU's or pool's value, or of the value after the bias was added, for one
+        image (leading axis 1).
       dtype: its dtype.
     """
 
