@@ -94,10 +94,10 @@ class DMBP:
 
     @classmethod
     def fast(cls, **options: Any) -> "DMBP":
-        """A third of the steps at three times the learning rate: `DMBP(60, 0.03)`.
+        """60 steps at three times the learning rate: `DMBP(60, 0.03)`.
 
-        What it costs in IM and in negative evidence is measured by `benchmarks/schedules.py` and
-        written in docs/speed.md; the default stays the paper's.
+        Experimental: `benchmarks/schedules.py` measures what it costs in IM and in negative
+        evidence; the default stays the paper's.
 
         Example:
           >>> DMBP.fast().steps
