@@ -4,7 +4,6 @@ Keys are paths in the variables joined by "/": `params/layer1_0/conv1/kernel`.
 """
 
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dmbp_jax.core.files import replacing
 from dmbp_jax.errors import CorruptCheckpointError, WeightsError
 
 Variables = dict[str, Any]  # nested, arrays at the ends
@@ -44,15 +44,11 @@ def save_variables(
     path = Path(path)
     flat = flatten_dict(dict(variables), sep="/")
     arrays = {key: np.ascontiguousarray(value) for key, value in flat.items()}
-    # A temporary file beside the target: os.replace is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        save_file(arrays, temporary, dict(metadata))
-        os.replace(temporary, path)
+        with replacing(path) as part:
+            save_file(arrays, part, dict(metadata))
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_variables(path: str | os.PathLike[str]) -> Variables:

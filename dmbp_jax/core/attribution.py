@@ -1,7 +1,6 @@
 """What `attribute` returns: signed maps, the terms of Eq. 9 and their history, as one pytree."""
 
 import os
-import tempfile
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmbp_jax.core.files import replacing
 from dmbp_jax.errors import DataError, InputError
 
 _FORMAT = 1  # raised when the layout of a saved file changes
@@ -77,16 +77,8 @@ class Attribution:
                     arrays[f"masks_{index}"] = np.asarray(mask)
             else:
                 arrays[field.name] = np.asarray(value)
-        handle, temporary = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".partial"
-        )
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez_compressed(stream, **arrays)
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(target) as part:
+            np.savez_compressed(part, **arrays)
         return target
 
     @classmethod
