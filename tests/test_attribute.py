@@ -80,6 +80,8 @@ def test_jit_and_vmap(batch):
     np.testing.assert_allclose(jitted(PARAMS, IMAGES, LABELS).map, batch.map, 1e-5, 1e-6)
     mapped = jax.vmap(lambda x, y: attribute(x, y))(IMAGES, LABELS)
     np.testing.assert_allclose(mapped.map, batch.map, rtol=1e-5, atol=1e-6)
+    silent = jax.jit(lambda x, y: attribute(x, y, progress=True))(IMAGES, LABELS)
+    np.testing.assert_allclose(silent.map, batch.map, rtol=1e-5, atol=1e-6)
     folded = jax.jit(lambda x, y: attribute(x, y, chunk_size=2))(IMAGES, LABELS)
     np.testing.assert_allclose(folded.history, batch.history, rtol=1e-5, atol=1e-6)
 

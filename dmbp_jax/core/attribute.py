@@ -20,6 +20,7 @@ from dmbp_jax.core.inputs import (
     check_images,
     check_labels,
     count_classes,
+    is_traced,
 )
 from dmbp_jax.core.memory import choose_chunk_size
 from dmbp_jax.core.sites import Graph, list_sites, trace
@@ -54,7 +55,7 @@ def attribute(
       config: see `DMBP`.
       chunk_size: images optimised at once; None chooses from the memory that is free. Never
         changes the result of an image.
-      progress: show a progress bar over the steps.
+      progress: show a progress bar over the steps; ignored inside `jit` and `vmap`.
       return_masks: keep the learned masks (37 MiB an image for ResNet50).
 
     Returns:
@@ -90,9 +91,11 @@ def attribute(
     classes = count_classes(model, images.x)
     labels = check_labels(label, batch, classes, images.single)
     relus = [site for site in list_sites(model, images.x) if site.kind == "relu"]
-    chunk = chunk_size or choose_chunk_size(images.x, relus, config)
+    chunk = chunk_size or choose_chunk_size(images.x, relus)
 
-    one_chunk = _with_progress if progress else _attribute_batch
+    # While JAX traces there is no step to report, and the whole must be one computation.
+    on_host = progress and not is_traced((model, images.x, labels))
+    one_chunk = _with_progress if on_host else _attribute_batch
     result = in_chunks(
         partial(one_chunk, model, config=config, return_masks=return_masks),
         (images.x, labels),
