@@ -31,6 +31,17 @@ NETWORKS: dict[str, list[Layer]] = {
         ("mean",),
         ("dense", 4),
     ],
+    "pointwise": [
+        ("conv", 4, 1, 1, 0),
+        ("relu",),
+        ("conv", 5, 1, 2, 0),
+        ("norm",),
+        ("relu",),
+        ("conv", 3, 1, 1, 0),
+        ("relu",),
+        ("flatten",),
+        ("dense", 3),
+    ],
     "residual": [
         ("conv", 4, 3, 1, 1),
         ("norm",),

@@ -9,7 +9,6 @@ import pytest
 from flax import nnx
 
 import dmbp_jax
-from dmbp_jax.core.convolution import adjoint_kernel, input_gradient
 from dmbp_jax.core.inputs import bind
 from dmbp_jax.core.pooling import GlobalPool, WindowPool
 from dmbp_jax.core.sites import Rules, trace
@@ -167,11 +166,9 @@ def test_graph_is_the_network_in_both_forms():
     np.testing.assert_allclose(graph.run_from(before, Rules()), expected, rtol=1e-6)
 
 
-def test_biases_and_input_gradient_complete_the_logit():
-    """The logit is ∇ₓFᵀx + Σ_l ∇_{b_l}Fᵀb_l (FullGrad), through unfolded BatchNorm."""
-    net = LinenNet()
-    variables = jax.tree.map(lambda a: a + 0.1, net.init(jax.random.key(0), X[None]))
-    graph = trace(bind(variables, net.apply), IMAGE)
+def _assert_complete(apply_fn, params=None):
+    """The logit is ∇ₓFᵀx + Σ_l ∇_{b_l}Fᵀb_l (FullGrad)."""
+    graph = trace(bind(params, apply_fn), IMAGE)
     constants = []
 
     def logit(x, probes):
@@ -185,7 +182,38 @@ def test_biases_and_input_gradient_complete_the_logit():
     by_x, by_bias = jax.grad(logit, argnums=(0, 1))(X[None], probes)
     constants = constants[: len(probes)]
     total = (by_x * X).sum() + sum((g * b).sum() for g, b in zip(by_bias, constants, strict=True))
-    np.testing.assert_allclose(total, net.apply(variables, X[None])[0, 2], rtol=1e-5)
+    np.testing.assert_allclose(total, apply_fn(params, X[None])[0, 2], rtol=1e-5)
+
+
+def test_biases_and_input_gradient_complete_the_logit_through_unfolded_batchnorm():
+    net = LinenNet()
+    variables = jax.tree.map(lambda a: a + 0.1, net.init(jax.random.key(0), X[None]))
+    _assert_complete(net.apply, variables)
+
+
+WAYS_TO_MOVE_NUMBERS = {
+    "stack": lambda x: jnp.stack([x, x + 0.1], axis=1).reshape(len(x), -1, *x.shape[2:]),
+    "stack with a constant": lambda x: jnp.stack([x, jnp.full_like(x, 0.3)]).sum(0),
+    "unstack": lambda x: sum(jnp.unstack(x, axis=1)[1:], start=jnp.zeros_like(x)[:, 0])[:, None],
+    "tile": lambda x: jnp.tile(x, (1, 2, 1, 1)),
+    "set": lambda x: x.at[:, 1].set(0.3),
+    "set to itself": lambda x: x.at[:, 1].set(2 * x[:, 0]),
+    "add at": lambda x: x.at[:, 1].add(0.3),
+    "subtract at": lambda x: x.at[:, 1].subtract(x[:, 0] - 0.2),
+    "roll": lambda x: jnp.roll(x, 1, axis=2),
+    "pad with a value": lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=0.2),
+    "where": lambda x: jnp.where(jnp.arange(x.shape[2])[:, None] > 3, x, 0.2),
+    "flip": lambda x: jnp.flip(x, 1),
+    "einsum": lambda x: jnp.einsum("nhwc,wv->nhvc", x, jnp.ones((x.shape[2], 2))),
+    "average pool": lambda x: nn.avg_pool(x, (2, 2), (2, 2)),
+    "take": lambda x: jnp.take(x, jnp.array([2, 0, 0]), axis=1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_MOVE_NUMBERS)
+def test_what_moves_numbers_is_affine_and_its_constants_are_biases(way):
+    move = WAYS_TO_MOVE_NUMBERS[way]
+    _assert_complete(lambda _, x: _head(jax.nn.relu(move(x) - 0.05)))
 
 
 def test_nnx_module_is_a_callable_pytree():
@@ -243,38 +271,3 @@ def test_frozen_pool_is_linear_and_takes_the_first_winner(name):
     if name == "global":
         expected = np.asarray(z).reshape(2, -1, 3).argmax(1)  # NumPy: the first maximum
         np.testing.assert_array_equal(winners, expected)
-
-
-CONVOLUTIONS = {
-    "plain": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)]},
-    "strided": {"window_strides": (2, 3), "padding": [(1, 0), (2, 1)]},
-    "dilated": {"window_strides": (1, 2), "padding": [(2, 2), (0, 3)], "rhs_dilation": (2, 1)},
-    "spread": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)], "lhs_dilation": (2, 2)},
-    "channels first": {
-        "window_strides": (2, 1),
-        "padding": [(0, 1), (1, 0)],
-        "dimension_numbers": ("NCHW", "OIHW", "NCHW"),
-    },
-}
-
-
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_input_gradient_is_jaxs(name, size):
-    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")} | CONVOLUTIONS[name]
-    first = options["dimension_numbers"][0] == "NCHW"
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 4, 9, 8) if first else (2, 9, 8, 4)), jnp.float32)
-    kernel_shape = (5, 4, size, size) if first else (size, size, 4, 5)
-    kernel = jnp.asarray(rng.normal(size=kernel_shape), jnp.float32)
-
-    def convolve(x):
-        return jax.lax.conv_general_dilated(x, kernel, **options)
-
-    y, pull_back = jax.vjp(convolve, x)
-    cotangent = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
-    (equation,) = jax.make_jaxpr(convolve)(x).jaxpr.eqns
-    ours = input_gradient(
-        cotangent, adjoint_kernel(kernel, equation.params), x.shape, equation.params
-    )
-    np.testing.assert_allclose(ours, pull_back(cotangent)[0], rtol=1e-4, atol=1e-5)

@@ -1,8 +1,9 @@
-"""Convolution whose input gradient is itself a plain convolution, with a kernel prepared once.
+"""Convolutions in the form in which XLA runs them fastest: how a graph evaluates its linear layers.
 
-JAX's transpose of a convolution reads the same kernel flipped, with in and out features swapped.
-Inside a loop XLA flips it again every step, and on CPU misses its fast kernels for that layout.
-The adjoint kernel does not change while the masks are learned, so it is made outside the loop.
+A 1 x 1 convolution is a matrix product, and is written as one. Any other reads a kernel prepared
+for its input gradient: JAX's transpose of a convolution reads the same kernel flipped, with in and
+out features swapped; inside a loop XLA flips it again every step, and on CPU misses its fast
+kernels for that layout. The adjoint kernel does not change while the masks are learned.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,33 @@ from typing import Any
 
 import jax
 from jax import lax
+
+
+def is_pointwise(kernel_shape: tuple[int, ...], params: Mapping[str, Any]) -> bool:
+    """Whether a `conv_general_dilated` mixes features and nothing else, features last."""
+    numbers = params["dimension_numbers"]
+    last = (0, len(kernel_shape) - 1, *range(1, len(kernel_shape) - 1))
+    return (
+        has_plain_adjoint(params)
+        and all(kernel_shape[axis] == 1 for axis in numbers.rhs_spec[2:])
+        and all(low == high == 0 for low, high in params["padding"])
+        and all(factor == 1 for factor in params["lhs_dilation"])
+        and tuple(numbers.lhs_spec) == tuple(numbers.out_spec) == last
+    )
+
+
+def mix_features(x: jax.Array, kernel: jax.Array, params: Mapping[str, Any]) -> jax.Array:
+    """A pointwise convolution as a matrix product of every position it reads."""
+    out_features, in_features, *space = params["dimension_numbers"].rhs_spec
+    matrix = lax.squeeze(kernel, space)
+    read = lax.slice(x, (0,) * x.ndim, x.shape, (1, *params["window_strides"], 1))
+    return lax.dot_general(
+        read,
+        matrix,
+        (((x.ndim - 1,), (0 if in_features < out_features else 1,)), ((), ())),
+        precision=params["precision"],
+        preferred_element_type=params["preferred_element_type"],
+    )
 
 
 def has_plain_adjoint(params: Mapping[str, Any]) -> bool:
@@ -26,7 +54,7 @@ def adjoint_kernel(kernel: jax.Array, params: Mapping[str, Any]) -> jax.Array:
 
 
 def convolve(x: jax.Array, kernel: jax.Array, adjoint: jax.Array, step: Any) -> jax.Array:
-    """`step`'s convolution of x; its gradient to x uses `adjoint`. No gradient to the kernels.
+    """`step`'s convolution of x; its gradient to x uses `adjoint`.
 
     Args:
       x: the operand that depends on the image.
@@ -43,12 +71,15 @@ def _convolve(step: Any, x: jax.Array, kernel: jax.Array, adjoint: jax.Array) ->
 
 
 def _forward(step: Any, x: jax.Array, kernel: jax.Array, adjoint: jax.Array) -> tuple:
-    return _convolve(step, x, kernel, adjoint), (adjoint, x.shape)
+    return _convolve(step, x, kernel, adjoint), (x, kernel, adjoint)
 
 
 def _backward(step: Any, residuals: tuple, cotangent: jax.Array) -> tuple:
-    adjoint, shape = residuals
-    return input_gradient(cotangent, adjoint, shape, step.params), None, None
+    x, kernel, adjoint = residuals
+    # Only who differentiates the decomposition to the parameters reads it; else XLA drops it.
+    _, pull_to_kernel = jax.vjp(lambda kernel: step.evaluate([x, kernel])[0], kernel)
+    to_x = input_gradient(cotangent, adjoint, x.shape, step.params)
+    return to_x, *pull_to_kernel(cotangent), None
 
 
 _convolve.defvjp(_forward, _backward)
@@ -67,9 +98,12 @@ def input_gradient(
         length = (shape[numbers.lhs_spec[2 + axis]] - 1) * params["lhs_dilation"][axis] + 1
         spread = (cotangent.shape[numbers.out_spec[2 + axis]] - 1) * strides[axis] + 1
         pads.append((before, length + reach - 1 - spread - before))
-    convolution = partial(
-        lax.conv_general_dilated,
+    return lax.conv_general_dilated(
+        cotangent,
+        adjoint,
         window_strides=params["lhs_dilation"],
+        padding=pads,
+        lhs_dilation=strides,
         rhs_dilation=params["rhs_dilation"],
         dimension_numbers=lax.ConvDimensionNumbers(
             numbers.out_spec, (rank + 1, rank, *range(rank)), numbers.lhs_spec
@@ -77,12 +111,3 @@ def input_gradient(
         precision=params["precision"],
         preferred_element_type=params["preferred_element_type"],
     )
-    pointwise = all(size == 1 for size in adjoint.shape[:rank])
-    if pointwise and any(stride > 1 for stride in strides):
-        # Spread the result instead of the operand: fewer products, and a fast kernel.
-        small = convolution(cotangent, adjoint, padding=[(0, 0)] * rank)
-        config = [(0, 0, 0)] * len(shape)
-        for axis, (low, high) in enumerate(pads):
-            config[numbers.lhs_spec[2 + axis]] = (low, high, strides[axis] - 1)
-        return lax.pad(small, small.dtype.type(0), config)
-    return convolution(cotangent, adjoint, padding=pads, lhs_dilation=strides)

@@ -27,7 +27,13 @@ import numpy as np
 from jax.extend import core as jex
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.convolution import adjoint_kernel, convolve, has_plain_adjoint
+from dmbp_jax.core.convolution import (
+    adjoint_kernel,
+    convolve,
+    has_plain_adjoint,
+    is_pointwise,
+    mix_features,
+)
 from dmbp_jax.core.inputs import ApplyFn, Model, abstract, bind, check_images, count_classes
 from dmbp_jax.core.pooling import GlobalPool, Pool, WindowPool
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError
@@ -81,14 +87,33 @@ class Rules:
 _ANY_OPERANDS = (
     *("add", "add_any", "sub", "neg", "real", "split", "copy", "copy_p", "reduce_precision"),
     *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
-    *("concatenate", "pad", "reduce_sum", "cumsum", "reduce_window_sum", "convert_element_type"),
-    *("sharding_constraint", "optimization_barrier", "pvary", "pcast", "device_put"),
+    *(
+        "concatenate",
+        "stack",
+        "unstack",
+        "tile",
+        "pad",
+        "reduce_sum",
+        "cumsum",
+        "reduce_window_sum",
+        "convert_element_type",
+    ),
+    *(
+        "sharding_constraint",
+        "layout_constraint",
+        "optimization_barrier",
+        "pvary",
+        "pcast",
+        "device_put",
+    ),
 )
 _JOINTLY_LINEAR = {
     "gather": (0,),
     "dynamic_slice": (0,),
     "dynamic_update_slice": (0, 1),
+    "scatter": (0, 2),
     "scatter-add": (0, 2),
+    "scatter-sub": (0, 2),
     "div": (0,),
 }
 _BILINEAR = {"mul", "dot_general", "conv_general_dilated"}  # at most one operand
@@ -113,9 +138,12 @@ _MAY_ADD_CONSTANT = {
     "sub",
     "pad",
     "concatenate",
+    "stack",
     "select_n",
     "dynamic_update_slice",
+    "scatter",
     "scatter-add",
+    "scatter-sub",
 }
 _HINTS = {
     "exp": "return logits, without softmax",
@@ -201,11 +229,11 @@ class Graph:
             if step.kind == "constant":
                 self._evaluate(step, self._constants)
         self._adjoints = {
-            step.results[0]: adjoint_kernel(
-                self._read(self._constants, step.operands[1]), step.params
-            )
+            step.results[0]: adjoint_kernel(self._kernel(step), step.params)
             for step in plan.steps
-            if step.after_site and _is_convolution_of_path(step)
+            if _is_convolution_of_path(step)
+            and has_plain_adjoint(step.params)
+            and not is_pointwise(self._kernel(step).shape, step.params)
         }
 
     @property
@@ -251,19 +279,13 @@ class Graph:
         values = dict(self._constants)
         values.update(zip(self._plan.boundary, boundary, strict=True))
         rules = Rules(rules.relu, rules.max_pool)
-        self._advance(values, rules, self._late_steps(), prepared_adjoints=True)
+        self._advance(values, rules, self._late_steps())
         return self._read(values, self._plan.logits)
 
     def _late_steps(self) -> list[_Step]:
         return [s for s in self._plan.steps if s.after_site or s.kind in ("relu", "max_pool")]
 
-    def _advance(
-        self,
-        values: dict[int, Any],
-        rules: Rules,
-        steps: Sequence[_Step],
-        prepared_adjoints: bool = False,
-    ) -> None:
+    def _advance(self, values: dict[int, Any], rules: Rules, steps: Sequence[_Step]) -> None:
         for step in steps:
             if step.kind == "relu":
                 (z,) = self._site_input(step, values)
@@ -272,16 +294,25 @@ class Graph:
                 (z,) = self._site_input(step, values)
                 assert step.pool is not None
                 values[step.results[0]] = rules.max_pool(step.index, step.pool, z)
-            elif prepared_adjoints and step.results[0] in self._adjoints:
-                x, kernel = (self._read(values, operand) for operand in step.operands)
-                adjoint = self._adjoints[step.results[0]]
-                values[step.results[0]] = convolve(x, kernel, adjoint, step)
+            elif _is_convolution_of_path(step):
+                values[step.results[0]] = self._convolve(step, values)
             else:
                 self._evaluate(step, values)
             if rules.bias is not None and step.results[0] in self._plan.bias_groups:
                 index, group = self._plan.bias_groups[step.results[0]]
                 value = values[step.results[0]]
                 values[step.results[0]] = rules.bias(index, value, self._bias(group, values))
+
+    def _convolve(self, step: _Step, values: dict[int, Any]) -> jax.Array:
+        x, kernel = (self._read(values, operand) for operand in step.operands)
+        if is_pointwise(kernel.shape, step.params):
+            return mix_features(x, kernel, step.params)
+        if step.results[0] in self._adjoints:
+            return convolve(x, kernel, self._adjoints[step.results[0]], step)
+        return step.evaluate([x, kernel])[0]
+
+    def _kernel(self, step: _Step) -> jax.Array:
+        return self._read(self._constants, step.operands[1])
 
     def _bias(self, group: _BiasGroup, values: dict[int, Any]) -> jax.Array:
         """The additive constant of a group: the group applied to zero."""
@@ -315,11 +346,7 @@ class Graph:
 
 def _is_convolution_of_path(step: _Step) -> bool:
     """A convolution of a value that depends on x with a kernel that does not."""
-    return (
-        step.primitive.name == "conv_general_dilated"
-        and step.depends == (True, False)
-        and has_plain_adjoint(step.params)
-    )
+    return step.primitive.name == "conv_general_dilated" and step.depends == (True, False)
 
 
 def trace(model: Model, x: jax.Array | jax.ShapeDtypeStruct) -> Graph:

@@ -1,0 +1,98 @@
+"""Convolutions as the graph writes them, against JAX's own: values and every gradient."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dmbp_jax
+from dmbp_jax.core.inputs import bind
+from dmbp_jax.core.sites import trace
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+CONVOLUTIONS = {
+    "plain": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)]},
+    "unpadded": {"window_strides": (2, 1), "padding": [(0, 0), (0, 0)]},
+    "strided": {"window_strides": (2, 3), "padding": [(1, 0), (2, 1)]},
+    "dilated": {"window_strides": (1, 2), "padding": [(2, 2), (0, 3)], "rhs_dilation": (2, 1)},
+    "spread": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)], "lhs_dilation": (2, 2)},
+    "channels first": {
+        "window_strides": (2, 1),
+        "padding": [(0, 1), (1, 0)],
+        "dimension_numbers": ("NCHW", "OIHW", "NCHW"),
+    },
+}
+
+
+def _network(options, params, x):
+    """Two convolutions with `options`, each before a ReLU; logits (N, 5)."""
+    layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")} | options
+    if layout["dimension_numbers"][0] == "NCHW":
+        x = x.transpose(0, 3, 1, 2)
+    for kernel in params:
+        x = jax.nn.relu(jax.lax.conv_general_dilated(x, kernel, **layout))
+    flat = x.reshape(len(x), -1)
+    return jnp.stack([flat[:, first::5].sum(-1) for first in range(5)], axis=-1)
+
+
+def _case(name, size):
+    options = CONVOLUTIONS[name]
+    rng = np.random.default_rng(0)
+    features = [(2, 4), (4, 3)]
+    if "dimension_numbers" in options:
+        shapes = [(after, before, size, size) for before, after in features]
+    else:
+        shapes = [(size, size, before, after) for before, after in features]
+    params = [jnp.asarray(rng.normal(size=shape)) for shape in shapes]
+    return partial(_network, options), params, jnp.asarray(rng.normal(size=(1, 11, 9, 2)))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_values_and_gradients_are_jaxs(name, size):
+    apply_fn, params, x = _case(name, size)
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=5))
+
+    def plain(params, x):
+        return apply_fn(params, x)[0] @ weights
+
+    def in_a_graph(params, x):
+        return trace(bind(params, apply_fn), x).run(x)[0] @ weights
+
+    expected = jax.value_and_grad(plain, argnums=(0, 1))(params, x)
+    ours = jax.value_and_grad(in_a_graph, argnums=(0, 1))(params, x)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), ours, expected)
+    assert any(np.any(gradient) for gradient in expected[1][0])
+
+    # A gradient of a gradient, as in training with a penalty on the input gradient.
+    def size_of_gradient(function):
+        return lambda params: jnp.sum(jax.grad(function, argnums=1)(params, x) ** 2)
+
+    expected = jax.grad(size_of_gradient(plain))(params)
+    ours = jax.grad(size_of_gradient(in_a_graph))(params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), ours, expected)
+
+
+def test_a_decomposition_can_be_differentiated_to_the_parameters():
+    apply_fn, params, x = _case("strided", 3)
+    masks = dmbp_jax.init_masks(params, x[0], 0.3, apply_fn=apply_fn)
+
+    def y_and_positive(params):
+        parts = dmbp_jax.decompose(params, x[0], 0, masks, apply_fn=apply_fn)
+        return parts.y + parts.y_positive
+
+    gradient = jax.grad(y_and_positive)(params)[1]
+    step = 1e-6 * jnp.asarray(np.random.default_rng(2).normal(size=gradient.shape))
+    above, below = (y_and_positive([params[0], params[1] + s]) for s in (step, -step))
+    np.testing.assert_allclose(jnp.vdot(gradient, step), (above - below) / 2, rtol=1e-6)
+
+
+def test_a_pointwise_convolution_is_a_matrix_product():
+    apply_fn, params, x = _case("unpadded", 1)
+    graph = jax.make_jaxpr(lambda params, x: trace(bind(params, apply_fn), x).run(x))
+    primitives = str(graph(params, x))
+    assert "dot_general" in primitives
+    assert "conv_general_dilated" not in primitives
