@@ -4,6 +4,7 @@ Every function that takes `(params, x, label, apply_fn=...)` goes through here, 
 accept the same shapes and refuse the same mistakes with the same words.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -244,3 +245,38 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
     if value < minimum:
         raise InputError(f"{name}: Expected at least {minimum}, got {value}.")
     return int(value)
+
+
+def check_number(
+    value: Any, name: str, *, low: float = -math.inf, high: float = math.inf, above: bool = False
+) -> float:
+    """Check a finite number in [low, high], or in (low, high] with `above`.
+
+    Raises:
+      InputTypeError: not a number.
+      InputError: outside the interval, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InputTypeError(f"{name}: Expected a number, got {type(value).__name__} {value!r}.")
+    inside = low < value <= high if above else low <= value <= high
+    if not inside or not math.isfinite(value):
+        bracket = "(" if above else "["
+        raise InputError(f"{name}: Expected a number in {bracket}{low}, {high}], got {value}.")
+    return float(value)
+
+
+def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> Any:
+    """Check one of a few names.
+
+    Raises:
+      InputTypeError: not a string.
+      InputError: none of them.
+    """
+    allowed = ", ".join(repr(choice) for choice in choices)
+    if not isinstance(value, str):
+        raise InputTypeError(
+            f"{name}: Expected one of {allowed}, got {type(value).__name__} {value!r}."
+        )
+    if value not in choices:
+        raise InputError(f"{name}: Expected one of {allowed}, got {value!r}.")
+    return value

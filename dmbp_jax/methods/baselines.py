@@ -8,10 +8,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from PIL import Image
 
-from dmbp_jax.core.inputs import check_images
+from dmbp_jax.core.inputs import check_choice, check_images
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
-from dmbp_jax.methods.calling import Call, check_choice
+from dmbp_jax.methods.calling import Call
 
 NAMES = ("zero", "mean", "black", "blur")
 BLUR_SIGMA = 10.0  # pixels

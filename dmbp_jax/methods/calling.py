@@ -27,6 +27,7 @@ from dmbp_jax.core.inputs import (
     count_classes,
     is_traced,
 )
+from dmbp_jax.core.scores import first_choice
 from dmbp_jax.errors import InputError, InputTypeError
 
 EVALUATIONS_AT_ONCE = 64  # of methods with many samples, when chunk_size is None
@@ -66,22 +67,13 @@ def check_call(
     if chunk_size is not None:
         check_count(chunk_size, "chunk_size")
     if labels is None:
-        labels = in_chunks(
-            partial(_each_image, _top1, (), model),
-            (images,),
-            len(images),
-            chunk_size or len(images),
-        )
+        labels = first_choice(model, images, chunk_size or len(images))
     return Call(model, images, labels, single, chunk_size)
 
 
 def logit(model: Model, image: jax.Array, label: jax.Array) -> jax.Array:
     """F_c(x): the logit of `label` for one image (H, W, C)."""
     return model(image[None])[0, label]
-
-
-def _top1(model: Model, image: jax.Array) -> jax.Array:
-    return jnp.argmax(model(image[None])[0]).astype(jnp.int32)
 
 
 def each_image(rule: Callable[..., Any], call: Call, *rows: jax.Array, **options: Any) -> Any:
@@ -212,35 +204,3 @@ def check_key(key: Any) -> jax.Array:
 def image_keys(key: Any, batch: int) -> jax.Array:
     """(N,) keys: image i of the batch uses `fold_in(key, i)`."""
     return jax.vmap(partial(jax.random.fold_in, check_key(key)))(jnp.arange(batch))
-
-
-def check_number(
-    value: Any, name: str, *, low: float = -math.inf, high: float = math.inf, above: bool = False
-) -> float:
-    """Check a finite number in [low, high], or in (low, high] with `above`.
-
-    Raises:
-      InputTypeError: not a number.
-      InputError: outside the interval, or not finite.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise InputTypeError(f"{name}: Expected a number, got {type(value).__name__} {value!r}.")
-    inside = low < value <= high if above else low <= value <= high
-    if not inside or not math.isfinite(value):
-        bracket = "(" if above else "["
-        raise InputError(f"{name}: Expected a number in {bracket}{low}, {high}], got {value}.")
-    return float(value)
-
-
-def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
-    """Check one of a few allowed values.
-
-    Raises:
-      InputError: none of them.
-    """
-    if not any(
-        value is choice or (isinstance(value, str) and value == choice) for choice in choices
-    ):
-        allowed = ", ".join(repr(choice) for choice in choices)
-        raise InputError(f"{name}: Expected one of {allowed}, got {value!r}.")
-    return value

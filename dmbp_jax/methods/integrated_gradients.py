@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model, check_count
+from dmbp_jax.core.inputs import ApplyFn, Model, check_choice, check_count
 from dmbp_jax.methods.baselines import make_baseline
-from dmbp_jax.methods.calling import check_call, check_choice, each_image, logit, sum_samples
+from dmbp_jax.methods.calling import check_call, each_image, logit, sum_samples
 
 RULES = ("gauss-legendre", "trapezoid")
 

@@ -10,10 +10,10 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.core.chunks import in_chunks
 from dmbp_jax.core.decomposition import Frozen, freeze
-from dmbp_jax.core.inputs import ApplyFn, Model, check_count
+from dmbp_jax.core.inputs import ApplyFn, Model, check_count, check_number
+from dmbp_jax.core.scores import LOG_PROBABILITIES, find_activation
 from dmbp_jax.core.sites import Graph, Rules, trace
-from dmbp_jax.methods.calling import check_call, check_number, progress_bar, repeat
-from dmbp_jax.methods.probabilities import LOG_PROBABILITIES, find_activation
+from dmbp_jax.methods.calling import check_call, progress_bar, repeat
 
 IMAGES_AT_ONCE = 16  # when chunk_size is None
 SATURATION = 0.9  # the share of pixels below which the mask is not yet 1

@@ -7,14 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model, check_count
-from dmbp_jax.methods.calling import (
-    check_call,
-    check_key,
-    check_number,
-    sum_samples,
-)
-from dmbp_jax.methods.probabilities import PROBABILITIES, find_activation
+from dmbp_jax.core.inputs import ApplyFn, Model, check_count, check_number
+from dmbp_jax.core.scores import PROBABILITIES, find_activation
+from dmbp_jax.methods.calling import check_call, check_key, sum_samples
 
 
 def rise(

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model, check_count
-from dmbp_jax.methods.calling import check_call, check_number, image_keys, logit, sum_samples
+from dmbp_jax.core.inputs import ApplyFn, Model, check_count, check_number
+from dmbp_jax.methods.calling import check_call, image_keys, logit, sum_samples
 
 
 def smoothgrad(

@@ -13,14 +13,23 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.core.chunks import in_chunks
-from dmbp_jax.core.inputs import ApplyFn, Model, bind, check_count, check_images, count_classes
-from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.core.inputs import (
+    ApplyFn,
+    Model,
+    bind,
+    check_choice,
+    check_count,
+    check_images,
+    count_classes,
+)
+from dmbp_jax.core.scores import PROBABILITIES, find_activation
+from dmbp_jax.errors import InputError
 from dmbp_jax.metrics.blurring import Baseline, baseline_images
 from dmbp_jax.metrics.heatmaps import at_least_float32, check_heatmap
 
 Order = Literal["decreasing", "increasing"]
 Activation = Literal["softmax", "sigmoid", "none"]
-ACTIVATIONS: tuple[Activation, ...] = ("softmax", "sigmoid", "none")
+ACTIVATIONS = (*PROBABILITIES, "none")
 DEFAULT_STEP = 224
 DEFAULT_CHUNK = 32
 
@@ -52,7 +61,7 @@ class Setting(NamedTuple):
     blank: jax.Array
     classes: int
     counts: np.ndarray
-    activation: Activation
+    activation: str
     chunk_size: int
 
 
@@ -82,7 +91,7 @@ def check_setting(
         baseline_images(baseline, images.x, baseline_name),
         classes,
         pixel_counts(maps[0].size, step, points),
-        _activation(activation, params, apply_fn),
+        find_activation(activation, params, apply_fn, ACTIVATIONS),
         DEFAULT_CHUNK if chunk_size is None else check_count(chunk_size, "chunk_size"),
     )
 
@@ -111,11 +120,9 @@ def check_order(order: Order) -> Order:
     """Refuse anything but the two orders.
 
     Raises:
-      InputError: neither "decreasing" nor "increasing".
+      InputTypeError, InputError: neither "decreasing" nor "increasing".
     """
-    if order not in ("decreasing", "increasing"):
-        raise InputError(f'order: Expected "decreasing" or "increasing", got {order!r}.')
-    return order
+    return check_choice(order, "order", ("decreasing", "increasing"))
 
 
 @partial(jax.jit, static_argnames="order")
@@ -133,11 +140,6 @@ def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
         .set(jnp.arange(flat.shape[1], dtype=jnp.int32))
         .reshape(heatmap.shape)
     )
-
-
-def first_choice(model: Model, x: jax.Array, chunk_size: int = DEFAULT_CHUNK) -> jax.Array:
-    """The network's top-1 label of every image, (N,) int32."""
-    return in_chunks(partial(_top_labels, model), (x,), x.shape[0], chunk_size)
 
 
 def curve(
@@ -175,26 +177,6 @@ def curve(
     return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
 
 
-def _activation(activation: Activation | None, params: Any, apply_fn: ApplyFn | None) -> Activation:
-    if activation is None:
-        own = getattr(params, "activation", None) if apply_fn is None else None
-        return own if isinstance(own, str) and own in ACTIVATIONS else "softmax"
-    if not isinstance(activation, str):
-        raise InputTypeError(
-            f"activation: Expected one of {ACTIVATIONS}, got {type(activation).__name__}."
-        )
-    if activation not in ACTIVATIONS:
-        raise InputError(f"activation: Expected one of {ACTIVATIONS}, got {activation!r}.")
-    return activation
-
-
-def _probabilities(logits: jax.Array, activation: Activation) -> jax.Array:
-    logits = at_least_float32(logits)
-    if activation == "softmax":
-        return jax.nn.softmax(logits, axis=-1)
-    return jax.nn.sigmoid(logits) if activation == "sigmoid" else logits
-
-
 @partial(jax.jit, static_argnames="activation")
 def _scores(
     model: Model,
@@ -205,19 +187,15 @@ def _scores(
     counts: jax.Array,
     index: jax.Array,
     *,
-    activation: Activation,
+    activation: str,
 ) -> jax.Array:
     """Scores of some of the N * S pictures, which are made here and nowhere kept."""
     image, count = index // counts.size, counts[index % counts.size]
     changed = ranks[image] < count[:, None, None]
     pictures = jnp.where(changed[..., None], finish[image], start[image])
-    values = _probabilities(model(pictures), activation)
+    logits = at_least_float32(model(pictures))
+    values = logits if activation == "none" else PROBABILITIES[activation](logits)
     wanted = labels[image]
     picked = jnp.take_along_axis(values, jnp.maximum(wanted, 0), axis=-1)
     number = (wanted >= 0).sum(-1).astype(values.dtype)
     return jnp.where(wanted >= 0, picked, 0).sum(-1) / number  # 0 / 0 = NaN: no label, undefined
-
-
-@jax.jit
-def _top_labels(model: Model, x: jax.Array) -> jax.Array:
-    return model(x).argmax(-1).astype(jnp.int32)

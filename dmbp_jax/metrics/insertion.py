@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.core.inputs import ApplyFn, check_labels
+from dmbp_jax.core.scores import first_choice
 from dmbp_jax.metrics.blurring import Baseline
 from dmbp_jax.metrics.curves import (
     Activation,
@@ -17,7 +18,6 @@ from dmbp_jax.metrics.curves import (
     check_order,
     check_setting,
     curve,
-    first_choice,
 )
 
 

@@ -20,8 +20,9 @@ from dmbp_jax.core.inputs import (
     check_labels,
     count_classes,
 )
+from dmbp_jax.core.scores import first_choice
 from dmbp_jax.errors import InputError, InputTypeError, SiteNotFoundError
-from dmbp_jax.metrics.curves import first_choice
+from dmbp_jax.metrics.curves import DEFAULT_CHUNK
 from dmbp_jax.metrics.heatmaps import check_heatmap, fit_heatmap
 from dmbp_jax.metrics.rank_correlation import spearman
 
@@ -104,7 +105,7 @@ def layer_reinitialisation(
     classes = count_classes(model, images.x)
     labels = check_labels(label, images.x.shape[0], classes, images.single)
     if labels is None:
-        labels = first_choice(model, images.x)
+        labels = first_choice(model, images.x, DEFAULT_CHUNK)
     target = labels[0] if images.single else labels
     new = redraw_last_layer(params, images.x, apply_fn=apply_fn, key=key, last_layer=last_layer)
     x = images.x[0] if images.single else images.x
