@@ -1,16 +1,16 @@
 """Settings of one DMBP run (paper Sec. 3.5 and 4): frozen, hashable, checked when made."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import optax
 
-from dmbp_jax.core.inputs import check_count
+from dmbp_jax.core.inputs import check_choice, check_count, check_number
 from dmbp_jax.errors import InputError, InputTypeError
 
 Loss = Literal["all", "positive-negative", "positive"]
+BLOCK = 10  # steps between two looks at the plateau, when there is a tolerance
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,9 @@ class DMBP:
 
     def __post_init__(self) -> None:
         check_count(self.steps, "steps", minimum=0)
-        for name in ("learning_rate", "init"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise InputTypeError(f"{name}: Expected a number, got {type(value).__name__}.")
-            if not math.isfinite(value):
-                raise InputError(f"{name}: Expected a finite number, got {value}.")
-        if self.learning_rate <= 0:
-            raise InputError(f"learning_rate: Expected more than 0, got {self.learning_rate}.")
-        if self.loss not in get_args(Loss):
-            raise InputError(f"loss: Expected one of {get_args(Loss)}, got {self.loss!r}.")
+        check_number(self.learning_rate, "learning_rate", low=0, above=True)
+        check_number(self.init, "init")
+        check_choice(self.loss, "loss", get_args(Loss))
         if self.optimizer is not None and not (
             hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")
         ):
@@ -74,22 +67,15 @@ class DMBP:
                 "optimizer: Expected an optax.GradientTransformation or None, "
                 f"got {type(self.optimizer).__name__}."
             )
-        if self.precision is not None and self.precision not in _PRECISIONS:
-            raise InputError(
-                f"precision: Expected None or one of {_PRECISIONS}, got {self.precision!r}."
-            )
+        if self.precision is not None:
+            check_choice(self.precision, "precision", _PRECISIONS)
         if self.dtype is not None:
             _check_dtype(self.dtype)
         if self.tolerance is not None:
-            if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, (int, float)):
-                raise InputTypeError(
-                    f"tolerance: Expected a number or None, got {type(self.tolerance).__name__}."
-                )
-            if not 0 <= self.tolerance < math.inf:
-                raise InputError(f"tolerance: Expected at least 0, got {self.tolerance}.")
-            if self.steps % 10:
+            check_number(self.tolerance, "tolerance", low=0)
+            if self.steps % BLOCK:
                 raise InputError(
-                    f"steps: Expected a multiple of 10 with a tolerance, got {self.steps}."
+                    f"steps: Expected a multiple of {BLOCK} with a tolerance, got {self.steps}."
                 )
 
     @classmethod

@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dmbp_jax.core.config import DMBP
+from dmbp_jax.core.config import BLOCK, DMBP
 from dmbp_jax.core.decomposition import Frozen, Masks, freeze, gated_logits, masked_cotangents
 from dmbp_jax.core.objective import objective, pulling_sign
 from dmbp_jax.core.sites import Graph
-
-BLOCK = 10  # steps between two looks at the plateau, when there is a tolerance
 
 
 class State(NamedTuple):

@@ -87,25 +87,9 @@ class Rules:
 _ANY_OPERANDS = (
     *("add", "add_any", "sub", "neg", "real", "split", "copy", "copy_p", "reduce_precision"),
     *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
-    *(
-        "concatenate",
-        "stack",
-        "unstack",
-        "tile",
-        "pad",
-        "reduce_sum",
-        "cumsum",
-        "reduce_window_sum",
-        "convert_element_type",
-    ),
-    *(
-        "sharding_constraint",
-        "layout_constraint",
-        "optimization_barrier",
-        "pvary",
-        "pcast",
-        "device_put",
-    ),
+    *("concatenate", "stack", "unstack", "tile", "pad", "convert_element_type"),
+    *("reduce_sum", "cumsum", "reduce_window_sum", "sharding_constraint", "layout_constraint"),
+    *("optimization_barrier", "pvary", "pcast", "device_put"),
 )
 _JOINTLY_LINEAR = {
     "gather": (0,),
