@@ -12,6 +12,7 @@ import dmbp_jax
 from dmbp_jax import DMBP
 from dmbp_jax.errors import DataError, DeviceMemoryError, InputError, InputTypeError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 LAYERS = NETWORKS["residual"]
 PARAMS = jax.tree.map(lambda a: np.float32(a), make_params(LAYERS, 0))
 NETWORK = apply_fn_of(LAYERS)
@@ -136,6 +137,17 @@ def test_zero_steps_keep_the_initial_masks():
     for mask in result.masks:
         np.testing.assert_allclose(mask, 1 / (1 + np.exp(-1.0)), rtol=1e-6)
     assert attribute(IMAGES[0], 0, config=DMBP(steps=0), progress=True).history.shape == (0, 3)
+
+
+@pytest.mark.parametrize("init", [-200.0, 200.0])
+def test_masks_of_0_and_1_stay_finite(init):
+    """exp(±θ) overflows there; one sign gets everything and the other nothing."""
+    result = attribute(IMAGES[:2], LABELS[:2], config=DMBP(steps=2, init=init))
+    assert bool(result.status.all()) and bool(np.isfinite(result.history).all())
+    full, none = result.y_positive, result.y_negative
+    full, none = (full, none) if init > 0 else (none, full)
+    np.testing.assert_allclose(full, result.y, rtol=1e-5)
+    np.testing.assert_array_equal(none, 0)
 
 
 def test_any_optax_optimiser():

@@ -11,7 +11,7 @@ import dmbp_jax
 from dmbp_jax.core.inputs import bind
 from dmbp_jax.core.sites import trace
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 CONVOLUTIONS = {
     "plain": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)]},

@@ -67,7 +67,8 @@ def test_forward_form_equals_backward_form(name):
     @jax.jit
     def by_forward(x, masks):
         frozen = freeze(graph, x)
-        return (gated_logits(graph, frozen, masks)[0] - frozen.output_bias)[LABEL]
+        divisors = [1 / mask for mask in masks]
+        return (gated_logits(graph, frozen, divisors)[0] - frozen.output_bias)[LABEL]
 
     y_positive = by_forward(jnp.asarray(x)[None], [jnp.asarray(mask)[None] for mask in masks])
     np.testing.assert_allclose(y_positive, parts.y_positive, rtol=1e-11, atol=1e-13)
@@ -121,14 +122,20 @@ def test_no_double_back_propagation_is_needed():
     @jax.jit
     def both(x, sigma):
         frozen = freeze(graph, x)
-        _, activations = gated_logits(graph, frozen, sigma)
-        cotangents = masked_cotangents(graph, frozen, sigma, jnp.int32(LABEL))
-        derivative = jax.grad(lambda masks: gated_logits(graph, frozen, masks)[0][LABEL])(sigma)
-        return activations, cotangents, derivative
+
+        def logit(masks):
+            logits, activations = gated_logits(graph, frozen, [1 / mask for mask in masks])
+            return logits[LABEL], activations
+
+        derivative, activations = jax.grad(logit, has_aux=True)(sigma)
+        divisors = [1 / mask for mask in sigma]
+        before, after = masked_cotangents(graph, frozen, divisors, jnp.int32(LABEL))
+        return activations, before, after, derivative
 
     sigma = [jnp.asarray(mask)[None] for mask in masks]
-    for u, c, d, s in zip(*both(jnp.asarray(x)[None], sigma), sigma, strict=True):
-        np.testing.assert_allclose(u * c, s * d, rtol=1e-11, atol=1e-13)
+    for u, d, c, derivative, s in zip(*both(jnp.asarray(x)[None], sigma), sigma, strict=True):
+        np.testing.assert_allclose(u * c, s * derivative, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(u * d, s * u * c, rtol=1e-11, atol=1e-13)
 
 
 def test_masks_are_checked():

@@ -113,13 +113,10 @@ def _attribute_batch(
 ) -> Attribution:
     """All steps in one compiled computation; `history` comes as (N, steps, 3)."""
     graph = _trace(model, x, config)
-
-    def one_image(x: jax.Array, label: jax.Array | None) -> Attribution:
-        frozen, label, state = _start(graph, x, label, config)
-        state, history = loop.advance(graph, frozen, state, label, config, config.steps)
-        return _finish(graph, frozen, x, label, state, history, return_masks)
-
-    return jax.vmap(one_image, in_axes=(0, None if labels is None else 0))(x, labels)
+    frozen, labels, state = _start(graph, x, labels, config)
+    state, history = loop.advance(graph, frozen, state, labels, config, config.steps)
+    finish = partial(_finish, graph, return_masks=return_masks)
+    return jax.vmap(finish)(frozen, x, labels, state, history)
 
 
 def _with_progress(
@@ -159,11 +156,7 @@ def _with_progress(
 
 @partial(jax.jit, static_argnames="config")
 def _start_batch(model: Model, x: jax.Array, labels: jax.Array | None, *, config: DMBP) -> Any:
-    graph = _trace(model, x, config)
-    return jax.vmap(
-        lambda x, label: _start(graph, x, label, config),
-        in_axes=(0, None if labels is None else 0),
-    )(x, labels)
+    return _start(_trace(model, x, config), x, labels, config)
 
 
 @partial(jax.jit, static_argnames=("config", "steps"), donate_argnames="state")
@@ -177,10 +170,7 @@ def _advance_batch(
     config: DMBP,
     steps: int,
 ) -> Any:
-    graph = _trace(model, x, config)
-    return jax.vmap(
-        lambda frozen, state, label: loop.advance(graph, frozen, state, label, config, steps)
-    )(frozen, state, labels)
+    return loop.advance(_trace(model, x, config), frozen, state, labels, config, steps)
 
 
 @partial(jax.jit, static_argnames=("config", "return_masks"))
@@ -195,12 +185,8 @@ def _finish_batch(
     config: DMBP,
     return_masks: bool,
 ) -> Attribution:
-    graph = _trace(model, x, config)
-    return jax.vmap(
-        lambda frozen, x, label, state, history: _finish(
-            graph, frozen, x, label, state, history, return_masks
-        )
-    )(frozen, x, labels, state, history)
+    finish = partial(_finish, _trace(model, x, config), return_masks=return_masks)
+    return jax.vmap(finish)(frozen, x, labels, state, history)
 
 
 def _trace(model: Model, x: jax.Array, config: DMBP) -> Graph:
@@ -215,14 +201,14 @@ def _trace(model: Model, x: jax.Array, config: DMBP) -> Graph:
 
 
 def _start(
-    graph: Graph, x: jax.Array, label: jax.Array | None, config: DMBP
+    graph: Graph, x: jax.Array, labels: jax.Array | None, config: DMBP
 ) -> tuple[Frozen, jax.Array, loop.State]:
     dtype = mask_dtype(x)
     cast = x.astype(config.dtype) if config.dtype else x
-    frozen, state = loop.start(graph, cast[None], config, dtype)
-    if label is None:
-        label = jnp.argmax(frozen.logits).astype(jnp.int32)
-    return frozen, label, state
+    frozen, state = jax.vmap(lambda image: loop.start(graph, image[None], config, dtype))(cast)
+    if labels is None:
+        labels = jnp.argmax(frozen.logits, axis=-1).astype(jnp.int32)
+    return frozen, labels, state
 
 
 def _finish(

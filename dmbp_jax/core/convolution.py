@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 
 def is_pointwise(kernel_shape: tuple[int, ...], params: Mapping[str, Any]) -> bool:
@@ -70,19 +71,25 @@ def _convolve(step: Any, x: jax.Array, kernel: jax.Array, adjoint: jax.Array) ->
     return step.evaluate([x, kernel])[0]
 
 
-def _forward(step: Any, x: jax.Array, kernel: jax.Array, adjoint: jax.Array) -> tuple:
-    return _convolve(step, x, kernel, adjoint), (x, kernel, adjoint)
+def _forward(step: Any, *operands: Any) -> tuple:
+    x, kernel, adjoint = (operand.value for operand in operands)
+    # Only who differentiates to the parameters needs the kernel: none of it is traced otherwise.
+    differentiated = kernel if operands[1].perturbed else None
+    return _convolve(step, x, kernel, adjoint), (x, differentiated, adjoint)
 
 
-def _backward(step: Any, residuals: tuple, cotangent: jax.Array) -> tuple:
+def _backward(step: Any, residuals: tuple, cotangent: Any) -> tuple:
     x, kernel, adjoint = residuals
-    # Only who differentiates the decomposition to the parameters reads it; else XLA drops it.
-    _, pull_to_kernel = jax.vjp(lambda kernel: step.evaluate([x, kernel])[0], kernel)
-    to_x = input_gradient(cotangent, adjoint, x.shape, step.params)
-    return to_x, *pull_to_kernel(cotangent), None
+    if isinstance(cotangent, SymbolicZero):
+        return None, None, None
+    to_kernel = None
+    if kernel is not None:
+        _, pull_back = jax.vjp(lambda kernel: step.evaluate([x, kernel])[0], kernel)
+        (to_kernel,) = pull_back(cotangent)
+    return input_gradient(cotangent, adjoint, x.shape, step.params), to_kernel, None
 
 
-_convolve.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def input_gradient(

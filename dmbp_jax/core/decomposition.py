@@ -64,9 +64,14 @@ def freeze(graph: Graph, x: jax.Array) -> Frozen:
 
 
 def gated_logits(
-    graph: Graph, frozen: Frozen, masks: Sequence[jax.Array]
+    graph: Graph, frozen: Frozen, divisors: Sequence[jax.Array]
 ) -> tuple[jax.Array, Masks]:
     """F_σ(x) and what its ReLUs return, u_l = σ_l ⊙ H_l ⊙ z_l (the forward form, Eq. 8).
+
+    Args:
+      divisors: 1 / σ_l, in [1, ∞]. A product with σ_l would be the same number, but XLA repeats a
+        product in everything that reads it (on CPU, down a whole residual stage), and keeps the
+        result of a division.
 
     Returns:
       `(logits (classes,), (u_0, u_1, ...))`.
@@ -74,7 +79,7 @@ def gated_logits(
     activations: list[jax.Array] = []
 
     def relu(index: int, z: jax.Array) -> jax.Array:
-        activations.append(_select(frozen.gates[index], masks[index].astype(z.dtype) * z))
+        activations.append(_select(frozen.gates[index], z) / divisors[index].astype(z.dtype))
         return activations[index]
 
     logits = graph.run_from(frozen.before_sites, Rules(relu, _frozen_pool(frozen)))[0]
@@ -82,23 +87,31 @@ def gated_logits(
 
 
 def masked_cotangents(
-    graph: Graph, frozen: Frozen, masks: Sequence[jax.Array], label: jax.Array
-) -> Masks:
-    """c_l, the cotangent of F_σ's logit at the output of every ReLU: one masked backward pass.
+    graph: Graph, frozen: Frozen, divisors: Sequence[jax.Array], label: jax.Array
+) -> tuple[Masks, Masks]:
+    """The cotangents of F_σ's logit before and after every ReLU: one masked backward pass.
 
-    ∂F_σ/∂σ_l = H_l ⊙ z_l ⊙ c_l, so no double back-propagation is needed. c_l is read off a zero
-    added to the ReLU's value.
+    With c_l after ReLU l, the one before it is d_l = σ_l ⊙ H_l ⊙ c_l; ∂F_σ/∂σ_l = H_l ⊙ z_l ⊙ c_l,
+    so no double back-propagation is needed. Both are read off zeros added there.
+
+    Args:
+      divisors: 1 / σ_l, as in `gated_logits`.
+
+    Returns:
+      `((d_0, d_1, ...), (c_0, c_1, ...))`.
     """
 
-    def logit(probes: Sequence[jax.Array]) -> jax.Array:
+    def logit(before: Sequence[jax.Array], after: Sequence[jax.Array]) -> jax.Array:
         def relu(index: int, z: jax.Array) -> jax.Array:
-            return masked_relu(z, frozen.gates[index], masks[index]) + probes[index]
+            masked = (z + before[index]) / divisors[index].astype(z.dtype)
+            return _select(frozen.gates[index], masked) + after[index]
 
         return graph.run_from(frozen.before_sites, Rules(relu, _frozen_pool(frozen)))[0, label]
 
-    _, pull_back = jax.vjp(logit, [jnp.zeros(site.shape, site.dtype) for site in graph.relus])
-    (cotangents,) = pull_back(jnp.ones((), frozen.logits.dtype))
-    return tuple(cotangents)
+    zeros = [jnp.zeros(site.shape, site.dtype) for site in graph.relus]
+    _, pull_back = jax.vjp(logit, zeros, zeros)
+    before, after = pull_back(jnp.ones((), frozen.logits.dtype))
+    return tuple(before), tuple(after)
 
 
 def attribution_by_backward(

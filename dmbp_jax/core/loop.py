@@ -1,9 +1,10 @@
-"""The optimisation of the masks (paper Sec. 3.5) for one image: three network passes a step.
+"""The optimisation of the masks (paper Sec. 3.5) of a batch: three network passes a step.
 
 Both signs' gated forwards share one batch; then one masked backward for the sign that pulls.
 Gates, winners and the first pre-activation are frozen outside the loop.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,10 @@ from dmbp_jax.core.sites import Graph
 
 
 class State(NamedTuple):
-    """What a step changes: σ = sigmoid(θ), the optimiser's memory, and whether it goes on."""
+    """What a step changes: σ = sigmoid(θ), the optimiser's memory, and whether it goes on.
+
+    Of one image, or of N with a leading N everywhere.
+    """
 
     theta: Masks
     optimizer: Any
@@ -40,41 +44,54 @@ def start(graph: Graph, x: jax.Array, config: DMBP, dtype: Any) -> tuple[Frozen,
 
 
 def advance(
-    graph: Graph, frozen: Frozen, state: State, label: jax.Array, config: DMBP, steps: int
+    graph: Graph, frozen: Frozen, state: State, labels: jax.Array, config: DMBP, steps: int
 ) -> tuple[State, jax.Array]:
-    """Take `steps` optimiser steps, fewer where the loss of the image stops changing.
+    """Take `steps` optimiser steps with N images, fewer with those whose loss stops changing.
 
     Returns:
-      `(state, history (steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step; after an early
+      `(state, history (N, steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step; after an early
       stop the last values are repeated.
     """
 
-    def step(state: State, _: None) -> tuple[State, jax.Array]:
+    def step(frozen: Frozen, state: State, label: jax.Array) -> State:
         terms, gradient = terms_and_gradient(graph, frozen, state.theta, label, config)
         updates, optimizer = config.transformation().update(gradient, state.optimizer, state.theta)
         theta = optax.apply_updates(state.theta, updates)
-        return State(theta, optimizer, terms, state.steps + 1, state.stopped), terms
+        return State(theta, optimizer, terms, state.steps + 1, state.stopped)
+
+    def take(state: State, count: int) -> tuple[State, jax.Array]:
+        # Not a vmapped loop: to find what it batches, JAX would trace the step three times.
+        def body(state: State, _: None) -> tuple[State, jax.Array]:
+            state = jax.vmap(step)(frozen, state, labels)
+            return state, state.terms
+
+        state, terms = jax.lax.scan(body, state, None, length=count)
+        return state, terms.swapaxes(0, 1)
 
     if config.tolerance is None:
-        return jax.lax.scan(step, state, None, length=steps)
+        return take(state, steps)
 
-    def goes_on(carry: tuple[State, jax.Array]) -> jax.Array:
-        state, _ = carry
-        return (state.steps < first + steps) & ~state.stopped
+    def goes_on(carry: tuple[jax.Array, State, jax.Array]) -> jax.Array:
+        done, state, _ = carry
+        return (done < steps) & ~state.stopped.all()
 
-    def block(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-        before, history = carry
-        after, terms = jax.lax.scan(step, before, None, length=BLOCK)
-        history = jax.lax.dynamic_update_slice(history, terms, (before.steps - first, 0))
-        stopped = _on_plateau(before.terms, after.terms, config)
-        return after._replace(stopped=stopped), history
+    def block(carry: tuple[jax.Array, State, jax.Array]) -> tuple[jax.Array, State, jax.Array]:
+        done, before, history = carry
+        after, terms = take(before, BLOCK)
+        on_plateau = jax.vmap(partial(_on_plateau, config=config))
+        after = after._replace(stopped=on_plateau(before.terms, after.terms))
+        history = jax.lax.dynamic_update_slice(history, terms, (0, done, 0))
+        return done + BLOCK, jax.vmap(_unless_stopped)(before, after), history
 
     first = state.steps
-    state, history = jax.lax.while_loop(
-        goes_on, block, (state, jnp.zeros((steps, 3), state.terms.dtype))
-    )
-    taken = (jnp.arange(steps) < state.steps - first)[:, None]
-    return state, jnp.where(taken, history, state.terms)
+    history = jnp.zeros((len(first), steps, 3), state.terms.dtype)
+    _, state, history = jax.lax.while_loop(goes_on, block, (jnp.int32(0), state, history))
+    taken = jnp.arange(steps) < (state.steps - first)[:, None]
+    return state, jnp.where(taken[..., None], history, state.terms[:, None])
+
+
+def _unless_stopped(before: State, after: State) -> State:
+    return jax.tree.map(partial(jnp.where, before.stopped), before, after)
 
 
 def _on_plateau(before: jax.Array, after: jax.Array, config: DMBP) -> jax.Array:
@@ -93,21 +110,20 @@ def terms_and_gradient(
 ) -> tuple[jax.Array, Masks]:
     """(y⁺, y⁻, ỹ) and ∂L/∂θ at one point.
 
-    With m = σ or 1 − σ for the two signs and u = m H z, ∂y±/∂θ = ±u ⊙ c ⊙ (1 − m); Eq. 10 is
-    max(y − 2y⁺, 2y⁻ − y), so ∂L/∂θ = −2 u ⊙ c ⊙ (1 − m) of the sign that pulls.
+    With m = σ or 1 − σ for the two signs, u = m H z what a ReLU returns, and c and d = m H c the
+    cotangents after and before it, ∂y±/∂θ = ±u ⊙ c ⊙ (1 − m) = ±u ⊙ (c − d). Eq. 10 is
+    max(y − 2y⁺, 2y⁻ − y), so ∂L/∂θ = −2 u ⊙ (c − d) of the sign that pulls.
     """
-    sigma = masks_of(theta)
 
     def forward(sign: jax.Array) -> tuple[jax.Array, Masks]:
-        logits, activations = gated_logits(graph, frozen, signed_masks(sigma, sign))
+        logits, activations = gated_logits(graph, frozen, _divisors(theta, sign))
         return _signed_part(frozen, logits, label), activations
 
     def gradient(sign: jax.Array, activations: Masks) -> Masks:
-        masks = signed_masks(sigma, sign)
-        cotangents = masked_cotangents(graph, frozen, masks, label)
+        before, after = masked_cotangents(graph, frozen, _divisors(theta, sign), label)
         return tuple(
-            u.astype(m.dtype) * c.astype(m.dtype) * (1 - m)
-            for u, c, m in zip(activations, cotangents, masks, strict=True)
+            u.astype(t.dtype) * (c.astype(t.dtype) - d.astype(t.dtype))
+            for u, c, d, t in zip(activations, after, before, theta, strict=True)
         )
 
     signs = jnp.array([1.0, -1.0], theta[0].dtype)
@@ -132,6 +148,11 @@ def masks_of(theta: Masks) -> Masks:
 def signed_masks(sigma: Masks, sign: jax.Array) -> Masks:
     """Σ for sign +1, 1 − Σ for sign −1."""
     return tuple(jnp.where(sign > 0, s, 1 - s) for s in sigma)
+
+
+def _divisors(theta: Masks, sign: jax.Array) -> Masks:
+    """1 / Σ = 1 + exp(−θ) for sign +1, 1 / (1 − Σ) = 1 + exp(θ) for sign −1."""
+    return tuple(1 + jnp.exp(-sign * t) for t in theta)
 
 
 def _signed_part(frozen: Frozen, logits: jax.Array, label: jax.Array) -> jax.Array:
