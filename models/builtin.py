@@ -50,8 +50,8 @@ class BuiltinNet(nn.Module):
 
     Example:
       >>> net = BuiltinNet()
-      >>> variables = net.init(jax.random.key(0), jnp.zeros((1, *INPUT_SHAPE)))
-      >>> net.apply(variables, jnp.zeros((2, *INPUT_SHAPE))).shape
+      >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *INPUT_SHAPE)))
+      >>> jax.eval_shape(net.apply, variables, jnp.zeros((2, *INPUT_SHAPE))).shape
       (2, 10)
     """
 

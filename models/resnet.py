@@ -80,8 +80,8 @@ class ResNet(nn.Module):
 
     Example:
       >>> net = ResNet18(classes=10, width=8)
-      >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-      >>> net.apply(variables, jnp.zeros((2, 64, 64, 3))).shape
+      >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+      >>> jax.eval_shape(net.apply, variables, jnp.zeros((2, 64, 64, 3))).shape
       (2, 10)
 
     Reference: https://arxiv.org/abs/1512.03385; sizes and strides as in torchvision ("v1.5").

@@ -28,8 +28,8 @@ class VGG(nn.Module):
     Example:
       >>> import jax.numpy as jnp
       >>> net = VGG11(classes=10, widths=(4, 8, 8, 8, 8), hidden=16)
-      >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-      >>> net.apply(variables, jnp.zeros((2, 64, 64, 3))).shape
+      >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+      >>> jax.eval_shape(net.apply, variables, jnp.zeros((2, 64, 64, 3))).shape
       (2, 10)
 
     Reference: https://arxiv.org/abs/1409.1556; configurations A, B, D, E.

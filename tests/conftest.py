@@ -9,7 +9,14 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import numpy as np
 import pytest
+
+
+@pytest.fixture
+def rng():
+    """Random numbers that do not depend on which tests ran before."""
+    return np.random.default_rng(0)
 
 
 @pytest.fixture

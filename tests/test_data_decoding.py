@@ -10,11 +10,10 @@ from PIL import Image
 from dmbp_jax.data import open_image
 from dmbp_jax.errors import ImageError, InputTypeError
 
-RNG = np.random.default_rng(0)
-
 
 def noise(height: int = 12, width: int = 20) -> Image.Image:
-    return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "RGBA", "LA"])

@@ -43,6 +43,8 @@ from dmbp_jax.methods import METHODS
 from dmbp_jax.metrics import complementary_insertion, insertion, layer_reinitialisation
 from dmbp_jax.pictures import diverging
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIDE = 24
 KILLS = int(os.environ.get("DMBP_KILLS", "3"))
 SETTINGS = Settings(
@@ -408,6 +410,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path: Path) ->
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as here: other code rounds otherwise
     }
     start = partial(
         subprocess.Popen,

@@ -20,6 +20,8 @@ from dmbp_jax.metrics import (
     insertion,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # --- a network whose probabilities can be worked out by hand -----------------------------------
 # Two classes, four pixels in a row; logit 0 is the sum of the pixels, logit 1 is always 0.
 
@@ -129,13 +131,13 @@ def test_three_ways_to_say_the_other_labels() -> None:
 
 # --- a literal oracle: NumPy float64, one pixel after the other --------------------------------
 
-RNG = np.random.default_rng(7)
+_RNG = np.random.default_rng(7)
 WEIGHTS = {
-    "kernel": RNG.normal(size=(3, 3, 2, 4)) / 3,
-    "dense": RNG.normal(size=(4, 5)),
+    "kernel": _RNG.normal(size=(3, 3, 2, 4)) / 3,
+    "dense": _RNG.normal(size=(4, 5)),
 }
-X = RNG.normal(size=(3, 9, 7, 2)).astype(np.float32)
-MAPS = np.round(RNG.normal(size=(3, 9, 7)), 1).astype(np.float32)  # rounded: there are ties
+X = _RNG.normal(size=(3, 9, 7, 2)).astype(np.float32)
+MAPS = np.round(_RNG.normal(size=(3, 9, 7)), 1).astype(np.float32)  # rounded: there are ties
 LABELS = np.array([4, 0, 2])
 OTHERS = [[0, 1], [], [3]]
 
@@ -239,8 +241,8 @@ def test_float64_agrees_to_float64() -> None:
 # --- identities and invariances ----------------------------------------------------------------
 
 
-def test_increasing_insertion_is_deletion_backwards() -> None:
-    x, heatmap = X[0, :8], RNG.permutation(8 * 7).reshape(8, 7)  # 56 pixels, no ties
+def test_increasing_insertion_is_deletion_backwards(rng: np.random.Generator) -> None:
+    x, heatmap = X[0, :8], rng.permutation(8 * 7).reshape(8, 7)  # 56 pixels, no ties
     common = {"apply_fn": small_cnn, "step": 8}
     there = insertion(WEIGHTS, x, 3, heatmap, order="increasing", blur="rise", **common)
     back = deletion(WEIGHTS, x, 3, heatmap, baseline="rise", **common)
@@ -359,8 +361,10 @@ def test_gaussian_taps(size: int, sigma: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 30, 17, 3), (1, 4, 4, 1)])
-def test_blur_is_per_channel_with_zeros_outside(shape: tuple[int, ...]) -> None:
-    x = RNG.normal(size=shape).astype(np.float32)
+def test_blur_is_per_channel_with_zeros_outside(
+    shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    x = rng.normal(size=shape).astype(np.float32)
     expected = np.stack([rise_blur(image.astype(np.float64)) for image in x])
     np.testing.assert_allclose(blur_images(jnp.asarray(x)), expected, atol=1e-6)
 

@@ -17,6 +17,8 @@ from dmbp_jax.models import ResNet18
 from dmbp_jax.preprocessing import Preprocessing
 from dmbp_jax.weights.registry import NETWORKS, find_entry
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def net() -> Network:

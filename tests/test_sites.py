@@ -14,6 +14,8 @@ from dmbp_jax.core.pooling import GlobalPool, WindowPool
 from dmbp_jax.core.sites import Rules, trace
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 3)), jnp.float32)
 WEIGHT = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3)), jnp.float32)
