@@ -27,8 +27,11 @@ def row_lines(row: dict[str, Any]) -> list[str]:
         )
     lines += [f"  {line}" for line in (*_memory(row), *_bounds(row), *_compilation(row))]
     if "full" in row:
-        rate = batch / row["full"]
-        lines.append(f"  attribute(), {_STEPS} steps: {row['full']:.2f} s, {rate:.3g} images/s")
+        steps, total = row["full"]["steps"], row["full"]["seconds"]
+        lines.append(
+            f"  attribute(), {steps} steps: {total:.2f} s, {batch / total:.3g} images/s, "
+            f"{1e3 * total / (steps * batch):.3g} ms for a step of an image"
+        )
     return lines + [f"  NOTE {note}" for note in row["notes"]]
 
 

@@ -32,6 +32,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
 }
 PAPER_STEPS = 200
+_FULL = f"also time attribute() in chunks of its own choice; steps: {PAPER_STEPS}"
 AGREEMENT = 1e-3  # largest difference of y±, relative to the larger of y⁺ and |y⁻| of that step
 
 
@@ -48,7 +49,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, help="steps a call; default: 10 / batch but 2 or more; on a GPU 20")
     add("--no-torch-compile", action="store_true", help="run PyTorch operation by operation")
     add("--no-cuda-graph", action="store_true", help="launch PyTorch's kernels from Python")
-    add("--full", action="store_true", help=f"also time attribute() with {PAPER_STEPS} steps")
+    add("--full", type=int, nargs="?", const=PAPER_STEPS, metavar="STEPS", help=_FULL)
     add("--no-compile-time", action="store_true", help="do not time compilation")
     add("--peak-tflops", type=float, help="of the device, for the roofline; default: measured")
     add("--peak-gbps", type=float, help="of its memory, for the roofline; default: measured")
@@ -220,7 +221,7 @@ def _measure(
     del contenders
     gc.collect()
     if args.full:
-        row["full"] = _time_attribute(case)
+        row["full"] = {"steps": args.full, "seconds": _time_attribute(case, args.full)}
     stats = device.memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         # Of JAX since the process began: this row's where no earlier row needed more.
@@ -254,17 +255,19 @@ def _differences(contenders: "dict[str, Contender]") -> dict[str, float]:
     return differences
 
 
-def _time_attribute(case: Any) -> float:
-    """Seconds of `dmbp_jax.attribute` for the whole batch, all steps and the maps; compiled."""
+def _time_attribute(case: Any, steps: int) -> float:
+    """Seconds of `dmbp_jax.attribute` for the whole batch, steps and maps; compiled."""
+    import dataclasses
+
     import jax
 
     import dmbp_jax
 
+    config = dataclasses.replace(case.config, steps=steps)
+
     def call() -> float:
         begin = time.perf_counter()
-        result = dmbp_jax.attribute(
-            case.network, case.x, case.labels, config=case.config, chunk_size=len(case.x)
-        )
+        result = dmbp_jax.attribute(case.network, case.x, case.labels, config=config)
         jax.block_until_ready(result)
         return time.perf_counter() - begin
 

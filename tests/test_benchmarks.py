@@ -36,7 +36,8 @@ def row(scripts, tmp_path_factory):
     target = tmp_path_factory.mktemp("speed") / "speed.json"
     arguments = ["--networks", "builtin", "--batches", "2", "--rounds", "1", "--steps", "3"]
     arguments += ["--no-compile-time", "--no-torch-compile", "--peak-tflops", "1"]
-    assert main([*arguments, "--peak-gbps", "10", "--json", str(target)]) == 0
+    arguments += ["--peak-gbps", "10", "--full", "2"]
+    assert main([*arguments, "--json", str(target)]) == 0
     (row,) = json.loads(target.read_text())["rows"]
     return row
 
@@ -62,7 +63,8 @@ def test_rows_are_complete(row):
     assert {"forward", "jax", "convolutions"} <= set(row["seconds"])
     assert all(math.isfinite(s) and s > 0 for seconds in row["seconds"].values() for s in seconds)
     assert row["memory"]["scratch"] > 0
-    assert "roofline" in "\n".join(row_lines(row))
+    report = "\n".join(row_lines(row))
+    assert "roofline" in report and "attribute(), 2 steps" in report
     lines, _ = agreement_lines([row], 1e-3)
     assert ("NOT CHECKED" in lines[0]) != HAVE_TORCH
 

@@ -10,11 +10,13 @@ from dmbp_jax.core.inputs import is_traced
 from dmbp_jax.core.sites import Site
 
 # Per ReLU unit, in mask-sized values: θ and the optimiser's memory (2), both signs' values (2),
-# cotangents and gradients in flight, gates and winners. Measured with `benchmarks/speed.py` on CPU:
-# ResNet50 6.7 at batch 1 (adjoint kernels included) and 5.7 at batch 8, VGG16 6.4 and 5.4.
-_VALUES_PER_UNIT = 7
+# cotangents in flight, gates and winners. Measured with `benchmarks/speed.py` on CPU: ResNet50
+# 5.7 at batch 1 (adjoint kernels included) and 4.6 at batch 8, VGG16 6.0 and 5.0.
+_VALUES_PER_UNIT = 6
 _SHARE_OF_FREE = 0.6
 _LARGEST_CHUNK = {"cpu": 16, "other": 256}
+# Beyond, an image costs more, as less of a batch stays in the caches (docs/speed.md).
+_MOST_BYTES_ON_CPU = 7 * 2**28
 
 
 def bytes_per_image(relus: Sequence[Site]) -> int:
@@ -29,13 +31,16 @@ def choose_chunk_size(x: jax.Array, relus: Sequence[Site]) -> int:
         return batch
     devices = sorted(x.devices(), key=lambda device: device.id)
     free = min(_free_bytes(device) for device in devices) * len(devices)
-    if devices[0].platform == "cpu":
-        free //= len(devices)
-    fitting = int(_SHARE_OF_FREE * free // bytes_per_image(relus))
-    ceiling = _LARGEST_CHUNK.get(devices[0].platform, _LARGEST_CHUNK["other"])
-    chunk = max(1, min(batch, fitting, ceiling * len(devices)))
-    # A sharded batch stays whole on every device.
-    return chunk if len(devices) == 1 else max(len(devices), chunk - chunk % len(devices))
+    platform = devices[0].platform
+    usable = int(_SHARE_OF_FREE * free)
+    if platform == "cpu":
+        usable = min(usable // len(devices), _MOST_BYTES_ON_CPU)
+    ceiling = _LARGEST_CHUNK.get(platform, _LARGEST_CHUNK["other"]) * len(devices)
+    largest = max(1, min(usable // bytes_per_image(relus), ceiling))
+    # Equal pieces need little padding; a sharded batch stays whole on every device.
+    largest = max(1, largest // len(devices))
+    images = -(-batch // len(devices))
+    return len(devices) * -(-images // -(-images // largest))
 
 
 def _free_bytes(device: jax.Device) -> int:
