@@ -260,8 +260,11 @@ def check_number(
         raise InputTypeError(f"{name}: Expected a number, got {type(value).__name__} {value!r}.")
     inside = low < value <= high if above else low <= value <= high
     if not inside or not math.isfinite(value):
-        bracket = "(" if above else "["
-        raise InputError(f"{name}: Expected a number in {bracket}{low}, {high}], got {value}.")
+        first = "(" if above or low == -math.inf else "["
+        last = ")" if high == math.inf else "]"
+        raise InputError(
+            f"{name}: Expected a number in {first}{low:g}, {high:g}{last}, got {value}."
+        )
     return float(value)
 
 

@@ -35,12 +35,11 @@ def choose_chunk_size(x: jax.Array, relus: Sequence[Site]) -> int:
     usable = int(_SHARE_OF_FREE * free)
     if platform == "cpu":
         usable = min(usable // len(devices), _MOST_BYTES_ON_CPU)
-    ceiling = _LARGEST_CHUNK.get(platform, _LARGEST_CHUNK["other"]) * len(devices)
-    largest = max(1, min(usable // bytes_per_image(relus), ceiling))
+    ceiling = _LARGEST_CHUNK.get(platform, _LARGEST_CHUNK["other"])
+    each = max(1, min(usable // bytes_per_image(relus) // len(devices), ceiling))
     # Equal pieces need little padding; a sharded batch stays whole on every device.
-    largest = max(1, largest // len(devices))
     images = -(-batch // len(devices))
-    return len(devices) * -(-images // -(-images // largest))
+    return len(devices) * -(-images // -(-images // each))
 
 
 def _free_bytes(device: jax.Device) -> int:
