@@ -60,7 +60,7 @@ def advance(
         return State(theta, optimizer, terms, state.steps + 1, state.stopped)
 
     def take(state: State, count: int) -> tuple[State, jax.Array]:
-        # Not a vmapped loop: to find what it batches, JAX would trace the step three times.
+        # Not a vmapped loop: JAX would trace the step again to find what is batched in it.
         def body(state: State, _: None) -> tuple[State, jax.Array]:
             state = jax.vmap(step)(frozen, state, labels)
             return state, state.terms
