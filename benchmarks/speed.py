@@ -6,6 +6,7 @@ Prints a table and writes JSON; README.md says what is measured how:
 """
 
 import argparse
+import dataclasses
 import gc
 import json
 import os
@@ -257,8 +258,6 @@ def _differences(contenders: "dict[str, Contender]") -> dict[str, float]:
 
 def _time_attribute(case: Any, steps: int) -> float:
     """Seconds of `dmbp_jax.attribute` for the whole batch, steps and maps; compiled."""
-    import dataclasses
-
     import jax
 
     import dmbp_jax

@@ -103,6 +103,7 @@ def masked_cotangents(
 
     def logit(before: Sequence[jax.Array], after: Sequence[jax.Array]) -> jax.Array:
         def relu(index: int, z: jax.Array) -> jax.Array:
+            # Divided first, so that the way back gates first and its last result is a division.
             masked = (z + before[index]) / divisors[index].astype(z.dtype)
             return _select(frozen.gates[index], masked) + after[index]
 

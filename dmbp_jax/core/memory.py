@@ -30,13 +30,12 @@ def choose_chunk_size(x: jax.Array, relus: Sequence[Site]) -> int:
     if is_traced(x):
         return batch
     devices = sorted(x.devices(), key=lambda device: device.id)
-    free = min(_free_bytes(device) for device in devices) * len(devices)
     platform = devices[0].platform
-    usable = int(_SHARE_OF_FREE * free)
-    if platform == "cpu":
-        usable = min(usable // len(devices), _MOST_BYTES_ON_CPU)
+    usable = int(_SHARE_OF_FREE * min(_free_bytes(device) for device in devices))
+    if platform == "cpu":  # its devices are simulated and share one memory
+        usable = min(usable, _MOST_BYTES_ON_CPU) // len(devices)
     ceiling = _LARGEST_CHUNK.get(platform, _LARGEST_CHUNK["other"])
-    each = max(1, min(usable // bytes_per_image(relus) // len(devices), ceiling))
+    each = max(1, min(usable // bytes_per_image(relus), ceiling))
     # Equal pieces need little padding; a sharded batch stays whole on every device.
     images = -(-batch // len(devices))
     return len(devices) * -(-images // -(-images // each))
