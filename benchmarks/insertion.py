@@ -2,21 +2,16 @@
 
     python benchmarks/insertion.py [--photos 24] [--points 65]
 
-SqueezeNet v1.0; its weights lie outside the repository, see tests/real_networks.py.
+SqueezeNet v1.0; its weights lie outside the repository, see benchmarks/real_networks.py.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 import real_networks
 
 import dmbp_jax

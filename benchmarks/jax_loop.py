@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 import dmbp_jax
-from dmbp_jax.core import attribute as attributing
-from dmbp_jax.core.inputs import Model, bind
-from dmbp_jax.core.sites import Graph, Rules, trace
+from dmbp_jax.dmbp import attribute as attributing
+from dmbp_jax.graph.graph import Graph, Rules, trace
+from dmbp_jax.graph.model import Model, bind
 
 
 class Loop:

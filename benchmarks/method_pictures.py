@@ -1,24 +1,21 @@
 """Draw every method on the same photos with SqueezeNet: the pictures of docs/methods.md.
 
-Needs the real network and photos that `tests/real_networks.py` describes:
+Needs the real network and photos that `benchmarks/real_networks.py` describes:
 
     python benchmarks/method_pictures.py docs/pictures
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 from PIL import Image
+from real_networks import photos, squeezenet
 
 from dmbp_jax.methods import METHODS
 from dmbp_jax.pictures import diverging, grid
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from real_networks import photos, squeezenet
 
 CHOSEN = ("Maltese_dog", "tiger_cat", "oxcart")
 PICTURES = {

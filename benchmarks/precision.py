@@ -7,21 +7,18 @@ Every setting is compared with float64; the insertion metric always asks the flo
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import real_networks
 from PIL import Image
 
 import dmbp_jax
 from dmbp_jax.data.generated import generate
 from dmbp_jax.metrics import insertion, rank_correlation
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import real_networks
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "float64": {"dtype": "float64", "precision": "highest"},

@@ -1,7 +1,7 @@
 """Tables 1 and 2 (IM) on 24 real photos with SqueezeNet v1.0, all methods, target = true class.
 
 Needs the weights and photos that lie outside the repository (`DMBP_REAL`, see
-`tests/real_networks.py`). Prints the settings and the tables and writes them, with one number for
+`real_networks.py`). Prints the settings and the tables and writes them, with one number for
 each photo and method, to OUT/real_photos.json; stopped, it continues where it was:
 
     python benchmarks/real_photos.py --steps 60 --rise-masks 1000
@@ -16,11 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-from dmbp_jax.data import Dataset, FilePicture
-from dmbp_jax.evaluate import Evaluation, Settings, evaluate
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from real_networks import (
     HAVE_REAL,
     REAL,
@@ -28,6 +23,9 @@ from real_networks import (
     preprocess_squeezenet,
     squeezenet,
 )
+
+from dmbp_jax.data import Dataset, FilePicture
+from dmbp_jax.experiments import Evaluation, Settings, evaluate
 
 
 def list_photos() -> Dataset:

@@ -3,19 +3,14 @@
     python benchmarks/schedules.py [--photos 24] [--points 65]
 
 On two real networks (SqueezeNet on ImageNet photos, ResNet-20 on CIFAR pictures); their weights
-lie outside the repository, see tests/real_networks.py.
+lie outside the repository, see benchmarks/real_networks.py.
 """
 
 import argparse
-import sys
 import time
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 import real_networks
 
 import dmbp_jax

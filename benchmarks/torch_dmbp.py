@@ -1,7 +1,7 @@
 """DMBP in PyTorch, twice: as the paper describes it, and as fast as we can write it in PyTorch.
 
 `DoubleBackprop` masks the ReLUs' cotangents and differentiates the backward pass (Eq. 8-14);
-`GatedPasses` takes the three passes of `dmbp_jax.core.loop`. Both minimise Eq. 10 with RMSProp.
+`GatedPasses` takes the three passes of `dmbp_jax.dmbp.loop`. Both minimise Eq. 10 with RMSProp.
 """
 
 from collections.abc import Sequence

@@ -19,8 +19,8 @@ from dmbp_jax.convert.checkpoint import read_checkpoint, read_file
 from dmbp_jax.convert.tables import RENAMES, Layer, Shape, find_layer, table
 from dmbp_jax.convert.variables import Variables, save_variables
 from dmbp_jax.errors import InputError, KeyMismatchError, WeightsError
-from dmbp_jax.labels import read_labels
-from dmbp_jax.weights.registry import Entry, find_entry
+from dmbp_jax.networks.class_names import read_labels
+from dmbp_jax.networks.registry import Entry, find_entry
 
 _EPSILON = 1e-5  # of BatchNorm, the same in torchvision, timm and the Caffe networks
 _LAST = ("fc.", "classifier.6.", "params/fc/", "params/fc8/")  # names of the last dense layer

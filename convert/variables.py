@@ -14,8 +14,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from dmbp_jax.core.files import replacing
 from dmbp_jax.errors import CorruptCheckpointError, WeightsError
+from dmbp_jax.files import replacing
 
 Variables = dict[str, Any]  # nested, arrays at the ends
 

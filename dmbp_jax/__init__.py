@@ -10,28 +10,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dmbp_jax import convert, data, errors, evaluate, methods, metrics, models, pictures
-    from dmbp_jax.core.attribute import attribute
-    from dmbp_jax.core.attribution import Attribution
-    from dmbp_jax.core.config import DMBP
-    from dmbp_jax.core.decomposition import Decomposition, decompose, init_masks
-    from dmbp_jax.core.sites import Site, sites
-    from dmbp_jax.network import Network, list_networks, load
+    from dmbp_jax import convert, data, errors, experiments, methods, metrics, models, pictures
+    from dmbp_jax.dmbp.attribute import attribute
+    from dmbp_jax.dmbp.attribution import Attribution
+    from dmbp_jax.dmbp.config import DMBP
+    from dmbp_jax.dmbp.decomposition import Decomposition, decompose, init_masks
+    from dmbp_jax.graph.graph import Site, sites
+    from dmbp_jax.networks.network import Network, list_networks, load
 
 _HOME = {
-    "attribute": "dmbp_jax.core.attribute",
-    "Attribution": "dmbp_jax.core.attribution",
-    "DMBP": "dmbp_jax.core.config",
-    "Decomposition": "dmbp_jax.core.decomposition",
-    "decompose": "dmbp_jax.core.decomposition",
-    "init_masks": "dmbp_jax.core.decomposition",
-    "Site": "dmbp_jax.core.sites",
-    "sites": "dmbp_jax.core.sites",
-    "Network": "dmbp_jax.network",
-    "load": "dmbp_jax.network",
-    "list_networks": "dmbp_jax.network",
+    "attribute": "dmbp_jax.dmbp.attribute",
+    "Attribution": "dmbp_jax.dmbp.attribution",
+    "DMBP": "dmbp_jax.dmbp.config",
+    "Decomposition": "dmbp_jax.dmbp.decomposition",
+    "decompose": "dmbp_jax.dmbp.decomposition",
+    "init_masks": "dmbp_jax.dmbp.decomposition",
+    "Site": "dmbp_jax.graph.graph",
+    "sites": "dmbp_jax.graph.graph",
+    "Network": "dmbp_jax.networks.network",
+    "load": "dmbp_jax.networks.network",
+    "list_networks": "dmbp_jax.networks.network",
 }
-_SUBPACKAGES = ("convert", "data", "errors", "evaluate", "methods", "metrics", "models", "pictures")
+_SUBPACKAGES = (
+    "convert",
+    "data",
+    "errors",
+    "experiments",
+    "methods",
+    "metrics",
+    "models",
+    "pictures",
+)
 
 __all__ = [
     "DMBP",
@@ -44,7 +53,7 @@ __all__ = [
     "data",
     "decompose",
     "errors",
-    "evaluate",
+    "experiments",
     "init_masks",
     "list_networks",
     "load",

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from safetensors.flax import save_file
 from tqdm import tqdm
 
-from dmbp_jax.core.files import replacing
 from dmbp_jax.data.generated import CLASSES, GeneratedDataset
+from dmbp_jax.files import replacing
 from dmbp_jax.models.builtin import INPUT_SHAPE, MEAN, STD, BuiltinNet
-from dmbp_jax.network import load
+from dmbp_jax.networks.network import load
 
 TRAINING_SEED, HELD_OUT_SEED = 0, 1
 

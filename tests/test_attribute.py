@@ -319,7 +319,7 @@ def test_indexing_a_batch(batch):
 
 
 def test_out_of_memory_names_the_argument(monkeypatch):
-    from dmbp_jax.core import attribute as module
+    from dmbp_jax.dmbp import attribute as module
 
     def exhausted(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")

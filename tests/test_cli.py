@@ -19,11 +19,11 @@ from dmbp_jax.cli import COMMANDS, build_parser, compilation, demo, main
 from dmbp_jax.cli.explain import LOSSES, METHODS, batches, name_results
 from dmbp_jax.cli.output import keep, make_folder, replacing
 from dmbp_jax.cli.reporting import one_line
-from dmbp_jax.core.config import Loss
 from dmbp_jax.data.generated import CLASSES, generate
+from dmbp_jax.dmbp.config import Loss
 from dmbp_jax.errors import DmbpError, InputError
+from dmbp_jax.networks.preprocessing import Preprocessing
 from dmbp_jax.pictures import diverging, overlay
-from dmbp_jax.preprocessing import Preprocessing
 
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
 
@@ -411,7 +411,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> dmbp_jax.Network:
     def load_tiny(name: str, *args: object) -> dmbp_jax.Network:
         return net if name == "tiny" else load(name, *args)
 
-    monkeypatch.setattr("dmbp_jax.network.load", load_tiny)
+    monkeypatch.setattr("dmbp_jax.networks.network.load", load_tiny)
     return net
 
 
@@ -497,7 +497,7 @@ def test_numbers_that_overflow_are_a_bad_image(
     folder: Path,
 ) -> None:
     huge = dataclasses.replace(tiny, variables=jax.tree.map(lambda a: a * 1e30, tiny.variables))
-    monkeypatch.setattr("dmbp_jax.network.load", lambda *args: huge)
+    monkeypatch.setattr("dmbp_jax.networks.network.load", lambda *args: huge)
     assert main(["explain", "good0.png", "--label", "0", "--steps", "1", *TINY]) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -16,7 +16,7 @@ from references.cases import FULL, SMALL, Case, picture, random_state
 import dmbp_jax
 from dmbp_jax.convert import convert_file, load_variables, read_checkpoint
 from dmbp_jax.convert.conversion import convert_entry
-from dmbp_jax.weights.registry import Entry, find_entry
+from dmbp_jax.networks.registry import Entry, find_entry
 
 REFERENCES = Path(__file__).parent / "references"
 TOLERANCE = 1e-4  # of the largest logit

@@ -21,7 +21,7 @@ from dmbp_jax.convert import (
 from dmbp_jax.convert.conversion import convert_entry, target_shapes
 from dmbp_jax.convert.tables import CONV, CONV_BGR, DENSE, DENSE_7X7, find_layer, table
 from dmbp_jax.errors import CorruptCheckpointError, InputError, KeyMismatchError, WeightsError
-from dmbp_jax.weights.registry import NETWORKS, Entry, find_entry
+from dmbp_jax.networks.registry import NETWORKS, Entry, find_entry
 
 
 def small(network: str, **changes) -> Entry:

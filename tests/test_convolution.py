@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import dmbp_jax
-from dmbp_jax.core.inputs import bind
-from dmbp_jax.core.sites import trace
+from dmbp_jax.graph.graph import trace
+from dmbp_jax.graph.model import bind
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 

@@ -8,12 +8,12 @@ from oracle import Oracle
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
-from dmbp_jax.core import loop
-from dmbp_jax.core.decomposition import freeze, gated_logits, masked_cotangents
-from dmbp_jax.core.inputs import bind
-from dmbp_jax.core.objective import objective
-from dmbp_jax.core.sites import trace
+from dmbp_jax.dmbp import loop
+from dmbp_jax.dmbp.decomposition import freeze, gated_logits, masked_cotangents
+from dmbp_jax.dmbp.objective import objective
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.graph import trace
+from dmbp_jax.graph.model import bind
 
 pytestmark = pytest.mark.usefixtures("x64")
 LABEL = 1

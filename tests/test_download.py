@@ -10,8 +10,8 @@ import pytest
 
 import dmbp_jax
 from dmbp_jax.errors import DownloadError
-from dmbp_jax.weights.download import cache_directory, fetch
-from dmbp_jax.weights.registry import Checkpoint
+from dmbp_jax.networks.download import cache_directory, fetch
+from dmbp_jax.networks.registry import Checkpoint
 
 CONTENT = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

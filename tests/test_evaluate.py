@@ -33,12 +33,12 @@ from dmbp_jax.cli import evaluate as command
 from dmbp_jax.cli import main
 from dmbp_jax.data import Dataset, FilePicture, Skipped, list_generated
 from dmbp_jax.errors import DataError, DmbpError, InputError, InputTypeError, ResumeError
-from dmbp_jax.evaluate import NAMES, TABLES, Contender, Evaluation, Record, Settings, evaluate
-from dmbp_jax.evaluate.gallery import ends, folder_of, prune, rank_targets
-from dmbp_jax.evaluate.journal import RECORDS
-from dmbp_jax.evaluate.measuring import localise
-from dmbp_jax.evaluate.paper import paper_value
-from dmbp_jax.evaluate.tables import average, mean_curve
+from dmbp_jax.experiments import NAMES, TABLES, Contender, Evaluation, Record, Settings, evaluate
+from dmbp_jax.experiments.gallery import ends, folder_of, prune, rank_targets
+from dmbp_jax.experiments.journal import RECORDS
+from dmbp_jax.experiments.measuring import localise
+from dmbp_jax.experiments.paper import paper_value
+from dmbp_jax.experiments.tables import average, mean_curve
 from dmbp_jax.methods import METHODS
 from dmbp_jax.metrics import complementary_insertion, insertion, layer_reinitialisation
 from dmbp_jax.pictures import diverging

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dmbp_jax.core import memory
-from dmbp_jax.core.sites import Site
+from dmbp_jax.engine import memory
+from dmbp_jax.graph.graph import Site
 
 
 def chosen(

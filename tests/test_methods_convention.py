@@ -8,7 +8,6 @@ from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
 from dmbp_jax import models
-from dmbp_jax.core.inputs import bind
 from dmbp_jax.errors import (
     InputError,
     InputTypeError,
@@ -16,6 +15,7 @@ from dmbp_jax.errors import (
     NoReluError,
     SiteNotFoundError,
 )
+from dmbp_jax.graph.model import bind
 from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.calling import Call
 from dmbp_jax.methods.gradcam import find_layer

@@ -11,9 +11,9 @@ from scipy.ndimage import gaussian_filter
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
-from dmbp_jax.core.decomposition import freeze
-from dmbp_jax.core.inputs import bind
-from dmbp_jax.core.sites import trace
+from dmbp_jax.dmbp.decomposition import freeze
+from dmbp_jax.graph.graph import trace
+from dmbp_jax.graph.model import bind
 from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods.integrated_gradients import RULES, quadrature

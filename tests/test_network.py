@@ -12,10 +12,10 @@ import dmbp_jax
 from dmbp_jax import Network
 from dmbp_jax.convert import save_variables
 from dmbp_jax.errors import DmbpError, InputError, InputTypeError, KeyMismatchError, WeightsError
-from dmbp_jax.labels import dataset_labels, find_label, read_labels
 from dmbp_jax.models import ResNet18
-from dmbp_jax.preprocessing import Preprocessing
-from dmbp_jax.weights.registry import NETWORKS, find_entry
+from dmbp_jax.networks.class_names import dataset_labels, find_label, read_labels
+from dmbp_jax.networks.preprocessing import Preprocessing
+from dmbp_jax.networks.registry import NETWORKS, find_entry
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -52,9 +52,9 @@ def test_every_data_file_is_in_the_wheel():
     ("package", "name"),
     [
         ("dmbp_jax", "py.typed"),
-        ("dmbp_jax.labels", "imagenet.txt"),
-        ("dmbp_jax.labels", "voc.txt"),
-        ("dmbp_jax.labels", "coco.txt"),
+        ("dmbp_jax.networks", "imagenet.txt"),
+        ("dmbp_jax.networks", "voc.txt"),
+        ("dmbp_jax.networks", "coco.txt"),
         ("dmbp_jax.models", "builtin.safetensors"),
     ],
 )

@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 
 import dmbp_jax
-from dmbp_jax.core.inputs import bind
-from dmbp_jax.core.pooling import GlobalPool, WindowPool
-from dmbp_jax.core.sites import Rules, trace
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
+from dmbp_jax.graph.graph import Rules, trace
+from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.pieces.max_pool import GlobalPool, WindowPool
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

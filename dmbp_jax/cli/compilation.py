@@ -19,7 +19,7 @@ def use_cache(args: argparse.Namespace) -> None:
     """Keep compiled programs beside the downloads, unless JAX was already told where."""
     import jax
 
-    from dmbp_jax.weights.download import cache_directory
+    from dmbp_jax.networks.download import cache_directory
 
     if args.no_compilation_cache:
         jax.config.update("jax_enable_compilation_cache", False)

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.output or Path("dmbp-evaluate", f"{args.dataset}-{network}-{args.table}")
     compilation.use_cache(args)
     from dmbp_jax import load
-    from dmbp_jax.evaluate import Settings, evaluate
+    from dmbp_jax.experiments import Settings, evaluate
 
     settings = Settings(
         tables=(1, 2, 3) if args.table == "all" else (int(args.table),),

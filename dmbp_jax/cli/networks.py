@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dmbp_jax.weights.registry import Checkpoint
+    from dmbp_jax.networks.registry import Checkpoint
 
 DESCRIPTION = """\
 List every network: name, number of classes, input size, and where its weights are or come from.
@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each network."""
-    from dmbp_jax.weights.registry import NETWORKS
+    from dmbp_jax.networks.registry import NETWORKS
 
     row = "{:<14} {:>7}  {:<9} {}".format
     print(row("network", "classes", "input", "weights"))
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 def where(checkpoint: "Checkpoint | None") -> str:
     """Where the weights are, or would be downloaded from."""
-    from dmbp_jax.weights.download import cache_directory
+    from dmbp_jax.networks.download import cache_directory
 
     if checkpoint is None:
         return "inside the package"

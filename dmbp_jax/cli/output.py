@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmbp_jax.core.files import replacing as replacing
 from dmbp_jax.errors import InputError
+from dmbp_jax.files import replacing as replacing
 
 
 def keep(files: Sequence[Path], *, force: bool) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dmbp_jax.core.inputs import check_count
+from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError, InputTypeError
 
 SIZE = 96

@@ -11,7 +11,7 @@ from pathlib import Path
 from dmbp_jax.data.folders import check_root, files_below, read_text
 from dmbp_jax.data.samples import Dataset, FilePicture, Skipped
 from dmbp_jax.errors import DataError
-from dmbp_jax.labels import dataset_labels
+from dmbp_jax.networks.class_names import dataset_labels
 
 CLASSES = 1000
 _WORDNET_ID = re.compile(r"n\d{8}")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from dmbp_jax.core.inputs import check_count
+from dmbp_jax.checks import check_count
 from dmbp_jax.data.samples import Picture, Skipped
 from dmbp_jax.errors import ImageError
 

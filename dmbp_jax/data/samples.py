@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from dmbp_jax.core.inputs import check_count
+from dmbp_jax.checks import check_count
 from dmbp_jax.data.decoding import open_image
 from dmbp_jax.data.generated import CLASSES, GeneratedDataset, compose
 

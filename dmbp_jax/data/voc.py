@@ -8,7 +8,7 @@ from xml.parsers import expat
 from dmbp_jax.data.folders import check_root, read_text
 from dmbp_jax.data.samples import Box, Dataset, FilePicture, Skipped
 from dmbp_jax.errors import DataError
-from dmbp_jax.labels import dataset_labels
+from dmbp_jax.networks.class_names import dataset_labels
 
 _EXPECTED = "VOCdevkit/VOC2012 with Annotations, JPEGImages and ImageSets/Main"
 _PARTS = ("Annotations", "JPEGImages", "ImageSets/Main")

@@ -1,51 +1,23 @@
 """The eleven methods the paper compares DMBP with, and DMBP itself, under one convention.
 
-Every one is `f(params, x, label, *, apply_fn=None, key=None, chunk_size=None, **options)`.
+Every one is `f(params, x, label, *, apply_fn=None, key=None, chunk_size=None, **options)`, a file
+of its own here and a row of `dmbp_jax.catalogue`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from dmbp_jax.methods.blur_ig import blur_ig
-from dmbp_jax.methods.deeplift import deeplift
-from dmbp_jax.methods.dmbp import dmbp
-from dmbp_jax.methods.fullgrad import fullgrad
-from dmbp_jax.methods.gradcam import gradcam
-from dmbp_jax.methods.gradient import gradient
-from dmbp_jax.methods.guided_backprop import guided_backprop
-from dmbp_jax.methods.guided_gradcam import guided_gradcam
-from dmbp_jax.methods.integrated_gradients import integrated_gradients
-from dmbp_jax.methods.lpr import lpr
-from dmbp_jax.methods.rise import rise
-from dmbp_jax.methods.smoothgrad import smoothgrad
+from dmbp_jax.catalogue import CATALOGUE
 
-METHODS: dict[str, Callable[..., Any]] = {
-    "gradient": gradient,
-    "integrated_gradients": integrated_gradients,
-    "smoothgrad": smoothgrad,
-    "blur_ig": blur_ig,
-    "deeplift": deeplift,
-    "guided_backprop": guided_backprop,
-    "guided_gradcam": guided_gradcam,
-    "gradcam": gradcam,
-    "fullgrad": fullgrad,
-    "rise": rise,
-    "lpr": lpr,
-    "dmbp": dmbp,
-}
+METHODS: dict[str, Callable[..., Any]] = {row.name: row.function for row in CATALOGUE}
 
-__all__ = [
-    "METHODS",
-    "blur_ig",
-    "deeplift",
-    "dmbp",
-    "fullgrad",
-    "gradcam",
-    "gradient",
-    "guided_backprop",
-    "guided_gradcam",
-    "integrated_gradients",
-    "lpr",
-    "rise",
-    "smoothgrad",
-]
+# `from dmbp_jax.methods import gradient` is the function, not the file of the same name.
+globals().update(METHODS)
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(["METHODS", *METHODS])

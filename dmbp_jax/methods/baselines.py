@@ -8,8 +8,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from PIL import Image
 
-from dmbp_jax.core.inputs import check_choice, check_images
+from dmbp_jax.checks import check_choice
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.model import check_images
 from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods.calling import Call
 

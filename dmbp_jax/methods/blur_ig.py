@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model, check_choice, check_count, check_number
+from dmbp_jax.checks import check_choice, check_count, check_number
+from dmbp_jax.graph.model import ApplyFn, Model
 from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods.calling import Call, check_call, each_image, logit, sum_samples
 

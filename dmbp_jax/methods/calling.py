@@ -16,19 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.chunks import guarded, in_chunks
-from dmbp_jax.core.inputs import (
+from dmbp_jax.checks import check_count
+from dmbp_jax.engine.chunks import guarded, in_chunks
+from dmbp_jax.engine.scores import first_choice
+from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.model import (
     ApplyFn,
     Model,
     bind,
-    check_count,
     check_images,
     check_labels,
     count_classes,
     is_traced,
 )
-from dmbp_jax.core.scores import first_choice
-from dmbp_jax.errors import InputError, InputTypeError
 
 EVALUATIONS_AT_ONCE = 64  # of methods with many samples, when chunk_size is None
 

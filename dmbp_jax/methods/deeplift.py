@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model
-from dmbp_jax.core.pooling import Pool
-from dmbp_jax.core.sites import Graph, Rules, trace
+from dmbp_jax.graph.graph import Graph, Rules, trace
+from dmbp_jax.graph.model import ApplyFn, Model
+from dmbp_jax.graph.pieces.max_pool import Pool
 from dmbp_jax.methods.baselines import make_baseline
 from dmbp_jax.methods.calling import check_call, each_image
 

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.attribute import attribute
-from dmbp_jax.core.config import DMBP
-from dmbp_jax.core.inputs import ApplyFn
+from dmbp_jax.dmbp.attribute import attribute
+from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.graph.model import ApplyFn
 
 
 def dmbp(

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model
-from dmbp_jax.core.sites import Rules, Site, list_sites, trace
 from dmbp_jax.errors import SiteNotFoundError
+from dmbp_jax.graph.graph import Rules, Site, list_sites, trace
+from dmbp_jax.graph.model import ApplyFn, Model
 from dmbp_jax.methods.calling import Call, check_call, each_image
 
 

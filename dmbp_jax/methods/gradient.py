@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model
+from dmbp_jax.graph.model import ApplyFn, Model
 from dmbp_jax.methods.calling import check_call, each_image, logit
 
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model
-from dmbp_jax.core.sites import Rules, trace
+from dmbp_jax.graph.graph import Rules, trace
+from dmbp_jax.graph.model import ApplyFn, Model
 from dmbp_jax.methods.calling import check_call, each_image
 
 

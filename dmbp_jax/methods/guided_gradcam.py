@@ -5,8 +5,8 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model
-from dmbp_jax.core.sites import Site
+from dmbp_jax.graph.graph import Site
+from dmbp_jax.graph.model import ApplyFn, Model
 from dmbp_jax.methods.calling import check_call, each_image
 from dmbp_jax.methods.gradcam import class_activation, find_layer
 from dmbp_jax.methods.guided_backprop import guided_gradient

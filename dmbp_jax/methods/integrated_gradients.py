@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model, check_choice, check_count
+from dmbp_jax.checks import check_choice, check_count
+from dmbp_jax.graph.model import ApplyFn, Model
 from dmbp_jax.methods.baselines import make_baseline
 from dmbp_jax.methods.calling import check_call, each_image, logit, sum_samples
 

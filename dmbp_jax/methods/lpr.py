@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.chunks import in_chunks
-from dmbp_jax.core.decomposition import Frozen, freeze
-from dmbp_jax.core.inputs import ApplyFn, Model, check_count, check_number
-from dmbp_jax.core.scores import LOG_PROBABILITIES, find_activation
-from dmbp_jax.core.sites import Graph, Rules, trace
+from dmbp_jax.checks import check_count, check_number
+from dmbp_jax.dmbp.decomposition import Frozen, freeze
+from dmbp_jax.engine.chunks import in_chunks
+from dmbp_jax.engine.scores import LOG_PROBABILITIES, find_activation
+from dmbp_jax.graph.graph import Graph, Rules, trace
+from dmbp_jax.graph.model import ApplyFn, Model
 from dmbp_jax.methods.calling import check_call, progress_bar, repeat
 
 IMAGES_AT_ONCE = 16  # when chunk_size is None

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model, check_count, check_number
-from dmbp_jax.core.scores import PROBABILITIES, find_activation
+from dmbp_jax.checks import check_count, check_number
+from dmbp_jax.engine.scores import PROBABILITIES, find_activation
+from dmbp_jax.graph.model import ApplyFn, Model
 from dmbp_jax.methods.calling import check_call, check_key, sum_samples
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, Model, check_count, check_number
+from dmbp_jax.checks import check_count, check_number
+from dmbp_jax.graph.model import ApplyFn, Model
 from dmbp_jax.methods.calling import check_call, image_keys, logit, sum_samples
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import check_count
+from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.metrics.heatmaps import as_array, at_least_float32, check_finite
 

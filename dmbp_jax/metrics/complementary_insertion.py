@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, is_traced
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.model import ApplyFn, is_traced
 from dmbp_jax.metrics.blurring import Baseline
 from dmbp_jax.metrics.curves import Activation, Curve, check_setting, curve
 

@@ -12,18 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.chunks import in_chunks
-from dmbp_jax.core.inputs import (
-    ApplyFn,
-    Model,
-    bind,
-    check_choice,
-    check_count,
-    check_images,
-    count_classes,
-)
-from dmbp_jax.core.scores import PROBABILITIES, find_activation
+from dmbp_jax.checks import check_choice, check_count
+from dmbp_jax.engine.chunks import in_chunks
+from dmbp_jax.engine.scores import PROBABILITIES, find_activation
 from dmbp_jax.errors import InputError
+from dmbp_jax.graph.model import ApplyFn, Model, bind, check_images, count_classes
 from dmbp_jax.metrics.blurring import Baseline, baseline_images
 from dmbp_jax.metrics.heatmaps import at_least_float32, check_heatmap
 

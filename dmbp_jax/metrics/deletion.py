@@ -8,8 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import ApplyFn, check_labels
-from dmbp_jax.core.scores import first_choice
+from dmbp_jax.engine.scores import first_choice
+from dmbp_jax.graph.model import ApplyFn, check_labels
 from dmbp_jax.metrics.blurring import Baseline
 from dmbp_jax.metrics.curves import (
     Activation,

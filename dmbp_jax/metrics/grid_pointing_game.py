@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import check_count, check_images, is_traced
+from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.model import check_images, is_traced
 from dmbp_jax.metrics.heatmaps import check_maps
 
 

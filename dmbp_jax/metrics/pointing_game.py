@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import is_traced
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.model import is_traced
 from dmbp_jax.metrics.heatmaps import check_maps
 
 

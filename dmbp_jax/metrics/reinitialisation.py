@@ -12,16 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.core.inputs import (
-    ApplyFn,
-    Model,
-    bind,
-    check_images,
-    check_labels,
-    count_classes,
-)
-from dmbp_jax.core.scores import first_choice
+from dmbp_jax.engine.scores import first_choice
 from dmbp_jax.errors import InputError, InputTypeError, SiteNotFoundError
+from dmbp_jax.graph.model import ApplyFn, Model, bind, check_images, check_labels, count_classes
 from dmbp_jax.metrics.curves import DEFAULT_CHUNK
 from dmbp_jax.metrics.heatmaps import check_heatmap, fit_heatmap
 from dmbp_jax.metrics.rank_correlation import spearman

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "support"))
 
 from small_networks import NETWORKS, make_image, make_params  # noqa: E402
 

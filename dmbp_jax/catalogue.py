@@ -1,0 +1,114 @@
+"""The catalogue of attribution methods: one row each, free of JAX, resolved on first use.
+
+`METHODS`, the command line's choices, the titles of tables and how a map is drawn derive from it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from dmbp_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Method:
+    """One attribution method.
+
+    Attributes:
+      name: its key in `METHODS`, on the command line and in records.
+      title: in tables and pictures.
+      module: where the function called `name` lives; "" is the file of that name in
+        `dmbp_jax.methods`.
+      signed: whether negative values mean evidence against the label.
+      coarse: whether the map is (H, W), without channels.
+      has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
+      random: whether the map depends on `key=`.
+      options: keyword arguments beyond the convention that all methods share.
+    """
+
+    name: str
+    title: str
+    module: str = ""
+    signed: bool = True
+    coarse: bool = False
+    has_zero: bool = True
+    random: bool = False
+    options: tuple[str, ...] = ()
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """`f(params, x, label, *, apply_fn, key, chunk_size, **options)`; imports JAX."""
+        return getattr(import_module(self.module or f"dmbp_jax.methods.{self.name}"), self.name)
+
+
+CATALOGUE: tuple[Method, ...] = (
+    Method(
+        "gradient",
+        "ND = gradient × input",
+        options=("multiply_by_input",),
+    ),
+    Method(
+        "integrated_gradients",
+        "Integrated Gradients",
+        options=("points", "rule", "baseline", "multiply_by_input"),
+    ),
+    Method(
+        "smoothgrad",
+        "SmoothGrad",
+        random=True,
+        options=("samples", "noise_fraction", "multiply_by_input"),
+    ),
+    Method(
+        "blur_ig",
+        "Blur IG",
+        options=("max_sigma", "steps", "grad_step", "spacing"),
+    ),
+    Method(
+        "deeplift",
+        "DeepLift",
+        options=("baseline", "multiply_by_input"),
+    ),
+    Method(
+        "guided_backprop",
+        "Guided Backprop",
+        options=("multiply_by_input",),
+    ),
+    Method(
+        "guided_gradcam",
+        "Guided Grad-CAM",
+        options=("layer", "multiply_by_input"),
+    ),
+    Method("gradcam", "Grad-CAM", signed=False, coarse=True, options=("layer",)),
+    Method("fullgrad", "FullGrad", signed=False, coarse=True),
+    Method(
+        "rise",
+        "RISE",
+        signed=False,
+        coarse=True,
+        has_zero=False,
+        random=True,
+        options=("masks", "cells", "keep", "activation"),
+    ),
+    Method(
+        "lpr",
+        "LPR",
+        signed=False,
+        coarse=True,
+        options=("steps", "learning_rate", "area_weight", "activation"),
+    ),
+    Method("dmbp", "DMBP", options=("config",)),
+)
+
+
+def find_method(name: str) -> Method:
+    """The row called `name`.
+
+    Raises:
+      InputError: no method has this name; the message lists all.
+    """
+    for method in CATALOGUE:
+        if method.name == name:
+            return method
+    names = ", ".join(method.name for method in CATALOGUE)
+    raise InputError(f"method: Expected one of {names}, got {name!r}.")

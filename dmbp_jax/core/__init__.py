@@ -1,1 +1,0 @@
-"""The method itself: sites, masks, the three-pass loop and the call `attribute`."""

@@ -1,0 +1,1 @@
+"""The paper: masked ReLU, decomposition, objective, loop, and the call `attribute`."""

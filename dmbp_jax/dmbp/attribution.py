@@ -1,0 +1,123 @@
+"""What `attribute` returns: signed maps, the terms of Eq. 9 and their history, as one pytree."""
+
+import os
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmbp_jax.errors import DataError, InputError
+from dmbp_jax.files import replacing
+
+_FORMAT = 1  # raised when the layout of a saved file changes
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Attribution:
+    """Signed attribution maps of a batch; for a single image the leading N is absent everywhere.
+
+    Attributes:
+      positive: (N, H, W, C), ∇ₓF_σ ⊙ x: evidence for the label.
+      negative: (N, H, W, C), ∇ₓF_{1−σ} ⊙ x: evidence against it.
+      y: (N,), the label's logit without the output bias, F(x) − F_0.
+      y_positive, y_negative, y_nuisance: (N,), with y = y⁺ + y⁻ + ỹ.
+      label: (N,) int32, the class explained.
+      history: (steps, N, 3), y⁺, y⁻ and ỹ of the masks before each step.
+      status: (N,) bool, True where every number of that image is finite.
+      steps: (N,) int32, optimiser steps taken; fewer than asked for after an early stop.
+      masks: tuple of one (N, ...) array per ReLU when asked for, else None.
+
+    The maps are never normalised; that belongs to pictures (`dmbp_jax.pictures`).
+    """
+
+    positive: jax.Array
+    negative: jax.Array
+    y: jax.Array
+    y_positive: jax.Array
+    y_negative: jax.Array
+    y_nuisance: jax.Array
+    label: jax.Array
+    history: jax.Array
+    status: jax.Array
+    steps: jax.Array
+    masks: tuple[jax.Array, ...] | None = None
+
+    @property
+    def map(self) -> jax.Array:
+        """`positive + negative`, (N, H, W, C)."""
+        return self.positive + self.negative
+
+    @property
+    def heatmap(self) -> jax.Array:
+        """`map` summed over colour channels, (N, H, W)."""
+        return self.map.sum(-1)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything to one `.npz` file, atomically.
+
+        Returns:
+          The path written (`.npz` is appended when absent).
+
+        Example:
+          >>> attribution.save("dog.npz")  # doctest: +SKIP
+        """
+        target = Path(path)
+        if target.suffix != ".npz":
+            target = target.with_name(target.name + ".npz")
+        arrays: dict[str, Any] = {"format": np.int64(_FORMAT)}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "masks":
+                for index, mask in enumerate(value or ()):
+                    arrays[f"masks_{index}"] = np.asarray(mask)
+            else:
+                arrays[field.name] = np.asarray(value)
+        with replacing(target) as part:
+            np.savez_compressed(part, **arrays)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Attribution":
+        """Read what `save` wrote.
+
+        Raises:
+          FileNotFoundError: no such file.
+          DataError: not a file written by `save`, or truncated.
+        """
+        names = [field.name for field in fields(cls) if field.name != "masks"]
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                if "format" not in stored or int(stored["format"]) != _FORMAT:
+                    raise DataError(f"{path}: Expected a saved Attribution of format {_FORMAT}.")
+                values = {name: jnp.asarray(stored[name]) for name in names}
+                count = sum(name.startswith("masks_") for name in stored.files)
+                masks = tuple(jnp.asarray(stored[f"masks_{index}"]) for index in range(count))
+        except (zipfile.BadZipFile, KeyError, ValueError, EOFError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path}: Expected a saved Attribution, got: {error}") from error
+        return cls(**values, masks=masks or None)
+
+    def __getitem__(self, index: int) -> "Attribution":
+        """The attribution of one image of a batch."""
+        if self.y.ndim == 0:
+            raise InputError("Expected a batch to index, got the attribution of a single image.")
+        if not -self.y.shape[0] <= index < self.y.shape[0]:
+            raise IndexError(f"Expected an index below {self.y.shape[0]}, got {index}.")
+        return jax.tree.map(lambda a: a[index], self.replace_history(self.history.swapaxes(0, 1)))
+
+    def __len__(self) -> int:
+        """Number of images of a batch."""
+        if self.y.ndim == 0:
+            raise TypeError("The attribution of a single image has no length.")
+        return self.y.shape[0]
+
+    def replace_history(self, history: jax.Array) -> "Attribution":
+        """The same attribution with another `history`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Attribution(**(values | {"history": history}))

@@ -1,0 +1,116 @@
+"""Settings of one DMBP run (paper Sec. 3.5 and 4): frozen, hashable, checked when made."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+import optax
+
+from dmbp_jax.checks import check_choice, check_count, check_number
+from dmbp_jax.errors import InputError, InputTypeError
+
+Loss = Literal["all", "positive-negative", "positive"]
+BLOCK = 10  # steps between two looks at the plateau, when there is a tolerance
+
+
+@dataclass(frozen=True)
+class DMBP:
+    """How the masks are learned.
+
+    Attributes:
+      steps: number of optimiser steps; 0 keeps the initial masks.
+      learning_rate: of the default optimiser.
+      loss: "all" is L = y⁻ − y⁺ + |ỹ| (Eq. 10); "positive-negative" is y⁻ − y⁺ and "positive" is
+        −y⁺ (Table 1). The last two have no term that bounds y⁺.
+      init: start of every θ, where σ = sigmoid(θ); 0 is σ = ½.
+      optimizer: any `optax.GradientTransformation`; None is PyTorch's RMSProp, that is
+        `optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)`.
+      precision: precision of convolutions and matrix products, as in
+        `jax.default_matmul_precision`: None (the device's default, TF32 on recent GPUs),
+        "highest", "float32", "tensorfloat32", "bfloat16", ...
+      dtype: dtype of weights and activations in the passes, None keeps the network's own;
+        masks and optimiser state are float32 whatever is chosen.
+      tolerance: stop an image once ten steps change its loss by at most this share of |y|; None
+        always takes all steps. y⁻ leaves 0 late, so an early stop may find it still there.
+        Needs a number of steps that is a multiple of ten.
+
+    Raises:
+      InputTypeError, InputError: a field has a wrong type or range.
+
+    .. warning::
+       optax's own RMSProp defaults (decay 0.9, eps inside the root) learn nothing here: mask
+       gradients shrink like ½^depth at σ = ½ and vanish under that eps.
+
+    Example:
+      >>> DMBP(steps=50).loss
+      'all'
+    """
+
+    steps: int = 200
+    learning_rate: float = 0.01
+    loss: Loss = "all"
+    init: float = 0.0
+    optimizer: optax.GradientTransformation | None = None
+    precision: str | None = None
+    dtype: str | None = None
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.steps, "steps", minimum=0)
+        check_number(self.learning_rate, "learning_rate", low=0, above=True)
+        check_number(self.init, "init")
+        check_choice(self.loss, "loss", get_args(Loss))
+        if self.optimizer is not None and not (
+            hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")
+        ):
+            raise InputTypeError(
+                "optimizer: Expected an optax.GradientTransformation or None, "
+                f"got {type(self.optimizer).__name__}."
+            )
+        if self.precision is not None:
+            check_choice(self.precision, "precision", _PRECISIONS)
+        if self.dtype is not None:
+            _check_dtype(self.dtype)
+        if self.tolerance is not None:
+            check_number(self.tolerance, "tolerance", low=0)
+            if self.steps % BLOCK:
+                raise InputError(
+                    f"steps: Expected a multiple of {BLOCK} with a tolerance, got {self.steps}."
+                )
+
+    @classmethod
+    def fast(cls, **options: Any) -> "DMBP":
+        """40 steps at three times the learning rate: `DMBP(40, 0.03)`, a fifth of the time.
+
+        So few steps of the paper's rate can leave y⁻ at 0: its masks start from a vanishing
+        product. These do not, but y± and the nuisance come out larger than the paper's.
+        docs/speed.md has what it costs in IM and in negative evidence
+        (`benchmarks/schedules.py`); the default stays the paper's.
+
+        Example:
+          >>> DMBP.fast().steps
+          40
+        """
+        defaults: dict[str, Any] = {"steps": 40, "learning_rate": 0.03}
+        return cls(**(defaults | options))
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimiser of θ: the one given, or PyTorch's RMSProp."""
+        if self.optimizer is not None:
+            return self.optimizer
+        return optax.rmsprop(self.learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+
+
+_PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
+
+
+def _check_dtype(dtype: Any) -> None:
+    try:
+        is_float = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        is_float = False
+    if not is_float or not isinstance(dtype, str):
+        raise InputError(
+            'dtype: Expected None or the name of a floating-point dtype such as "bfloat16", '
+            f"got {dtype!r}."
+        )

@@ -1,0 +1,161 @@
+"""The optimisation of the masks (paper Sec. 3.5) of a batch: three network passes a step.
+
+Both signs' gated forwards share one batch; then one masked backward for the sign that pulls.
+Gates, winners and the first pre-activation are frozen outside the loop.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dmbp_jax.dmbp.config import BLOCK, DMBP
+from dmbp_jax.dmbp.decomposition import Frozen, Masks, freeze, gated_logits, masked_cotangents
+from dmbp_jax.dmbp.objective import objective, pulling_sign
+from dmbp_jax.graph.graph import Graph
+
+
+class State(NamedTuple):
+    """What a step changes: σ = sigmoid(θ), the optimiser's memory, and whether it goes on.
+
+    Of one image, or of N with a leading N everywhere.
+    """
+
+    theta: Masks
+    optimizer: Any
+    terms: jax.Array  # (3,) y⁺, y⁻, ỹ at the last step
+    steps: jax.Array  # taken so far
+    stopped: jax.Array  # the loss has reached its plateau
+
+
+def start(graph: Graph, x: jax.Array, config: DMBP, dtype: Any) -> tuple[Frozen, State]:
+    """Freeze the network at `x` (1, H, W, C) and set every θ to its initial value."""
+    theta = tuple(jnp.full(site.shape, config.init, dtype) for site in graph.relus)
+    state = State(
+        theta=theta,
+        optimizer=config.transformation().init(theta),
+        terms=jnp.full((3,), jnp.inf, dtype),
+        steps=jnp.int32(0),
+        stopped=jnp.bool_(False),
+    )
+    return freeze(graph, x), state
+
+
+def advance(
+    graph: Graph, frozen: Frozen, state: State, labels: jax.Array, config: DMBP, steps: int
+) -> tuple[State, jax.Array]:
+    """Take `steps` optimiser steps with N images, fewer with those whose loss stops changing.
+
+    Returns:
+      `(state, history (N, steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step; after an early
+      stop the last values are repeated.
+    """
+
+    def step(frozen: Frozen, state: State, label: jax.Array) -> State:
+        terms, gradient = terms_and_gradient(graph, frozen, state.theta, label, config)
+        updates, optimizer = config.transformation().update(gradient, state.optimizer, state.theta)
+        theta = optax.apply_updates(state.theta, updates)
+        return State(theta, optimizer, terms, state.steps + 1, state.stopped)
+
+    def take(state: State, count: int) -> tuple[State, jax.Array]:
+        # Not a vmapped loop: JAX would trace the step again to find what is batched in it.
+        def body(state: State, _: None) -> tuple[State, jax.Array]:
+            state = jax.vmap(step)(frozen, state, labels)
+            return state, state.terms
+
+        state, terms = jax.lax.scan(body, state, None, length=count)
+        return state, terms.swapaxes(0, 1)
+
+    if config.tolerance is None:
+        return take(state, steps)
+
+    def goes_on(carry: tuple[jax.Array, State, jax.Array]) -> jax.Array:
+        done, state, _ = carry
+        return (done < steps) & ~state.stopped.all()
+
+    def block(carry: tuple[jax.Array, State, jax.Array]) -> tuple[jax.Array, State, jax.Array]:
+        done, before, history = carry
+        after, terms = take(before, BLOCK)
+        on_plateau = jax.vmap(partial(_on_plateau, config=config))
+        after = after._replace(stopped=on_plateau(before.terms, after.terms))
+        history = jax.lax.dynamic_update_slice(history, terms, (0, done, 0))
+        return done + BLOCK, jax.vmap(_unless_stopped)(before, after), history
+
+    first = state.steps
+    history = jnp.zeros((len(first), steps, 3), state.terms.dtype)
+    _, state, history = jax.lax.while_loop(goes_on, block, (jnp.int32(0), state, history))
+    taken = jnp.arange(steps) < (state.steps - first)[:, None]
+    return state, jnp.where(taken[..., None], history, state.terms[:, None])
+
+
+def _unless_stopped(before: State, after: State) -> State:
+    return jax.tree.map(partial(jnp.where, before.stopped), before, after)
+
+
+def _on_plateau(before: jax.Array, after: jax.Array, config: DMBP) -> jax.Array:
+    """Whether a block changed the loss by less than `tolerance` times y (never the first block)."""
+
+    def loss(terms: jax.Array) -> jax.Array:
+        return objective(terms.sum(), terms[0], terms[1], config.loss)
+
+    assert config.tolerance is not None
+    change = jnp.abs(loss(after) - loss(before))
+    return jnp.isfinite(change) & (change <= config.tolerance * jnp.abs(after.sum()))
+
+
+def terms_and_gradient(
+    graph: Graph, frozen: Frozen, theta: Masks, label: jax.Array, config: DMBP
+) -> tuple[jax.Array, Masks]:
+    """(y⁺, y⁻, ỹ) and ∂L/∂θ at one point.
+
+    With m = σ or 1 − σ for the two signs, u = m H z what a ReLU returns, and c and d = m H c the
+    cotangents after and before it, ∂y±/∂θ = ±u ⊙ c ⊙ (1 − m) = ±u ⊙ (c − d). Eq. 10 is
+    max(y − 2y⁺, 2y⁻ − y), so ∂L/∂θ = −2 u ⊙ (c − d) of the sign that pulls.
+    """
+
+    def forward(sign: jax.Array) -> tuple[jax.Array, Masks]:
+        logits, activations = gated_logits(graph, frozen, _divisors(theta, sign))
+        return _signed_part(frozen, logits, label), activations
+
+    def gradient(sign: jax.Array, activations: Masks) -> Masks:
+        before, after = masked_cotangents(graph, frozen, _divisors(theta, sign), label)
+        return tuple(
+            u.astype(t.dtype) * (c.astype(t.dtype) - d.astype(t.dtype))
+            for u, c, d, t in zip(activations, after, before, theta, strict=True)
+        )
+
+    signs = jnp.array([1.0, -1.0], theta[0].dtype)
+    (y_positive, y_negative), both_activations = jax.vmap(forward)(signs)
+    y = _signed_part(frozen, frozen.logits, label)
+    if config.loss == "positive-negative":
+        scale, per_sign = -1.0, jax.vmap(gradient)(signs, both_activations)
+        pulled = jax.tree.map(lambda g: g.sum(0), per_sign)
+    else:
+        sign = pulling_sign(y, y_positive, y_negative, config.loss)
+        chosen = jax.tree.map(lambda u: jnp.where(sign > 0, u[0], u[1]), both_activations)
+        scale, pulled = (-2.0 if config.loss == "all" else -1.0), gradient(sign, chosen)
+    terms = jnp.stack([y_positive, y_negative, y - y_positive - y_negative])
+    return terms, jax.tree.map(lambda g: scale * g, pulled)
+
+
+def masks_of(theta: Masks) -> Masks:
+    """Σ = sigmoid(θ)."""
+    return tuple(jax.nn.sigmoid(t) for t in theta)
+
+
+def signed_masks(sigma: Masks, sign: jax.Array) -> Masks:
+    """Σ for sign +1, 1 − Σ for sign −1."""
+    return tuple(jnp.where(sign > 0, s, 1 - s) for s in sigma)
+
+
+def _divisors(theta: Masks, sign: jax.Array) -> Masks:
+    """1 / Σ = 1 + exp(−θ) for sign +1, 1 / (1 − Σ) = 1 + exp(θ) for sign −1."""
+    return tuple(1 + jnp.exp(-sign * t) for t in theta)
+
+
+def _signed_part(frozen: Frozen, logits: jax.Array, label: jax.Array) -> jax.Array:
+    """F_σ(x) − F_0 of the label, in the precision of the masks."""
+    dtype = jnp.promote_types(jnp.float32, logits.dtype)
+    return logits[label].astype(dtype) - frozen.output_bias[label].astype(dtype)

@@ -1,0 +1,1 @@
+"""Large batches: equal padded batches, device memory, and what is read off the logits."""

@@ -1,0 +1,188 @@
+"""The result as one HTML page that needs no other file, no network and no script."""
+
+import math
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dmbp_jax.data.samples import Skipped
+from dmbp_jax.experiments import gallery
+from dmbp_jax.experiments.drawing import colours, draw_curves
+from dmbp_jax.experiments.journal import Key, Record
+from dmbp_jax.experiments.tables import ResultTable, cells, header, mean_curve
+from dmbp_jax.metrics.curves import pixel_counts
+
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#111}
+table{border-collapse:collapse;margin:.6em 0}
+td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid #ddd}
+td:first-child,th:first-child{text-align:left}
+.scroll{overflow-x:auto}
+figure{display:inline-block;margin:.5em 1em .5em 0;vertical-align:top}
+svg text{font:11px system-ui,sans-serif;fill:#333}
+.legend{max-width:460px;font-size:12px}
+.legend span{margin-right:.9em;white-space:nowrap}
+.legend b{display:inline-block;width:1.2em;height:.6em;margin-right:.3em}
+.row figure{margin:.2em;width:148px}
+.row figcaption{font-size:11px;overflow-wrap:anywhere}
+img{width:144px;image-rendering:pixelated;display:block;border:1px solid #eee}
+"""
+_NOTES = {
+    "im": "IM (insertion metric): mean probability of the target while pixels are inserted into "
+    "the blurred image, largest attribution first; higher is better.",
+    "cim": "cIM (complementary insertion metric): mean probability of the image's other labels "
+    "while pixels are inserted, smallest attribution first; higher is better. Images with one "
+    "label have none.",
+    "rank": "Spearman's rank correlation of a map with that of the network whose last layer is "
+    "drawn anew; near 0 is better. The paper's values are ranges over its own networks.",
+    "pointing": "Pointing game: how often the highest point of a map is on the target, or nearer "
+    "than 15 pixels of 224.",
+    "inside": "Inside: share of the positive attribution that lies on the target.",
+}
+
+
+class Evaluated(NamedTuple):
+    """What the page shows."""
+
+    tables: Sequence[ResultTable]
+    records: Sequence[Record]
+    skipped: Sequence[Skipped]
+    configuration: Mapping[str, Any]
+    classes: Sequence[str]
+    gallery: int
+
+
+def make_page(folder: Path, shown: Evaluated) -> str:
+    """The page, with the pictures kept in `folder`."""
+    titles = {row.method: row.title for table in shown.tables for row in table.rows}
+    configuration = shown.configuration
+    title = f"{configuration['network']} on {configuration['dataset']}"
+    images = len({record.picture for record in shown.records})
+    parts = [
+        f"<h1>Attribution methods: {escape(title)}</h1>",
+        f"<p>{images} images, {configuration['targets']} targets chosen, "
+        f"{len(shown.skipped)} pictures left out. Each number is a mean over images, with its "
+        "standard error; a dash is a number that is not known.</p>",
+        *map(_table, shown.tables),
+        _notes(shown),
+        _figures(shown, titles),
+        _gallery(folder, shown, titles),
+        _skipped(shown.skipped),
+        "<h2>Settings</h2>",
+        _pairs(configuration),
+    ]
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _table(table: ResultTable) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in header(table.measures))
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in cells(row, table.measures))}</tr>"
+        for row in table.rows
+    )
+    return (
+        f"<h2>Table {table.number}: {escape(table.title)}</h2>"
+        f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
+    )
+
+
+def _notes(shown: Evaluated) -> str:
+    measures = dict.fromkeys(m for table in shown.tables for m in table.measures)
+    notes = [_NOTES[measure] for measure in measures]
+    areas = {(r.picture, r.label): r.values["area"] for r in shown.records if "area" in r.values}
+    known = [area for area in areas.values() if not math.isnan(area)]
+    if "inside" in measures and known:
+        notes.append(
+            f"A map that is the same everywhere has inside = {sum(known) / len(known):.3f}, the "
+            "mean area of the targets."
+        )
+    return f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
+
+
+def _figures(shown: Evaluated, titles: Mapping[str, str]) -> str:
+    palette = colours(titles)
+    figures = []
+    for measure, ylabel in (
+        ("im", "IM: probability of the target"),
+        ("cim", "cIM: probability of the other labels"),
+    ):
+        curves = {name: mean_curve(shown.records, name, measure) for name in titles}
+        curves = {name: curve for name, curve in curves.items() if curve.size}
+        if curves:
+            configuration = shown.configuration
+            pixels = shown.records[0].pixels
+            counts = pixel_counts(pixels, configuration["step"], configuration["points"])
+            figures.append(draw_curves(curves, counts / pixels, titles, palette, ylabel))
+    return f"<h2>Mean curves</h2>{''.join(figures)}" if figures else ""
+
+
+def _gallery(folder: Path, shown: Evaluated, titles: Mapping[str, str]) -> str:
+    records = {record.key: record for record in shown.records}
+    names = list(titles)
+    best_method = "dmbp" if "dmbp" in titles else names[0]
+    ranked = gallery.rank_targets(records, names, best_method)
+    parts = []
+    for text, targets in zip(("Best", "Worst"), gallery.ends(ranked, shown.gallery), strict=True):
+        rows = [_row(folder, target, records, titles, shown.classes) for target in targets]
+        if any(rows):
+            heading = f"{text} images of {titles[best_method]}"
+            parts.append(f"<h2>{escape(heading)}</h2>{''.join(rows)}")
+    return "".join(parts)
+
+
+def _row(
+    folder: Path,
+    target: gallery.TargetName,
+    records: Mapping[Key, Record],
+    titles: Mapping[str, str],
+    classes: Sequence[str],
+) -> str:
+    """One target: the picture, and the map of every method with its score."""
+    picture, label = target
+    named = classes[label] if label < len(classes) else f"class {label}"
+    tiles = [_tile(gallery.picture_of(folder, target), f"{picture}: {named}")]
+    for method, title in titles.items():
+        values = records[(picture, label, method)].values
+        text = ", ".join(
+            f"{name} {values[key]:.3f}"
+            for key, name in (("im", "IM"), ("cim", "cIM"), ("rank", "ρ"))
+            if not math.isnan(values.get(key, math.nan))
+        )
+        tiles.append(_tile(gallery.picture_of(folder, target, method), f"{title} {text}"))
+    return f'<div class="row">{"".join(tiles)}</div>' if any(tiles) else ""
+
+
+def _tile(png: bytes | None, caption: str) -> str:
+    if png is None:
+        return ""
+    source = f"data:image/png;base64,{b64encode(png).decode()}"
+    text = escape(caption)
+    return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def _skipped(skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        return ""
+    items = "".join(f"<li>{escape(s.name)}: {escape(s.reason)}</li>" for s in skipped)
+    return f"<h2>Pictures left out</h2><ul>{items}</ul>"
+
+
+def _pairs(configuration: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(_words(value))}</td></tr>"
+        for name, value in configuration.items()
+    )
+    return f'<div class="scroll"><table>{rows}</table></div>'
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "–" if value in (None, "") else str(value)

@@ -1,0 +1,73 @@
+"""What is evaluated and how: everything that the numbers of an evaluation depend on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dmbp_jax.checks import check_count
+from dmbp_jax.errors import InputError
+from dmbp_jax.experiments.contenders import Contender, choose_contenders
+from dmbp_jax.metrics.curves import ACTIVATIONS, Activation
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one evaluation, checked when made.
+
+    Attributes:
+      tables: which of the paper's tables, of 1, 2 and 3.
+      methods: rows of every table, names or `Contender`s; None takes the paper's rows.
+      options: method -> option -> value, such as `{"rise": {"masks": 500}, "dmbp": {"steps": 50}}`.
+      images_per_class: targets drawn for each class (5 in the paper's Table 1); None takes all.
+      limit: at most so many targets, spread evenly over those drawn; None is no limit.
+      seed: of the choice of targets, of noise, and of the re-drawn layer.
+      step: pixels inserted at a time; 224 when neither `step` nor `points` is given.
+      points: number of points of a curve, instead of `step`.
+      activation: "softmax" or "sigmoid"; None takes the network's own, else softmax.
+      last_layer: path of the last layer's weights where it cannot be found (Table 3).
+      batch_size: images at once.
+      gallery: number of best and of worst images in the page.
+
+    Raises:
+      InputError, InputTypeError: a field has a wrong type or range.
+
+    Example:
+      >>> Settings(tables=(1, 3), options={"dmbp": {"steps": 50}}).batch_size
+      8
+    """
+
+    tables: tuple[int, ...] = (1, 2, 3)
+    methods: Sequence[str | Contender] | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    images_per_class: int | None = 5
+    limit: int | None = None
+    seed: int = 0
+    step: int | None = None
+    points: int | None = None
+    activation: Activation | None = None
+    last_layer: str | None = None
+    batch_size: int = 8
+    gallery: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("images_per_class", "limit", "step"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name)
+        if self.points is not None:
+            check_count(self.points, "points", minimum=2)
+            if self.step is not None:
+                raise InputError("points: Expected step or points, got both.")
+        check_count(self.seed, "seed", minimum=0)
+        check_count(self.batch_size, "batch_size")
+        check_count(self.gallery, "gallery", minimum=0)
+        if self.activation is not None and self.activation not in ACTIVATIONS[:2]:
+            raise InputError(
+                f"activation: Expected one of {ACTIVATIONS[:2]} or None, got {self.activation!r}."
+            )
+        self.contenders()
+
+    def contenders(self) -> dict[int, tuple[Contender, ...]]:
+        """Table -> its rows."""
+        return choose_contenders(
+            self.tables, self.methods, self.options, self.activation, self.batch_size
+        )

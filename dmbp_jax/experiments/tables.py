@@ -1,0 +1,191 @@
+"""From records to the paper's tables: mean, standard error and number of images, as text and CSV.
+
+The score of an image is the mean over its targets; images, not targets, are what is averaged.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dmbp_jax.experiments.contenders import TABLES, Contender
+from dmbp_jax.experiments.journal import Record
+from dmbp_jax.experiments.paper import DASH, paper_value
+
+TITLES = {
+    "im": "IM",
+    "cim": "cIM",
+    "rank": "rank correlation",
+    "pointing": "pointing game",
+    "inside": "inside",
+}
+_IN_PAPER = ("im", "cim", "rank")
+_LOCALISATION = ("pointing", "inside")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+      mean: over images; NaN without any.
+      standard_error: of the mean, from the deviation between images; NaN below two images.
+      images: number of images for which the measure is defined.
+      paper: what the paper reports, or a dash.
+    """
+
+    mean: float
+    standard_error: float
+    images: int
+    paper: str = DASH
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: measure -> cell."""
+
+    method: str
+    title: str
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """One of the paper's tables with our numbers, and the paper's beside them."""
+
+    number: int
+    title: str
+    rows: tuple[Row, ...]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The columns; one that is undefined for every image of every method is left out."""
+        named = tuple(self.rows[0].cells)
+        used = [m for m in named if any(row.cells[m].images for row in self.rows)]
+        return tuple(used) or named
+
+    def cell(self, method: str, measure: str) -> Cell:
+        """The number of a method, by name."""
+        return next(row for row in self.rows if row.method == method).cells[measure]
+
+
+def average(records: Iterable[Record], measure: str, paper: str = DASH) -> Cell:
+    """Mean over images of the mean over each image's targets; undefined values are left out."""
+    by_picture: dict[str, list[float]] = {}
+    for record in records:
+        value = record.values.get(measure, math.nan)
+        if not math.isnan(value):
+            by_picture.setdefault(record.picture, []).append(value)
+    scores = [math.fsum(values) / len(values) for values in by_picture.values()]
+    if not scores:
+        return Cell(math.nan, math.nan, 0, paper)
+    mean = math.fsum(scores) / len(scores)
+    if len(scores) == 1:
+        return Cell(mean, math.nan, 1, paper)
+    variance = math.fsum((s - mean) ** 2 for s in scores) / (len(scores) - 1)
+    return Cell(mean, math.sqrt(variance / len(scores)), len(scores), paper)
+
+
+def make_tables(
+    records: Sequence[Record],
+    contenders: dict[int, tuple[Contender, ...]],
+    dataset: str,
+    network: str,
+) -> tuple[ResultTable, ...]:
+    """The chosen tables, from the records of all their methods."""
+    by_method: dict[str, list[Record]] = {}
+    for record in records:
+        by_method.setdefault(record.method, []).append(record)
+    localised = any("inside" in record.values for record in records)
+    tables = []
+    for number, rows in contenders.items():
+        measures = TABLES[number].measures
+        if number < 3 and localised:
+            measures += _LOCALISATION
+        made = [
+            Row(
+                contender.name,
+                contender.title or contender.name,
+                {
+                    measure: average(
+                        by_method.get(contender.name, ()),
+                        measure,
+                        paper_value(number, measure, contender.name, dataset, network),
+                    )
+                    for measure in measures
+                },
+            )
+            for contender in rows
+        ]
+        title = f"{TABLES[number].title}; {network} on {dataset}"
+        tables.append(ResultTable(number, title, tuple(made)))
+    return tuple(tables)
+
+
+def mean_curve(records: Iterable[Record], method: str, measure: str) -> np.ndarray:
+    """(S,) mean over images of the curve of one method; empty where no image has one."""
+    by_picture: dict[str, list[np.ndarray]] = {}
+    for record in records:
+        curve = record.curves.get(measure, np.zeros(0))
+        if record.method == method and curve.size:
+            by_picture.setdefault(record.picture, []).append(curve)
+    if not by_picture:
+        return np.zeros(0)
+    return np.mean([np.mean(curves, axis=0) for curves in by_picture.values()], axis=0)
+
+
+def header(measures: Sequence[str]) -> list[str]:
+    """Titles of the columns of a table with these measures."""
+    titles = ["method"]
+    for measure in measures:
+        titles += [TITLES[measure], "± s.e.", "images"]
+        titles += ["paper"] if measure in _IN_PAPER else []
+    return titles
+
+
+def cells(row: Row, measures: Sequence[str]) -> list[str]:
+    """A row as text, in the columns of `header`."""
+    texts = [row.title]
+    for measure in measures:
+        cell = row.cells[measure]
+        texts += [number(cell.mean), number(cell.standard_error), str(cell.images)]
+        texts += [cell.paper] if measure in _IN_PAPER else []
+    return texts
+
+
+def number(value: float) -> str:
+    """Three decimals, or a dash where undefined; large numbers would be wrong, and are shown."""
+    return DASH if math.isnan(value) else f"{value:.3f}"
+
+
+def as_text(table: ResultTable) -> str:
+    """The table as aligned Markdown, which reads well as plain text too."""
+    measures = table.measures
+    lines = [header(measures), *(cells(row, measures) for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    rows = [
+        [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
+        for line in [lines[0], rule, *lines[1:]]
+    ]
+    body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"Table {table.number}: {table.title}\n\n{body}\n"
+
+
+def as_csv(tables: Iterable[ResultTable]) -> str:
+    """All tables, a line for each number: full precision, empty where undefined."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["table", "method", "measure", "mean", "standard_error", "images", "paper"])
+    for table in tables:
+        for row in table.rows:
+            for measure, cell in row.cells.items():
+                numbers = [
+                    "" if math.isnan(v) else repr(v) for v in (cell.mean, cell.standard_error)
+                ]
+                paper = "" if cell.paper == DASH else cell.paper
+                writer.writerow([table.number, row.method, measure, *numbers, cell.images, paper])
+    return stream.getvalue()

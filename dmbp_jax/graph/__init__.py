@@ -1,0 +1,1 @@
+"""A network as a program: affine steps, pieces and biases. Knows nothing of attribution."""

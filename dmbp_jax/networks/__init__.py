@@ -1,0 +1,1 @@
+"""Named networks: `Network`, `load`, their registry, downloads, preprocessing and class names."""

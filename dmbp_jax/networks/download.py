@@ -1,0 +1,90 @@
+"""Fetching a published checkpoint once: pooch downloads, SHA-256 decides, a rename puts it there.
+
+A file under its final name in the cache is whole and checked; half a download never gets that name.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import pooch
+import requests
+
+from dmbp_jax.errors import DownloadError
+from dmbp_jax.networks.registry import Checkpoint
+
+_CHUNK = 2**16  # bytes between two updates of the progress bar
+_TIMEOUT = 30  # seconds without an answer
+
+
+def cache_directory() -> Path:
+    """Where downloads are kept.
+
+    `$DMBP_HOME`, or `$XDG_CACHE_HOME/dmbp-jax`, or `~/.cache/dmbp-jax`.
+    """
+    if home := os.environ.get("DMBP_HOME"):
+        return Path(home).expanduser()
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache).expanduser() / "dmbp-jax"
+    return Path.home() / ".cache" / "dmbp-jax"
+
+
+def fetch(checkpoint: Checkpoint) -> Path:
+    """Path of a checkpoint in the cache, downloaded if it is not there yet.
+
+    A file that is there is checked, too, whoever put it there; a wrong one is replaced.
+
+    Raises:
+      DownloadError: no connection, a wrong hash, or no place; the message says what to do by hand.
+    """
+    target = cache_directory() / checkpoint.file
+    by_hand = f"Fetch {checkpoint.url} by hand and put it at {target}."
+    try:
+        if target.is_file() and sha256(target).startswith(checkpoint.sha256):
+            return target
+        target.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A folder beside the target: os.replace is atomic only within one file system.
+        with (
+            tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder,
+            contextlib.ExitStack() as answers,
+        ):
+            part = Path(folder) / checkpoint.file
+            download = pooch.HTTPDownloader(
+                progressbar=True,
+                chunk_size=_CHUNK,
+                timeout=_TIMEOUT,
+                # pooch leaves the connection open when the server answers with an error.
+                hooks={"response": lambda answer, **_: answers.enter_context(answer)},
+            )
+            download(checkpoint.url, str(part), None)
+            digest = sha256(part)
+            if not digest.startswith(checkpoint.sha256):
+                raise DownloadError(
+                    f"{checkpoint.file}: Expected SHA-256 {checkpoint.sha256}, got {digest}; "
+                    f"the download was thrown away. {by_hand}"
+                )
+            os.replace(part, target)
+    except DownloadError:
+        raise
+    except (requests.RequestException, OSError) as error:
+        raise DownloadError(
+            f"{checkpoint.file}: cannot be downloaded ({_reason(error)}). {by_hand}"
+        ) from error
+    return target
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {_TIMEOUT} seconds"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return " ".join(str(error).split())
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,186 @@
+"""A network with its weights, preprocessing and class names as one callable pytree, and `load`.
+
+Arrays are the leaves; module, preprocessing and names are static, so it passes through `jax.jit`.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from PIL import Image
+
+from dmbp_jax.convert import read_weights
+from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.networks.class_names import find_label
+from dmbp_jax.networks.preprocessing import Preprocessing
+from dmbp_jax.networks.registry import NETWORKS, Activation, find_entry
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A Flax Linen network ready to be called: logits = net(x).
+
+    A pytree whose leaves are the arrays of `variables`; everything else is static and hashable.
+    It goes into `jax.jit`, `jax.vmap` and `dmbp_jax.attribute` as an ordinary argument.
+
+    Attributes:
+      module: Flax Linen module, called as `module.apply(variables, x)`.
+      variables: its variables, such as `{"params": …}`.
+      preprocessing: from a picture to x.
+      labels: class names, in the order of the logits.
+      name: what it is called.
+      activation: "softmax" or "sigmoid" (multi-label) turns logits into probabilities.
+
+    Example:
+      >>> net = load("builtin")
+      >>> x = jnp.zeros((96, 96, 3))
+      >>> net(x).shape, net(x[None]).shape
+      ((10,), (1, 10))
+    """
+
+    module: nn.Module = field(metadata={"static": True})
+    variables: Mapping[str, Any]
+    preprocessing: Preprocessing = field(metadata={"static": True}, default=Preprocessing())
+    labels: tuple[str, ...] = field(metadata={"static": True}, default=())
+    name: str = field(metadata={"static": True}, default="network")
+    activation: Activation = field(metadata={"static": True}, default="softmax")
+
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        """Logits of preprocessed images.
+
+        Args:
+          x: (H, W, 3) or (N, H, W, 3), floating point, as `preprocess` returns it.
+
+        Returns:
+          (classes,) or (N, classes).
+
+        Raises:
+          InputError: wrong rank or number of channels.
+          InputTypeError: not a floating-point array.
+        """
+        x = jnp.asarray(x)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise InputTypeError(
+                f"x: Expected a floating-point dtype, got {x.dtype}; "
+                "preprocess pictures with net.preprocess(...)."
+            )
+        if x.ndim not in (3, 4) or x.shape[-1] != 3:
+            raise InputError(f"x: Expected shape (H, W, 3) or (N, H, W, 3), got {x.shape}.")
+        single = x.ndim == 3
+        logits: Any = self.module.apply(self.variables, x[None] if single else x)
+        return logits[0] if single else logits
+
+    def __repr__(self) -> str:
+        """Name, classes and size; not the numbers."""
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.variables))
+        return f"Network({self.name!r}, {len(self.labels)} classes, {size:,} parameters)"
+
+    def preprocess(self, source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
+        """The network's input (size, size, 3), float32, from a picture.
+
+        Args:
+          source: path of a picture, or a Pillow image.
+
+        Raises:
+          ImageError: the picture cannot be decoded.
+        """
+        return self.preprocessing.array(source)
+
+    def crop(self, source: str | os.PathLike[str] | Image.Image) -> Image.Image:
+        """The picture as the network sees it: RGB, resized and cropped, before normalisation.
+
+        Raises:
+          ImageError: the picture cannot be decoded.
+        """
+        return self.preprocessing.crop(source)
+
+    def label_index(self, label: int | str) -> int:
+        """Index of a class, given as index or name.
+
+        A name may be in upper or lower case, and may be part of the full name if no other name
+        contains it.
+
+        Raises:
+          InputError: index out of range, or no class or several classes fit the name.
+          InputTypeError: neither an integer nor a string.
+
+        Example:
+          >>> net = load("builtin")
+          >>> net.labels[net.label_index("STAR")]
+          'star'
+        """
+        if isinstance(label, str):
+            return find_label(self.labels, label)
+        if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
+            raise InputTypeError(f"label: Expected an int or a name, got {type(label).__name__}.")
+        if not 0 <= label < len(self.labels):
+            raise InputError(f"label: Expected 0 <= label < {len(self.labels)}, got {label}.")
+        return int(label)
+
+
+def load(
+    name: str,
+    weights: str | os.PathLike[str] | None = None,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+) -> Network:
+    """Load a named network.
+
+    Without `weights`, the published checkpoint is downloaded once to `$DMBP_HOME`,
+    `$XDG_CACHE_HOME/dmbp-jax` or `~/.cache/dmbp-jax`, and its SHA-256 is checked at every load.
+    "builtin" needs no download.
+
+    Args:
+      name: one of `list_networks()`.
+      weights: file to read instead: `.pth` or safetensors, of torchvision, timm or TorchRay, or
+        written by `dmbp convert`.
+      labels: class names, or a text file with one per line; with another number of names than
+        the network has classes, `weights` must be a network fine-tuned to that many classes.
+
+    Raises:
+      InputError: no network has this name; the message lists near ones.
+      DownloadError: the checkpoint cannot be fetched; the message says what to do by hand.
+      WeightsError: the file is missing, corrupt, unsafe, or does not fit the network.
+
+    Example:
+      >>> load("builtin").labels[6:9]
+      ('star', 'cross', 'ring')
+    """
+    entry = find_entry(name)
+    if weights is not None:
+        path = Path(weights)
+    elif entry.checkpoint is not None:
+        # Here, because pooch and requests take 0.2 s that only a download needs.
+        from dmbp_jax.networks.download import fetch
+
+        path = fetch(entry.checkpoint)
+    else:
+        with as_file(files("dmbp_jax.models").joinpath(f"{name}.safetensors")) as shipped:
+            return load(name, shipped, labels)
+    entry, variables, names = read_weights(path, name, labels)
+    return Network(
+        module=entry.module,
+        variables=jax.device_put(variables),
+        preprocessing=entry.preprocessing,
+        labels=names,
+        name=name,
+        activation=entry.activation,
+    )
+
+
+def list_networks() -> tuple[str, ...]:
+    """Names that `load` knows.
+
+    Example:
+      >>> list_networks()[:3]
+      ('builtin', 'resnet18', 'resnet34')
+    """
+    return tuple(NETWORKS)

@@ -1,1 +1,0 @@
-"""Where weights come from: the registry of named networks and the downloader."""
