@@ -23,7 +23,7 @@ from tqdm import tqdm
 from dmbp_jax.data.generated import CLASSES, GeneratedDataset
 from dmbp_jax.files import replacing
 from dmbp_jax.models.builtin import INPUT_SHAPE, MEAN, STD, BuiltinNet
-from dmbp_jax.networks.network import load
+from dmbp_jax.networks.load import load
 
 TRAINING_SEED, HELD_OUT_SEED = 0, 1
 

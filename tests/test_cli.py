@@ -301,9 +301,11 @@ def test_networks_lists_every_network_and_what_is_here(
     assert lines["resnet50"].split(maxsplit=2) == [
         "1000",
         "224x224",
-        f"here: {tmp_path / 'resnet50-0676ba61.pth'}",
+        f"here: {tmp_path / 'resnet50-0676ba61.pth'} (checked by SHA-256)",
     ]
     assert "to download: https://" in lines["vgg16"]
+    assert lines["vgg16"].endswith(".pth (checked by SHA-256)")
+    assert lines["vgg11"].endswith(".pth (checked by the 8 hex digits of its name)")
 
 
 # convert
@@ -411,7 +413,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> dmbp_jax.Network:
     def load_tiny(name: str, *args: object) -> dmbp_jax.Network:
         return net if name == "tiny" else load(name, *args)
 
-    monkeypatch.setattr("dmbp_jax.networks.network.load", load_tiny)
+    monkeypatch.setattr("dmbp_jax.networks.load.load", load_tiny)
     return net
 
 
@@ -497,7 +499,7 @@ def test_numbers_that_overflow_are_a_bad_image(
     folder: Path,
 ) -> None:
     huge = dataclasses.replace(tiny, variables=jax.tree.map(lambda a: a * 1e30, tiny.variables))
-    monkeypatch.setattr("dmbp_jax.networks.network.load", lambda *args: huge)
+    monkeypatch.setattr("dmbp_jax.networks.load.load", lambda *args: huge)
     assert main(["explain", "good0.png", "--label", "0", "--steps", "1", *TINY]) == 2
     out, err = capsys.readouterr()
     assert out == ""

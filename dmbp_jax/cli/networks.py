@@ -7,7 +7,9 @@ if TYPE_CHECKING:
     from dmbp_jax.networks.registry import Checkpoint
 
 DESCRIPTION = """\
-List every network: name, number of classes, input size, and where its weights are or come from.
+List every network: name, number of classes, input size, where its weights are or come from, and
+what the file is checked by at every load: its SHA-256, or only the 8 hex digits of it that are part
+of the file's name.
 """
 EXAMPLE = """\
 example:
@@ -40,10 +42,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def where(checkpoint: "Checkpoint | None") -> str:
-    """Where the weights are, or would be downloaded from."""
+    """Where the weights are or come from, and what the file is checked by."""
     from dmbp_jax.networks.download import cache_directory
 
     if checkpoint is None:
         return "inside the package"
     cached = cache_directory() / checkpoint.file
-    return f"here: {cached}" if cached.is_file() else f"to download: {checkpoint.url}"
+    place = f"here: {cached}" if cached.is_file() else f"to download: {checkpoint.url}"
+    return f"{place} (checked by {checkpoint.check})"
