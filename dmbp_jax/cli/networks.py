@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from dmbp_jax.cli.commands import add_command
+
 if TYPE_CHECKING:
     from dmbp_jax.networks.registry import Checkpoint
 
@@ -19,14 +21,14 @@ example:
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp networks`."""
-    parser = subparsers.add_parser(
+    add_command(
+        subparsers,
         "networks",
+        run,
         help="list the networks",
         description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=EXAMPLE,
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
