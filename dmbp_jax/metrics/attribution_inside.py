@@ -59,7 +59,10 @@ def attribution_inside(heatmap: Any, masks: ArrayLike, *, sign: Sign = "positive
 def share_inside(maps: jax.Array, masks: jax.Array) -> jax.Array:
     """Σ max(h, 0) inside the mask over Σ max(h, 0), (N,) of maps (N, H, W); 0 where that is 0."""
     positive = jnp.maximum(maps, 0)
-    largest = positive.max((1, 2), keepdims=True)  # scaled first, so that no sum overflows
-    positive = positive / jnp.where(largest > 0, largest, 1)
+    # Scaled by the maximum first, so that no sum overflows. In two steps: the reciprocal of 1e38
+    # is below the normal float32 numbers, which XLA rounds to 0 on CPUs.
+    largest = positive.max((1, 2), keepdims=True)
+    scale = 1 / jnp.sqrt(jnp.where(largest > 0, largest, 1))
+    positive = positive * scale * scale
     inside, total = jnp.where(masks, positive, 0).sum((1, 2)), positive.sum((1, 2))
     return jnp.where(total > 0, inside / jnp.where(total > 0, total, 1), 0).clip(0, 1)
