@@ -112,9 +112,9 @@ def method_lists(source: str) -> list[str]:
             parts = node.elts
         else:
             continue
-        strings = {part.value for part in parts if isinstance(part, ast.Constant)}
-        if len(strings & NAMES) >= 4:
-            found.append(f"line {node.lineno}: {', '.join(sorted(strings & NAMES))}")
+        names = NAMES & {part.value for part in parts if isinstance(part, ast.Constant)}
+        if len(names) >= 4:
+            found.append(f"line {node.lineno}: {', '.join(sorted(names))}")
     return found
 
 

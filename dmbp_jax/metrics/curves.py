@@ -81,10 +81,10 @@ def check_curve_arguments(
     call = check_network(params, x, apply_fn)
     maps = check_heatmap(heatmap, call.images)
     counts = pixel_counts(maps[0].size, step, points)
-    activation = find_activation(activation, params, apply_fn, ACTIVATIONS)
+    score = find_activation(activation, params, apply_fn, ACTIVATIONS)
     chunk = DEFAULT_CHUNK if chunk_size is None else check_count(chunk_size, "chunk_size")
     check_choice(order, "order", ORDERS)
-    return CurveArguments(call, pixel_ranks(maps, order), counts, activation, chunk)
+    return CurveArguments(call, pixel_ranks(maps, order), counts, score, chunk)
 
 
 def pixel_counts(pixels: int, step: int | None = None, points: int | None = None) -> np.ndarray:

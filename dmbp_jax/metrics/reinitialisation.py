@@ -4,7 +4,7 @@ A map that stays the same does not explain the network's decision: it draws edge
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -128,14 +128,39 @@ def layer_reinitialisation(
         redrawn.append(maps)
         signed.append(spearman(original, maps))
         absolute.append(spearman(jnp.abs(original), jnp.abs(maps)))
-    correlations, correlations_absolute = jnp.stack(signed), jnp.stack(absolute)
-    correlation = jnp.nanmean(correlations, axis=0)
-    correlation_absolute = jnp.nanmean(correlations_absolute, axis=0)
+    result = _summarise(jnp.stack(signed), jnp.stack(absolute), original, jnp.stack(redrawn))
+    return _first_image(result) if images.single else result
+
+
+def _summarise(
+    signed: jax.Array, absolute: jax.Array, original: jax.Array, redrawn: jax.Array
+) -> Reinitialisation:
+    """Means over re-drawings and images of correlations (R, N)."""
+    correlation, correlation_absolute = jnp.nanmean(signed, axis=0), jnp.nanmean(absolute, axis=0)
     defined = jnp.isfinite(correlation)
-    per_image = (correlation, correlation_absolute, correlations, correlations_absolute, defined)
-    summary = (jnp.nanmean(correlation), jnp.nanmean(correlation_absolute), defined.sum())
-    maps = (original, jnp.stack(redrawn))
-    if images.single:
-        per_image = tuple(values[..., 0] for values in per_image)
-        maps = tuple(values[..., 0, :, :] for values in maps)
-    return Reinitialisation(*per_image, *summary, *maps)
+    return Reinitialisation(
+        correlation=correlation,
+        correlation_absolute=correlation_absolute,
+        correlations=signed,
+        correlations_absolute=absolute,
+        defined=defined,
+        mean=jnp.nanmean(correlation),
+        mean_absolute=jnp.nanmean(correlation_absolute),
+        count=defined.sum(),
+        original=original,
+        redrawn=redrawn,
+    )
+
+
+def _first_image(result: Reinitialisation) -> Reinitialisation:
+    """The result of a single image, without N."""
+    return replace(
+        result,
+        correlation=result.correlation[0],
+        correlation_absolute=result.correlation_absolute[0],
+        correlations=result.correlations[:, 0],
+        correlations_absolute=result.correlations_absolute[:, 0],
+        defined=result.defined[0],
+        original=result.original[0],
+        redrawn=result.redrawn[:, 0],
+    )
