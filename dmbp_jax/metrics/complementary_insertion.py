@@ -13,8 +13,8 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.model import ApplyFn, is_traced
-from dmbp_jax.metrics.blurring import Baseline
-from dmbp_jax.metrics.curves import Activation, Curve, check_setting, curve
+from dmbp_jax.metrics.curves import Activation, Curve, check_curve_arguments, score_curve
+from dmbp_jax.metrics.insertion_blur import Baseline, baseline_images
 
 LabelSets = ArrayLike | Sequence[int] | Sequence[Sequence[int]]
 
@@ -72,20 +72,12 @@ def complementary_insertion(
       >>> result.scores.tolist(), float(result.auc)
       ([0.0, 1.0, 1.0], 0.75)
     """
-    setting = check_setting(
-        params,
-        x,
-        heatmap,
-        apply_fn=apply_fn,
-        baseline=blur,
-        baseline_name="blur",
-        step=step,
-        points=points,
-        activation=activation,
-        chunk_size=chunk_size,
+    arguments = check_curve_arguments(
+        params, x, heatmap, "increasing", apply_fn, step, points, activation, chunk_size
     )
-    labels = check_label_sets(labels_other, setting.x.shape[0], setting.classes, setting.single)
-    return curve(setting, setting.blank, setting.x, labels, "increasing")
+    _, (images, single), classes = arguments.call
+    labels = check_label_sets(labels_other, images.shape[0], classes, single)
+    return score_curve(arguments, baseline_images(blur, images, "blur"), images, labels)
 
 
 def check_label_sets(

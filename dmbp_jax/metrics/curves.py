@@ -16,15 +16,15 @@ from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.engine.chunks import in_chunks
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
 from dmbp_jax.errors import InputError
-from dmbp_jax.graph.model import ApplyFn, Model, bind, check_images, count_classes
-from dmbp_jax.metrics.blurring import Baseline, baseline_images
+from dmbp_jax.graph.model import ApplyFn, Model
+from dmbp_jax.metrics.arguments import DEFAULT_CHUNK, NetworkCall, check_network
 from dmbp_jax.metrics.heatmaps import at_least_float32, check_heatmap
 
 Order = Literal["decreasing", "increasing"]
 Activation = Literal["softmax", "sigmoid", "none"]
+ORDERS = ("decreasing", "increasing")
 ACTIVATIONS = (*PROBABILITIES, "none")
-DEFAULT_STEP = 224
-DEFAULT_CHUNK = 32
+DEFAULT_STEP = 224  # pixels
 
 
 @jax.tree_util.register_dataclass
@@ -44,49 +44,47 @@ class Curve:
     auc: jax.Array
 
 
-class Setting(NamedTuple):
-    """Checked arguments that all three metrics share."""
+class CurveArguments(NamedTuple):
+    """Checked arguments that insertion, complementary insertion and deletion share.
 
-    model: Model
-    x: jax.Array
-    single: bool
-    heatmap: jax.Array
-    blank: jax.Array
-    classes: int
+    Attributes:
+      call: the network and its images.
+      ranks: (N, H, W) int32, the place of every pixel in the order of the heat map.
+      counts: (S,) number of pixels changed at each point of the curve.
+      activation: what makes a score of a logit.
+      chunk_size: pictures in one forward pass.
+    """
+
+    call: NetworkCall
+    ranks: jax.Array
     counts: np.ndarray
     activation: str
     chunk_size: int
 
 
-def check_setting(
+def check_curve_arguments(
     params: Any,
     x: ArrayLike,
     heatmap: Any,
-    *,
+    order: Order,
     apply_fn: ApplyFn | None,
-    baseline: Baseline,
-    baseline_name: str,
     step: int | None,
     points: int | None,
     activation: Activation | None,
     chunk_size: int | None,
-) -> Setting:
-    """Check what is common to insertion, complementary insertion and deletion."""
-    model = bind(params, apply_fn)
-    images = check_images(x)
-    classes = count_classes(model, images.x)
-    maps = check_heatmap(heatmap, images)
-    return Setting(
-        model,
-        images.x,
-        images.single,
-        maps,
-        baseline_images(baseline, images.x, baseline_name),
-        classes,
-        pixel_counts(maps[0].size, step, points),
-        find_activation(activation, params, apply_fn, ACTIVATIONS),
-        DEFAULT_CHUNK if chunk_size is None else check_count(chunk_size, "chunk_size"),
-    )
+) -> CurveArguments:
+    """Check what the three curves share, and put the pixels in order.
+
+    Raises:
+      InputError, InputTypeError: as `dmbp_jax.metrics.insertion`.
+    """
+    call = check_network(params, x, apply_fn)
+    maps = check_heatmap(heatmap, call.images)
+    counts = pixel_counts(maps[0].size, step, points)
+    score = find_activation(activation, params, apply_fn, ACTIVATIONS)
+    chunk = DEFAULT_CHUNK if chunk_size is None else check_count(chunk_size, "chunk_size")
+    check_choice(order, "order", ORDERS)
+    return CurveArguments(call, pixel_ranks(maps, order), counts, score, chunk)
 
 
 def pixel_counts(pixels: int, step: int | None = None, points: int | None = None) -> np.ndarray:
@@ -109,15 +107,6 @@ def pixel_counts(pixels: int, step: int | None = None, points: int | None = None
     return np.round(np.linspace(0, pixels, points)).astype(np.int64)
 
 
-def check_order(order: Order) -> Order:
-    """Refuse anything but the two orders.
-
-    Raises:
-      InputTypeError, InputError: neither "decreasing" nor "increasing".
-    """
-    return check_choice(order, "order", ("decreasing", "increasing"))
-
-
 @partial(jax.jit, static_argnames="order")
 def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
     """Place of every pixel in the order of its heat map, (N, H, W) int32, from 0.
@@ -135,37 +124,44 @@ def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
     )
 
 
-def curve(
-    setting: Setting, start: jax.Array, finish: jax.Array, labels: jax.Array, order: Order
+def target_curve(
+    arguments: CurveArguments, start: jax.Array, finish: jax.Array, label: ArrayLike | None
 ) -> Curve:
-    """Scores while pixels go from `start` to `finish` in the `order` of the heat map.
+    """The curve of one label per image; None is the network's top-1."""
+    labels = arguments.call.target_labels(label, arguments.chunk_size)
+    return score_curve(arguments, start, finish, labels[:, None])
+
+
+def score_curve(
+    arguments: CurveArguments, start: jax.Array, finish: jax.Array, labels: jax.Array
+) -> Curve:
+    """Scores while pixels go from `start` to `finish` in the order of their ranks.
 
     Args:
-      setting: the checked arguments.
+      arguments: the checked arguments.
       start: (N, H, W, C) images at fraction 0.
       finish: (N, H, W, C) images at fraction 1.
       labels: (N, K) int32; the score is the mean over the labels that are not -1, NaN if all are.
-      order: largest attribution first, or smallest first.
     """
-    images, points = setting.x.shape[0], setting.counts.size
+    counts, images = arguments.counts, start.shape[0]
     one_chunk = partial(
         _scores,
-        setting.model,
+        arguments.call.model,
         start,
         finish,
-        pixel_ranks(setting.heatmap, order),
+        arguments.ranks,
         labels,
-        jnp.asarray(setting.counts, jnp.int32),
-        activation=setting.activation,
+        jnp.asarray(counts, jnp.int32),
+        activation=arguments.activation,
     )
-    total = images * points
-    scores = in_chunks(one_chunk, (jnp.arange(total),), total, setting.chunk_size)
-    scores = scores.reshape(images, points)
-    fractions = setting.counts / setting.counts[-1]
+    total = images * counts.size
+    scores = in_chunks(one_chunk, (jnp.arange(total),), total, arguments.chunk_size)
+    scores = scores.reshape(images, counts.size)
+    fractions = counts / counts[-1]
     widths = np.diff(fractions)
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
     auc = (scores * jnp.asarray(weights[None], scores.dtype)).sum(-1)
-    if setting.single:
+    if arguments.call.images.single:
         scores, auc = scores[0], auc[0]
     return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
 
@@ -182,7 +178,7 @@ def _scores(
     *,
     activation: str,
 ) -> jax.Array:
-    """Scores of some of the N * S pictures, which are made here and nowhere kept."""
+    """Scores of some of the N * S pictures, made here and not stored."""
     image, count = index // counts.size, counts[index % counts.size]
     changed = ranks[image] < count[:, None, None]
     pictures = jnp.where(changed[..., None], finish[image], start[image])

@@ -5,20 +5,11 @@ A faithful map puts the pixels first that the network needs to see the target.
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.engine.scores import first_choice
-from dmbp_jax.graph.model import ApplyFn, check_labels
-from dmbp_jax.metrics.blurring import Baseline
-from dmbp_jax.metrics.curves import (
-    Activation,
-    Curve,
-    Order,
-    check_order,
-    check_setting,
-    curve,
-)
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.metrics.curves import Activation, Curve, Order, check_curve_arguments, target_curve
+from dmbp_jax.metrics.insertion_blur import Baseline, baseline_images
 
 
 def insertion(
@@ -76,19 +67,8 @@ def insertion(
       >>> result.scores.tolist(), float(result.auc)
       ([0.0, 3.0, 3.0], 2.25)
     """
-    setting = check_setting(
-        params,
-        x,
-        heatmap,
-        apply_fn=apply_fn,
-        baseline=blur,
-        baseline_name="blur",
-        step=step,
-        points=points,
-        activation=activation,
-        chunk_size=chunk_size,
+    arguments = check_curve_arguments(
+        params, x, heatmap, order, apply_fn, step, points, activation, chunk_size
     )
-    labels = check_labels(label, setting.x.shape[0], setting.classes, setting.single)
-    if labels is None:
-        labels = first_choice(setting.model, setting.x, setting.chunk_size)
-    return curve(setting, setting.blank, setting.x, jnp.expand_dims(labels, 1), check_order(order))
+    images = arguments.call.images.x
+    return target_curve(arguments, baseline_images(blur, images, "blur"), images, label)
