@@ -3,6 +3,7 @@
 Methods that perturb images and all metrics ask the same questions of a network.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from dmbp_jax.checks import check_choice
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.mapping import BatchFunction
+from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
 
@@ -35,10 +37,14 @@ def find_activation(
     return check_choice(activation, "activation", choices)
 
 
-def top_labels(network: TracedNetwork, x: jax.Array, chunk_size: int | None = None) -> jax.Array:
-    """The network's top-1 label of every image, (N,) int32."""
+def with_labels(call: Call) -> Call:
+    """The call with the network's top-1 label of every image, where the caller named none."""
+    if call.labels is not None:
+        return call
+    network = call.network
     explainer = BatchFunction(network, _top_labels, (), network.trace.bytes_per_image)
-    return explain(explainer, (x,), chunk_size=chunk_size)
+    labels = explain(explainer, (call.images,), chunk_size=call.chunk_size)
+    return replace(call, labels=labels)
 
 
 def _top_labels(network: TracedNetwork, rows: tuple[jax.Array]) -> jax.Array:

@@ -5,7 +5,6 @@ A method writes its equation for one image, as a module-level function, and hand
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from jax.typing import ArrayLike
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.mapping import BatchFunction, SampleSum
 from dmbp_jax.engine.memory import fitting_rows
-from dmbp_jax.engine.scores import top_labels
+from dmbp_jax.engine.scores import with_labels
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn
@@ -36,10 +35,7 @@ def check_method_call(
     Raises:
       InputError, InputTypeError: as `dmbp_jax.attribute`.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
-    if call.labels is None:
-        return replace(call, labels=top_labels(call.network, call.images, chunk_size))
-    return call
+    return with_labels(check_call(params, x, label, apply_fn, chunk_size))
 
 
 def logit(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:

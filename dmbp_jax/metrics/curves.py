@@ -10,14 +10,16 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count
-from dmbp_jax.engine.chunks import in_chunks
+from dmbp_jax.engine.driver import explain
+from dmbp_jax.engine.mapping import BatchFunction
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
 from dmbp_jax.errors import InputError
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.metrics.arguments import DEFAULT_CHUNK, NetworkCall, check_network
+from dmbp_jax.graph.call import Call
+from dmbp_jax.graph.images import Images
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.metrics.heatmaps import at_least_float32, check_heatmap
 
 Order = Literal["decreasing", "increasing"]
@@ -52,39 +54,36 @@ class CurveArguments(NamedTuple):
       ranks: (N, H, W) int32, the place of every pixel in the order of the heat map.
       counts: (S,) number of pixels changed at each point of the curve.
       activation: what makes a score of a logit.
-      chunk_size: pictures in one forward pass.
     """
 
-    call: NetworkCall
+    call: Call
     ranks: jax.Array
     counts: np.ndarray
     activation: str
-    chunk_size: int
 
 
 def check_curve_arguments(
-    params: Any,
-    x: ArrayLike,
+    call: Call,
     heatmap: Any,
     order: Order,
-    apply_fn: ApplyFn | None,
     step: int | None,
     points: int | None,
-    activation: Activation | None,
-    chunk_size: int | None,
+    activation: str,
 ) -> CurveArguments:
     """Check what the three curves share, and put the pixels in order.
 
     Raises:
       InputError, InputTypeError: as `dmbp_jax.metrics.insertion`.
     """
-    call = check_network(params, x, apply_fn)
-    maps = check_heatmap(heatmap, call.images)
+    maps = check_heatmap(heatmap, Images(call.images, call.single))
     counts = pixel_counts(maps[0].size, step, points)
-    score = find_activation(activation, params, apply_fn, ACTIVATIONS)
-    chunk = DEFAULT_CHUNK if chunk_size is None else check_count(chunk_size, "chunk_size")
     check_choice(order, "order", ORDERS)
-    return CurveArguments(call, pixel_ranks(maps, order), counts, score, chunk)
+    return CurveArguments(call, pixel_ranks(maps, order), counts, activation)
+
+
+def score_activation(activation: Activation | None, params: Any, apply_fn: ApplyFn | None) -> str:
+    """What makes a score of a logit: the one given, else the network's own, else softmax."""
+    return find_activation(activation, params, apply_fn, ACTIVATIONS)
 
 
 def pixel_counts(pixels: int, step: int | None = None, points: int | None = None) -> np.ndarray:
@@ -124,14 +123,6 @@ def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
     )
 
 
-def target_curve(
-    arguments: CurveArguments, start: jax.Array, finish: jax.Array, label: ArrayLike | None
-) -> Curve:
-    """The curve of one label per image; None is the network's top-1."""
-    labels = arguments.call.target_labels(label, arguments.chunk_size)
-    return score_curve(arguments, start, finish, labels[:, None])
-
-
 def score_curve(
     arguments: CurveArguments, start: jax.Array, finish: jax.Array, labels: jax.Array
 ) -> Curve:
@@ -144,47 +135,45 @@ def score_curve(
       labels: (N, K) int32; the score is the mean over the labels that are not -1, NaN if all are.
     """
     counts, images = arguments.counts, start.shape[0]
-    one_chunk = partial(
+    call = arguments.call
+    changed = jnp.asarray(counts, jnp.int32)
+    explainer = BatchFunction(
+        _Pictures(call.network, start, finish, arguments.ranks, labels, changed),
         _scores,
-        arguments.call.model,
-        start,
-        finish,
-        arguments.ranks,
-        labels,
-        jnp.asarray(counts, jnp.int32),
-        activation=arguments.activation,
+        (("activation", arguments.activation),),
+        call.network.trace.bytes_per_image,
     )
-    total = images * counts.size
-    scores = in_chunks(one_chunk, (jnp.arange(total),), total, arguments.chunk_size)
-    scores = scores.reshape(images, counts.size)
+    places = (jnp.arange(images * counts.size),)
+    scores = explain(explainer, places, chunk_size=call.chunk_size).reshape(images, counts.size)
     fractions = counts / counts[-1]
     widths = np.diff(fractions)
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
     auc = (scores * jnp.asarray(weights[None], scores.dtype)).sum(-1)
-    if arguments.call.images.single:
+    if call.single:
         scores, auc = scores[0], auc[0]
     return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
 
 
-@partial(jax.jit, static_argnames="activation")
-def _scores(
-    model: Model,
-    start: jax.Array,
-    finish: jax.Array,
-    ranks: jax.Array,
-    labels: jax.Array,
-    counts: jax.Array,
-    index: jax.Array,
-    *,
-    activation: str,
-) -> jax.Array:
-    """Scores of some of the N * S pictures, made here and not stored."""
+class _Pictures(NamedTuple):
+    """What the N * S pictures of a curve are made from."""
+
+    network: TracedNetwork
+    start: jax.Array
+    finish: jax.Array
+    ranks: jax.Array
+    labels: jax.Array
+    counts: jax.Array
+
+
+def _scores(pictures: _Pictures, rows: tuple[jax.Array], *, activation: str) -> jax.Array:
+    """Scores of some of the pictures, made here and not stored."""
+    index, counts = rows[0], pictures.counts
     image, count = index // counts.size, counts[index % counts.size]
-    changed = ranks[image] < count[:, None, None]
-    pictures = jnp.where(changed[..., None], finish[image], start[image])
-    logits = at_least_float32(model(pictures))
+    changed = pictures.ranks[image] < count[:, None, None]
+    x = jnp.where(changed[..., None], pictures.finish[image], pictures.start[image])
+    logits = at_least_float32(pictures.network(x))
     values = logits if activation == "none" else PROBABILITIES[activation](logits)
-    wanted = labels[image]
+    wanted = pictures.labels[image]
     picked = jnp.take_along_axis(values, jnp.maximum(wanted, 0), axis=-1)
     number = (wanted >= 0).sum(-1).astype(values.dtype)
     return jnp.where(wanted >= 0, picked, 0).sum(-1) / number  # 0 / 0 = NaN: no label, undefined

@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.model import check_images, is_traced
+from dmbp_jax.graph.images import check_images
+from dmbp_jax.graph.model import is_traced
 from dmbp_jax.metrics.attribution_inside import share_inside
 from dmbp_jax.metrics.heatmaps import check_maps
 

@@ -11,7 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.model import Images, is_traced
+from dmbp_jax.graph.images import Images
+from dmbp_jax.graph.model import is_traced
 
 
 def check_heatmap(heatmap: Any, images: Images, name: str = "heatmap") -> jax.Array:

@@ -7,8 +7,17 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.scores import with_labels
+from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
-from dmbp_jax.metrics.curves import Activation, Curve, Order, check_curve_arguments, target_curve
+from dmbp_jax.metrics.curves import (
+    Activation,
+    Curve,
+    Order,
+    check_curve_arguments,
+    score_activation,
+    score_curve,
+)
 from dmbp_jax.metrics.insertion_blur import Baseline, baseline_images
 
 
@@ -48,7 +57,7 @@ def insertion(
       activation: `"softmax"`, `"sigmoid"` (multi-label networks) or `"none"`; None takes the
         network's own `activation` if it has one, else softmax.
       order: `"increasing"` inserts the least important first.
-      chunk_size: pictures in one forward pass (default 32); bounds memory, not the values.
+      chunk_size: pictures in one forward pass, None is as many as fit; never changes the values.
 
     Returns:
       `Curve`: `fractions` (S,), `scores` (N, S), `auc` (N,); no N for a single image.
@@ -67,8 +76,10 @@ def insertion(
       >>> result.scores.tolist(), float(result.auc)
       ([0.0, 3.0, 3.0], 2.25)
     """
-    arguments = check_curve_arguments(
-        params, x, heatmap, order, apply_fn, step, points, activation, chunk_size
+    call = with_labels(check_call(params, x, label, apply_fn, chunk_size))
+    score = score_activation(activation, params, apply_fn)
+    arguments = check_curve_arguments(call, heatmap, order, step, points, score)
+    images = call.images
+    return score_curve(
+        arguments, baseline_images(blur, images, "blur"), images, call.labels[:, None]
     )
-    images = arguments.call.images.x
-    return target_curve(arguments, baseline_images(blur, images, "blur"), images, label)

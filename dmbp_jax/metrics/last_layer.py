@@ -3,7 +3,7 @@
 No names are needed, so it works for dense and 1x1 convolutional classifiers of any framework.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, SiteNotFoundError
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.metrics.arguments import NetworkCall, check_network
+from dmbp_jax.graph.call import Call, check_call
+from dmbp_jax.graph.model import ApplyFn, bind
+from dmbp_jax.graph.tracing import TracedNetwork
 
 
 def redraw_last_layer(
@@ -53,45 +54,45 @@ def redraw_last_layer(
       >>> [bool((new[name] == params[name]).all()) for name in "ab"]
       [True, False]
     """
-    call = check_network(params, x, apply_fn)
-    return redraw(call.model, find_last_layer(params, call, last_layer), key)
+    call = check_call(params, x, apply_fn=apply_fn)
+    return redraw(params, find_last_layer(params, call, last_layer), key)
 
 
-def find_last_layer(params: Any, call: NetworkCall, last_layer: str | None) -> int:
-    """Index in `Model.arrays` of the last layer's weights.
+def find_last_layer(params: Any, call: Call, last_layer: str | None) -> int:
+    """Index among the arrays of `params` of the last layer's weights.
 
     Raises:
       InputError, SiteNotFoundError: as `redraw_last_layer`.
     """
-    model = call.model
-    # the leaves that are arrays, in the order of `Model.arrays`
+    # the leaves that are arrays, in the order of the network's arrays
     leaves = [(p, leaf) for p, leaf in jax.tree.leaves_with_path(params) if hasattr(leaf, "ndim")]
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     weights = {
-        path: i
-        for i, (path, array) in enumerate(zip(paths, model.arrays, strict=True))
+        jax.tree_util.keystr(path, simple=True, separator="/"): i
+        for i, (path, array) in enumerate(leaves)
         if array.ndim >= 2 and jnp.issubdtype(array.dtype, jnp.floating)
     }
     if last_layer is not None:
         return weights[_named_layer(last_layer, list(weights))]
-    return weights[_search(model, call.images.x[:1], weights, call.classes)]
+    return weights[_search(call.network, call.images[0], weights)]
 
 
-def redraw(model: Model, layer: int, key: jax.Array) -> Any:
+def redraw(params: Any, layer: int, key: jax.Array) -> Any:
     """`params` with the weights number `layer` drawn from a normal distribution like their own."""
+    model = bind(params, lambda params, x: x)
     old = jnp.asarray(model.arrays[layer])
     new = old.mean() + old.std() * jax.random.normal(key, old.shape, old.dtype)
-    return model.skeleton.merge(_exchanged(model, {layer: new}).arrays)
+    return model.skeleton.merge(_exchanged(model.arrays, {layer: new}))
 
 
-def _exchanged(model: Model, new: dict[int, jax.Array]) -> Model:
-    return replace(model, arrays=tuple(new.get(i, a) for i, a in enumerate(model.arrays)))
+def _exchanged(arrays: Sequence[jax.Array], new: dict[int, jax.Array]) -> tuple[jax.Array, ...]:
+    return tuple(new.get(i, a) for i, a in enumerate(arrays))
 
 
-def _search(model: Model, x: jax.Array, weights: dict[str, int], classes: int) -> str:
+def _search(network: TracedNetwork, image: jax.Array, weights: dict[str, int]) -> str:
     """The one kernel of which the top logit depends on its own slice and on no other."""
-    candidates = [name for name, i in weights.items() if classes in model.arrays[i].shape]
-    fits = _depends_on_own_slice(model, x, tuple(weights[name] for name in candidates))
+    classes = network.classes
+    candidates = [name for name, i in weights.items() if classes in network.inputs[i].shape]
+    fits = _depends_on_own_slice(network, image, tuple(weights[name] for name in candidates))
     fitting = [name for name, fit in zip(candidates, fits, strict=True) if fit]
     if len(fitting) == 1:
         return fitting[0]
@@ -104,7 +105,7 @@ def _search(model: Model, x: jax.Array, weights: dict[str, int], classes: int) -
 
 @partial(jax.jit, static_argnames="candidates")
 def _depends_on_own_slice(
-    model: Model, x: jax.Array, candidates: tuple[int, ...]
+    network: TracedNetwork, image: jax.Array, candidates: tuple[int, ...]
 ) -> tuple[jax.Array, ...]:
     """For each candidate, whether the top logit depends on that slice of it and no other.
 
@@ -112,9 +113,9 @@ def _depends_on_own_slice(
     """
 
     def logits(kernels: dict[int, jax.Array]) -> jax.Array:
-        return _exchanged(model, kernels)(x)[0]
+        return network.with_arrays(_exchanged(network.inputs, kernels)).logits(image)
 
-    values, pullback = jax.vjp(logits, {i: model.arrays[i] for i in candidates})
+    values, pullback = jax.vjp(logits, {i: network.inputs[i] for i in candidates})
     top = values.argmax()
     (gradients,) = pullback(jax.nn.one_hot(top, values.size, dtype=values.dtype))
     return tuple(_is_one_slice(gradients[i], top, values.size) for i in candidates)

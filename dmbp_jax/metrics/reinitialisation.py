@@ -12,9 +12,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count
+from dmbp_jax.engine.scores import with_labels
 from dmbp_jax.errors import InputTypeError
+from dmbp_jax.graph.call import check_call
+from dmbp_jax.graph.images import Images
 from dmbp_jax.graph.model import ApplyFn
-from dmbp_jax.metrics.arguments import check_network
 from dmbp_jax.metrics.heatmaps import check_heatmap, fit_heatmap
 from dmbp_jax.metrics.last_layer import find_last_layer, redraw
 from dmbp_jax.metrics.rank_correlation import spearman
@@ -113,17 +115,17 @@ def layer_reinitialisation(
             f"got {type(method).__name__}."
         )
     check_count(redraws, "redraws")
-    call = check_network(params, x, apply_fn)
-    images, labels = call.images, call.target_labels(label)
+    call = with_labels(check_call(params, x, label, apply_fn))
+    images = Images(call.images, call.single)
     layer = find_last_layer(params, call, last_layer)
-    x, target = (images.x[0], labels[0]) if images.single else (images.x, labels)
+    x, target = call.unbatch((call.images, call.labels))
     if heatmap is None:
         original = fit_heatmap(method(params, x, target, apply_fn=apply_fn), images)
     else:
         original = check_heatmap(heatmap, images)
     redrawn, signed, absolute = [], [], []
     for number in range(redraws):
-        new = redraw(call.model, layer, jax.random.fold_in(key, number))
+        new = redraw(params, layer, jax.random.fold_in(key, number))
         maps = fit_heatmap(method(new, x, target, apply_fn=apply_fn), images)
         redrawn.append(maps)
         signed.append(spearman(original, maps))
