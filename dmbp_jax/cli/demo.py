@@ -140,20 +140,18 @@ def picture_of(pair: Pair) -> "Image.Image":
 def measure(pairs: list[Pair], heatmaps: "np.ndarray") -> Inside:
     """Share of the positive attribution on the label's object, of the negative one on its rival.
 
-    Σ max(h, 0) over the object's mask / Σ max(h, 0), and the same for −h: an all-zero sign
-    counts as 0. A map that is the same everywhere scores the area of the object.
+    A map that is the same everywhere scores the area of the object.
     """
     import numpy as np
 
-    def share(parts: np.ndarray, mask: np.ndarray) -> float:
-        total = parts.sum()
-        return float(parts[mask].sum() / total) if total > 0 else 0.0
+    from dmbp_jax.metrics import attribution_inside
 
-    positive, negative = [], []
-    for pair, h in zip(pairs, heatmaps, strict=True):
-        positive.append(share(np.maximum(h, 0), pair.sample.masks[pair.label]))
-        negative.append(share(np.maximum(-h, 0), pair.sample.masks[pair.rival]))
-    return Inside(float(np.mean(positive)), float(np.mean(negative)))
+    labels = np.stack([pair.sample.masks[pair.label] for pair in pairs])
+    rivals = np.stack([pair.sample.masks[pair.rival] for pair in pairs])
+    return Inside(
+        float(attribution_inside(heatmaps, labels).mean()),
+        float(attribution_inside(heatmaps, rivals, sign="negative").mean()),
+    )
 
 
 def areas(pairs: list[Pair]) -> Inside:
