@@ -66,8 +66,14 @@ def test_explain_takes_the_networks_own_answer_and_shows_its_progress(
     assert Path("dmbp-explain/good0.dmbp.png").is_file()
 
 
+def assert_drawn(path: str, expected: Image.Image) -> None:
+    with Image.open(path) as picture:
+        difference = np.asarray(picture).astype(int) - np.asarray(expected)
+    assert np.abs(difference).max() <= 2
+
+
 @pytest.mark.parametrize("loss", LOSSES)
-def test_explain_draws_the_authors_overlay_of_every_loss(
+def test_explain_draws_the_overlay_of_every_loss(
     tiny: dmbp_jax.Network, folder: Path, loss: str
 ) -> None:
     argv = ["explain", "good0.png", "--loss", loss, "--format", "overlay", "--label", "0"]
@@ -75,9 +81,7 @@ def test_explain_draws_the_authors_overlay_of_every_loss(
     config = dmbp_jax.DMBP(steps=20, loss=loss)
     att = dmbp_jax.attribute(tiny, tiny.preprocess("good0.png"), 0, config=config)
     expected = overlay(tiny.crop("good0.png"), att.positive, att.negative)
-    with Image.open("dmbp-explain/good0.dmbp.png") as picture:
-        difference = np.asarray(picture).astype(int) - np.asarray(expected)
-    assert np.abs(difference).max() <= 2
+    assert_drawn("dmbp-explain/good0.dmbp.png", expected)
 
 
 @pytest.mark.parametrize("method", ["gradient", "gradcam"])
@@ -127,9 +131,7 @@ def test_explain_draws_the_authors_picture(tiny: dmbp_jax.Network, folder: Path)
     config = dmbp_jax.DMBP(steps=20)
     att = dmbp_jax.attribute(tiny, tiny.preprocess("good0.png"), 0, config=config)
     expected = authors_overlay(tiny.crop("good0.png"), att.positive, att.negative)
-    with Image.open("dmbp-explain/good0.dmbp.png") as picture:
-        difference = np.asarray(picture).astype(int) - np.asarray(expected)
-    assert np.abs(difference).max() <= 2
+    assert_drawn("dmbp-explain/good0.dmbp.png", expected)
 
 
 @pytest.mark.parametrize("method", ["smoothgrad", "rise"])

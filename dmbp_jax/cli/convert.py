@@ -6,6 +6,7 @@ from pathlib import Path
 from dmbp_jax.cli.commands import add_command
 from dmbp_jax.cli.output import refuse_overwrite
 
+SUMMARY = "turn a PyTorch checkpoint into a file that loads in under a second"
 DESCRIPTION = """\
 Read a checkpoint (.pth in either PyTorch container, or .safetensors), fold BatchNorm into the
 convolutions and write the result as safetensors. PyTorch is not needed, and nothing that a
@@ -20,14 +21,7 @@ example:
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp convert IN OUT --network NAME`."""
-    parser = add_command(
-        subparsers,
-        "convert",
-        run,
-        help="turn a PyTorch checkpoint into a file that loads in under a second",
-        description=DESCRIPTION,
-        example=EXAMPLE,
-    )
+    parser = add_command(subparsers, "convert", run, SUMMARY, DESCRIPTION, EXAMPLE)
     parser.add_argument("source", metavar="IN", type=Path, help="checkpoint to read")
     parser.add_argument("target", metavar="OUT", type=Path, help="safetensors file to write")
     parser.add_argument(

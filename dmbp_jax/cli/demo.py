@@ -5,11 +5,10 @@ each label is.
 """
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command
+from dmbp_jax.cli.commands import add_command, add_output_folder
 from dmbp_jax.cli.output import make_folder, refuse_overwrite, save_picture
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 SEED = 2  # the network was trained on pictures of seed 0, and is evaluated on seed 1
 
+SUMMARY = "explain generated pictures, with no download"
 DESCRIPTION = """\
 Explain generated pictures with the built-in network, and compare with plain gradients: how much of
 the red lies on the object of the label, and how much of the blue on its rival, the object that is
@@ -35,22 +35,8 @@ Writes the pictures alone (scene-1.png, …), one panel for each label and compa
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp demo [-o DIR]`."""
-    parser = add_command(
-        subparsers,
-        "demo",
-        run,
-        help="explain generated pictures, with no download",
-        description=DESCRIPTION,
-        example=EXAMPLE,
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        type=Path,
-        default=Path("dmbp-demo"),
-        help="folder, made if missing; default dmbp-demo",
-    )
+    parser = add_command(subparsers, "demo", run, SUMMARY, DESCRIPTION, EXAMPLE)
+    add_output_folder(parser, "dmbp-demo", "DIR")
     parser.add_argument(
         "--steps", metavar="N", type=int, default=200, help="optimisation steps; default 200"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command
+from dmbp_jax.cli.commands import add_command, add_output_folder
 from dmbp_jax.cli.maps import FORMATS, Mapper, draw, map_by_dmbp, map_by_method
 from dmbp_jax.cli.output import make_folder, refuse_overwrite, save_picture
 from dmbp_jax.cli.photos import batches, name_results, read
@@ -18,6 +18,7 @@ from dmbp_jax.files import replacing
 METHODS = tuple(method.name for method in CATALOGUE)
 LOSSES = ("all", "positive-negative", "positive")
 
+SUMMARY = "explain what a network answers for photos"
 DESCRIPTION = """\
 Write one picture for each image: red pixels are evidence for the label, blue ones against it.
 Images are cropped as the network needs it, and done in batches.
@@ -35,14 +36,7 @@ others are still done, its reason goes to stderr, and the exit code is 2.
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp explain IMAGE… [--network NAME] [--weights FILE] [--label N|NAME] [--method M] …`."""
-    parser = add_command(
-        subparsers,
-        "explain",
-        run,
-        help="explain what a network answers for photos",
-        description=DESCRIPTION,
-        example=EXAMPLE,
-    )
+    parser = add_command(subparsers, "explain", run, SUMMARY, DESCRIPTION, EXAMPLE)
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="picture file")
     parser.add_argument(
         "--network", metavar="NAME", default="resnet50", help="default resnet50; see dmbp networks"
@@ -61,14 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--method", choices=METHODS, default="dmbp", metavar="M", help=", ".join(METHODS)
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT",
-        type=Path,
-        default=Path("dmbp-explain"),
-        help="folder, made if missing; default dmbp-explain",
-    )
+    add_output_folder(parser, "dmbp-explain", "OUT")
     parser.add_argument(
         "--format",
         choices=FORMATS,

@@ -8,6 +8,7 @@ from dmbp_jax.cli.commands import add_command
 if TYPE_CHECKING:
     from dmbp_jax.networks.registry import Checkpoint
 
+SUMMARY = "list the networks"
 DESCRIPTION = """\
 List every network: name, number of classes, input size, where its weights are or come from, and
 what the file is checked by at every load: its SHA-256, or only the 8 hex digits of it that are part
@@ -21,14 +22,7 @@ example:
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp networks`."""
-    add_command(
-        subparsers,
-        "networks",
-        run,
-        help="list the networks",
-        description=DESCRIPTION,
-        example=EXAMPLE,
-    )
+    add_command(subparsers, "networks", run, SUMMARY, DESCRIPTION, EXAMPLE)
 
 
 def run(args: argparse.Namespace) -> int:
