@@ -7,7 +7,7 @@ Public names are listed here by hand and imported on first use, so that `import 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dmbp_jax.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from dmbp_jax import convert, data, errors, experiments, methods, metrics, models, pictures
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from dmbp_jax.graph.listing import sites
     from dmbp_jax.graph.pieces import register_piece
     from dmbp_jax.graph.program import Site
-    from dmbp_jax.networks.network import Network, list_networks, load
+    from dmbp_jax.networks.load import load
+    from dmbp_jax.networks.network import Network
+    from dmbp_jax.networks.registry import list_networks
 
 _HOME = {
     "attribute": "dmbp_jax.dmbp.attribute",
@@ -31,8 +33,8 @@ _HOME = {
     "sites": "dmbp_jax.graph.listing",
     "register_piece": "dmbp_jax.graph.pieces",
     "Network": "dmbp_jax.networks.network",
-    "load": "dmbp_jax.networks.network",
-    "list_networks": "dmbp_jax.networks.network",
+    "load": "dmbp_jax.networks.load",
+    "list_networks": "dmbp_jax.networks.registry",
 }
 _SUBPACKAGES = (
     "convert",
