@@ -65,15 +65,17 @@ def test_a_bound_method_is_traced_once():
 
 
 def test_nothing_of_a_function_outlives_it():
-    weights = jnp.asarray(WEIGHTS)
+    def explain_own_network():
+        weights = jnp.asarray(WEIGHTS)
 
-    def network(_, x):
-        return jax.nn.relu(x.reshape(len(x), -1)) @ weights
+        def network(_, x):
+            return jax.nn.relu(x.reshape(len(x), -1)) @ weights
 
-    dmbp_jax.attribute(None, X, 1, apply_fn=network, config=FEW)
-    METHODS["gradient"](None, X, 1, apply_fn=network)
-    of_function, of_weights = weakref.ref(network), weakref.ref(weights)
-    del network, weights
+        dmbp_jax.attribute(None, X, 1, apply_fn=network, config=FEW)
+        METHODS["gradient"](None, X, 1, apply_fn=network)
+        return weakref.ref(network), weakref.ref(weights)
+
+    of_function, of_weights = explain_own_network()
     gc.collect()
     assert of_function() is None
     assert of_weights() is None

@@ -57,9 +57,10 @@ class Sums(NamedTuple):
 class SampleSum:
     """Σᵢ `sample(network, image, label, i, *rest, **options)`, i = 0 … count − 1, for every row.
 
-    Rows are (images, labels, rest...).     Only sums are kept, so memory does not grow with `count`. A step adds one chunk of samples; it
-    is one compiled call, because XLA runs convolutions inside a compiled loop slowly on CPUs
-    where their kernels are not prepared for it, and a step is long compared with its dispatch.
+    Rows are (images, labels, rest...). Only sums are kept, so memory does not grow with `count`. A
+    step adds one chunk of samples and is one compiled call: on CPUs XLA runs convolutions inside a
+    compiled loop slowly where their kernels are not prepared for it, and a step is long compared
+    with its dispatch.
     """
 
     network: TracedNetwork
