@@ -181,7 +181,7 @@ def find_state_dict(content: Any) -> dict[str, Tensor]:
     """The tensors of a state dict by name, out of its wrapper if it has one.
 
     Raises:
-      WeightsError: this is no state dict.
+      WeightsError: not a state dict.
     """
     if isinstance(content, dict):
         for wrapper in _WRAPPERS:

@@ -14,7 +14,7 @@ from dmbp_jax.models.layers import adaptive_average_pool, max_pool, relu
 class VGG(nn.Module):
     """3×3 convolutions in five stages, each ended by a max-pool, and three dense layers.
 
-    The dense layers see 7×7 positions; other sizes are averaged down (or spread out) to 7×7 as
+    The dense layers take 7×7 positions; other sizes are averaged down (or spread out) to 7×7 as
     torchvision does, so any input of at least 32×32 goes. Dropout does nothing in inference and
     is left out. Positions are flattened in HWC order; conversion permutes fc6 to match.
 

@@ -40,7 +40,7 @@ def list_csv_folder(
       named files outside of `root`; a named file that is missing is found out when decoded.
 
     Raises:
-      DataError: no such folder or table, missing columns, a label that is no class, a row without
+      DataError: no such folder or table, missing columns, an unknown label, a row without
         label, a file named twice; the message gives the line.
     """
     folder = check_root(root, _EXPECTED)

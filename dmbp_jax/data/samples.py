@@ -18,7 +18,7 @@ from dmbp_jax.data.generated import CLASSES, GeneratedDataset, compose
 
 
 class Picture(Protocol):
-    """A picture of a dataset: its unique name, its ground-truth labels, and how to see it."""
+    """A picture of a dataset: its unique name, its ground-truth labels, and how to open it."""
 
     @property
     def name(self) -> str:

@@ -61,8 +61,8 @@ def fetch(checkpoint: Checkpoint) -> Path:
             def answered(answer: requests.Response, **_: object) -> None:
                 answers.enter_context(answer)  # pooch leaves the connection of an error open
                 if answer.status_code == requests.codes.ok:
-                    told = f"downloading {checkpoint.url}, checked by {checkpoint.check}"
-                    print(told, file=sys.stderr)
+                    message = f"downloading {checkpoint.url}, checked by {checkpoint.check}"
+                    print(message, file=sys.stderr)
 
             download = pooch.HTTPDownloader(
                 progressbar=True,

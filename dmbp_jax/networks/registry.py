@@ -162,7 +162,7 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
 
 
 def find_entry(name: str, classes: int | None = None) -> Entry:
-    """The row of a name, its module rebuilt for another number of classes if asked to.
+    """The row of a name; with `classes`, its module is rebuilt for that number of classes.
 
     Raises:
       InputError: no network has this name; the message lists near ones.
