@@ -25,6 +25,7 @@ class Method:
       has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
       random: whether the map depends on `key=`.
       options: keyword arguments beyond the convention that all methods share.
+      variants: objectives that the paper's Table 1 compares, the default last.
     """
 
     name: str
@@ -35,6 +36,12 @@ class Method:
     has_zero: bool = True
     random: bool = False
     options: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Its rows in the paper's tables, one for each variant; the default has the plain name."""
+        return (*(f"{self.name}-{variant}" for variant in self.variants[:-1]), self.name)
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -97,8 +104,15 @@ CATALOGUE: tuple[Method, ...] = (
         coarse=True,
         options=("steps", "learning_rate", "area_weight", "activation"),
     ),
-    Method("dmbp", "DMBP", options=("config",)),
+    Method(
+        "dmbp",
+        "DMBP",
+        options=("config",),
+        variants=("positive", "positive-negative", "all"),
+    ),
 )
+
+ROWS: tuple[str, ...] = tuple(row for method in CATALOGUE for row in method.rows)
 
 
 def find_method(name: str) -> Method:

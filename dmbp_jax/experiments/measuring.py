@@ -1,68 +1,40 @@
 """One batch and one method: the maps are made once, and every measure is taken from them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmbp_jax.data.samples import Target
-from dmbp_jax.experiments.contenders import Contender
+from dmbp_jax.experiments.batches import Batch
 from dmbp_jax.experiments.journal import Record
+from dmbp_jax.experiments.rows import MethodRow
 from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics import (
     complementary_insertion,
     insertion,
-    layer_reinitialisation,
     pointing_game,
+    redraw_last_layer,
 )
+from dmbp_jax.metrics.rank_correlation import spearman
 
 TOLERANCE = 15 / 224  # of the pointing game, as a share of the shorter side: 15 pixels of 224
 
 
-class Subject(NamedTuple):
-    """The network that is asked."""
+class EvaluatedNetwork(NamedTuple):
+    """The network whose maps are measured: logits = apply_fn(params, x), or params(x)."""
 
     params: Any
     apply_fn: ApplyFn | None
 
 
-class Batch(NamedTuple):
-    """Targets whose pictures could be read, filled up to the size that is compiled.
-
-    Attributes:
-      targets: the n targets.
-      x: (N, H, W, C) with N >= n; the rows beyond n repeat the first.
-      labels: (N,) int32.
-      others: (N, K) int32, the other labels of each picture, filled up with -1.
-      masks: (N, H, W) bool, where the target is, or None where no picture says so.
-      keys: one for each row.
-    """
-
-    targets: Sequence[Target]
-    x: jax.Array
-    labels: jax.Array
-    others: np.ndarray
-    masks: np.ndarray | None
-    keys: Sequence[jax.Array]
-
-
-def target_key(seed: int, target: Target) -> jax.Array:
-    """The noise of a target, whatever batch it is in."""
-    name = f"{target.picture.name}/{target.label}".encode(errors="surrogateescape")
-    return jax.random.fold_in(
-        jax.random.key(seed), int.from_bytes(sha256(name).digest()[:4], "little")
-    )
-
-
 def measure(
-    subject: Subject,
+    network: EvaluatedNetwork,
     batch: Batch,
-    contender: Contender,
+    row: MethodRow,
     measures: Sequence[str],
     settings: Settings,
 ) -> tuple[list[Record], np.ndarray]:
@@ -70,52 +42,72 @@ def measure(
 
     Maps that are not finite have no measure: NaN everywhere.
     """
-    method = partial(contender.heatmaps, keys=batch.keys)
-    maps = method(subject.params, batch.x, batch.labels, apply_fn=subject.apply_fn)
+    method = partial(row.heatmaps, keys=batch.keys)
+    maps = method(network.params, batch.x, batch.labels, apply_fn=network.apply_fn)
     finite = np.asarray(jnp.isfinite(maps).all((1, 2)))
     heat = jnp.where(finite[:, None, None], maps, 0)
     values: dict[str, np.ndarray] = {}
     curves: dict[str, np.ndarray] = {}
     options: dict[str, Any] = {
-        "apply_fn": subject.apply_fn,
+        "apply_fn": network.apply_fn,
         "step": settings.step,
         "points": settings.points,
         "activation": settings.activation,
     }
     if "im" in measures:
-        curve = insertion(subject.params, batch.x, batch.labels, heat, **options)
+        curve = insertion(network.params, batch.x, batch.labels, heat, **options)
         values["im"], curves["im"] = np.array(curve.auc), np.array(curve.scores)
     if "cim" in measures:
         values["cim"] = np.full(len(heat), np.nan)
         if (batch.others >= 0).any():
-            curve = complementary_insertion(subject.params, batch.x, batch.others, heat, **options)
+            curve = complementary_insertion(network.params, batch.x, batch.others, heat, **options)
             values["cim"], curves["cim"] = np.array(curve.auc), np.array(curve.scores)
     if "rank" in measures:
-        redrawn = layer_reinitialisation(
-            subject.params,
-            batch.x,
-            batch.labels,
-            method,
-            apply_fn=subject.apply_fn,
-            key=jax.random.key(settings.seed),
-            last_layer=settings.last_layer,
-            heatmap=heat,
-        )
-        values["rank"] = np.array(redrawn.correlation)
+        values |= correlate_with_redrawn(network, batch, method, heat, settings)
     if "im" in measures and batch.masks is not None:
         values |= localise(np.asarray(heat), batch.masks)
     records = []
     for i, target in enumerate(batch.targets):
         own = {name: float(column[i]) if finite[i] else np.nan for name, column in values.items()}
-        drawn = {
+        known = {
             name: scores[i] if finite[i] and np.isfinite(scores[i]).all() else scores[i][:0]
             for name, scores in curves.items()
         }
         pixels = heat[i].size
-        records.append(
-            Record(target.picture.name, target.label, contender.name, pixels, own, drawn)
-        )
+        records.append(Record(target.picture.name, target.label, row.name, pixels, own, known))
     return records, np.asarray(maps)[: len(records)]
+
+
+def correlate_with_redrawn(
+    network: EvaluatedNetwork,
+    batch: Batch,
+    method: Callable[..., jax.Array],
+    heat: jax.Array,
+    settings: Settings,
+) -> dict[str, np.ndarray]:
+    """Table 3: rank correlation with the maps of networks whose last layer is re-drawn.
+
+    `rank` is of the signed maps and `rank_absolute` of their absolute values, each (N,) and the
+    mean over `settings.redraws` new layers; undefined ones (a constant map) are left out, NaN if
+    all are. Every batch and method meets the same layers.
+    """
+    key = jax.random.key(settings.seed)
+    signed, absolute = [], []
+    for i in range(settings.redraws):
+        params = redraw_last_layer(
+            network.params,
+            batch.x,
+            apply_fn=network.apply_fn,
+            key=jax.random.fold_in(key, i),
+            last_layer=settings.last_layer,
+        )
+        maps = method(params, batch.x, batch.labels, apply_fn=network.apply_fn)
+        signed.append(spearman(heat, maps))
+        absolute.append(spearman(jnp.abs(heat), jnp.abs(maps)))
+    return {
+        "rank": np.array(jnp.nanmean(jnp.stack(signed), axis=0)),
+        "rank_absolute": np.array(jnp.nanmean(jnp.stack(absolute), axis=0)),
+    }
 
 
 def localise(heat: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
