@@ -129,13 +129,12 @@ def run(args: argparse.Namespace) -> int:
     )
     net = load(network, args.weights, args.labels)
     dataset = list_dataset(args, net)
-    own = args.weights is not None or args.labels is not None
     result = evaluate(
         net,
         dataset,
         out,
         settings,
-        published=None if own else network,
+        published=network if args.weights is None else None,
         force=args.force,
         progress=not args.quiet,
     )

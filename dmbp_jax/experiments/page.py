@@ -41,7 +41,7 @@ _NOTES = {
     "networks. The paper's value is computed from its two numbers for this network.",
     "rank": "Rank correlation: Spearman's, of a signed map with that of a network whose last layer "
     "is re-drawn; mean over the re-drawings, then over images. Near 0 is better.",
-    "rank_absolute": "Rank correlation of |map|: the same of the absolute values. Where it is far "
+    "rank_absolute": "Absolute rank correlation: the same of |map|. Where it is far "
     "above the signed one, signs change with the last layer while places largely stay.",
     "pointing": "Pointing game: how often the highest point of a map is on the target, or nearer "
     "than 15 pixels of 224.",

@@ -25,6 +25,7 @@ from dmbp_jax.experiments.plan import Plan, make_plan, pictures_of
 from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.experiments.tables import make_tables
 from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.networks.registry import find_entry
 
 
 def evaluate(
@@ -85,6 +86,8 @@ def evaluate(
       >>> result.table(1).cell("gradient", "im").images
       2
     """
+    if published is not None:
+        find_entry(published)
     transforms = _find_transforms(params, preprocess, crop)
     classes = _check_classes(dataset, params)
     network = str(getattr(params, "name", getattr(apply_fn, "__name__", "network")))

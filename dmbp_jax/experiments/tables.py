@@ -20,7 +20,7 @@ TITLES = {
     "cim": "cIM",
     "avg": "Avg",
     "rank": "rank correlation",
-    "rank_absolute": "rank correlation of |map|",
+    "rank_absolute": "absolute rank correlation",
     "pointing": "pointing game",
     "inside": "inside",
 }
