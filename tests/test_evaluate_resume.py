@@ -138,6 +138,8 @@ def test_other_settings_are_refused_by_name(
 def test_other_weights_and_pictures_are_refused(whole: Evaluation) -> None:
     with pytest.raises(ResumeError, match="got weights = "):
         run(whole.folder, params=make_params(1))
+    with pytest.raises(ResumeError, match="got network without weights = "):
+        run(whole.folder, params=make_params() | {"scale": 2})
     with pytest.raises(ResumeError, match="got chosen targets = "):
         run(whole.folder, dataset=list_generated(seed=3, size=8))
 
@@ -161,7 +163,6 @@ def doubled(params: Any, x: jax.Array) -> jax.Array:
         ("preprocess", {"preprocess": partial(preprocess)}),
         ("crop", {"crop": mirrored}),
         ("network", {"apply_fn": doubled}),
-        ("network without weights", {"params": make_params() | {"scale": 2}}),
     ],
 )
 def test_other_pictures_and_networks_are_refused(
