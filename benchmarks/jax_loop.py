@@ -4,15 +4,18 @@ Every class compiles when it is made, keeps its arrays on the device, and runs w
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import dmbp_jax
-from dmbp_jax.dmbp import attribute as attributing
-from dmbp_jax.graph.graph import Graph, Rules, trace
-from dmbp_jax.graph.model import Model, bind
+from dmbp_jax.dmbp.attribute import DmbpExplainer
+from dmbp_jax.engine import driver
+from dmbp_jax.graph.call import check_call
+from dmbp_jax.graph.graph import Rules
+from dmbp_jax.graph.tracing import TracedNetwork
 
 
 class Loop:
@@ -29,31 +32,30 @@ class Loop:
         config: dmbp_jax.DMBP,
         steps: int,
     ) -> None:
-        self._fixed = (bind(network), x)
-        self._labels, self._config = labels, config
-        started = self._start()
-        self._compiled = attributing._advance_batch.lower(
-            *self._fixed, *started, config=config, steps=steps
-        ).compile()
-        self._frozen, self._labels, self._state = started
-
-    def _start(self) -> Any:
-        return attributing._start_batch(*self._fixed, self._labels, config=self._config)
+        call = check_call(network, x, labels, dtype=config.dtype, precision=config.precision)
+        self._explainer = DmbpExplainer(call.network, replace(config, steps=steps))
+        self._rows = (call.images, call.labels)
+        self._run = driver._start(self._explainer, self._rows)
+        advance = driver._advance.lower(self._explainer, self._run, steps=steps)
+        self._compiled = advance.compile()
 
     def terms(self) -> jax.Array:
         """(N, steps, 3): y⁺, y⁻ and ỹ of the first steps, from a fresh start."""
-        self._state = self._start()[2]
+        self._run = driver._start(self._explainer, self._rows)
         return self()
 
     def __call__(self) -> jax.Array:
         """Go on from where the last call stopped; (N, steps, 3)."""
-        self._state, terms = self._compiled(*self._fixed, self._frozen, self._labels, self._state)
-        return terms
+        self._run = self._compiled(self._explainer, self._run)
+        history = self._run.history
+        # The next call writes into the same places.
+        self._run = self._run._replace(history=history + 0, done=jnp.zeros_like(self._run.done))
+        return history
 
     def memory(self) -> dict[str, int]:
         """Bytes that XLA plans for a call: weights, other arguments and outputs, scratch."""
         memory = self._compiled.memory_analysis()
-        weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self._fixed[0]))
+        weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self._explainer))
         held = memory.argument_size_in_bytes + memory.output_size_in_bytes
         return {
             "weights": weights,
@@ -68,10 +70,10 @@ class Forward:
     def __init__(
         self, network: dmbp_jax.Network, x: jax.Array, config: dmbp_jax.DMBP, repeats: int
     ) -> None:
-        self._arguments = _cast((bind(network), x), config)
+        self._arguments = _cast((network, x), config)
         self._repeats = repeats
         with jax.default_matmul_precision(config.precision):
-            function = jax.jit(lambda model, x: model(x))
+            function = jax.jit(lambda network, x: network(x))
             self._compiled = function.lower(*self._arguments).compile()
 
     def __call__(self) -> jax.Array:
@@ -90,9 +92,10 @@ class Convolutions:
     def __init__(
         self, network: dmbp_jax.Network, x: jax.Array, config: dmbp_jax.DMBP, steps: int
     ) -> None:
-        model, x = _cast((bind(network), x), config)
+        x = x.astype(config.dtype) if config.dtype else x
+        call = check_call(network, x, dtype=config.dtype, precision=config.precision)
         with jax.default_matmul_precision(config.precision):
-            self._arguments = (model, x, _before_sites(model, x))
+            self._arguments = (call.network, x, _before_pieces(call.network, x))
             looped = jax.jit(_linear_loop, static_argnums=3)
             self._compiled = looped.lower(*self._arguments, steps).compile()
             once = jax.jit(_linear_passes).lower(*self._arguments, jnp.zeros((), jnp.float32))
@@ -108,39 +111,37 @@ def time_compilation(
     network: dmbp_jax.Network, x: jax.Array, labels: jax.Array, config: dmbp_jax.DMBP
 ) -> dict[str, float]:
     """Seconds until `dmbp_jax.attribute` could start: tracing, then compiling (or the cache)."""
-    model = jax.block_until_ready(bind(network))
+    network = jax.block_until_ready(network)
     begin = time.perf_counter()
-    lowered = attributing._attribute_batch.lower(
-        model, x, labels, config=config, return_masks=False
-    )
+    call = check_call(network, x, labels, dtype=config.dtype, precision=config.precision)
+    rows = (call.images, call.labels)
+    lowered = driver._explain.lower(DmbpExplainer(call.network, config), rows)
     traced = time.perf_counter()
     lowered.compile()
     return {"trace": traced - begin, "compile": time.perf_counter() - traced}
 
 
-def _image_graph(model: Model, x: jax.Array) -> Graph:
-    return trace(model, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
-
-
 @jax.jit
-def _before_sites(model: Model, x: jax.Array) -> Any:
-    graph = _image_graph(model, x)
-    return jax.vmap(lambda image: graph.before_sites(image[None]))(x)
+def _before_pieces(network: TracedNetwork, x: jax.Array) -> Any:
+    graph = network.graph()
+    return jax.vmap(lambda image: graph.before_pieces(image[None]))(x)
 
 
-def _linear_loop(model: Model, x: jax.Array, first: Any, steps: int) -> jax.Array:
+def _linear_loop(network: TracedNetwork, x: jax.Array, first: Any, steps: int) -> jax.Array:
     def body(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
-        return _linear_passes(model, x, first, carry), None
+        return _linear_passes(network, x, first, carry), None
 
     return jax.lax.scan(body, jnp.zeros((), jnp.float32), None, length=steps)[0]
 
 
-def _linear_passes(model: Model, x: jax.Array, first: Any, previous: jax.Array) -> jax.Array:
+def _linear_passes(
+    network: TracedNetwork, x: jax.Array, first: Any, previous: jax.Array
+) -> jax.Array:
     """Two forwards and one backward of the linear part; `previous` chains the steps of a loop."""
-    graph = _image_graph(model, x)
+    graph = network.graph()
     rules = Rules(
-        relu=lambda index, z: z,
-        max_pool=lambda index, pool, z: pool.take(z, jnp.zeros_like(pool.winners(z))),
+        masked=lambda index, piece, z: z,
+        unmasked=lambda index, pool, z: pool.apply(jnp.zeros_like(pool.choose(z)), z),
     )
     # A value too small to matter, but one that the compiler cannot know: nothing can be moved out
     # of the loop, and the two forwards differ. Cotangents differ by image for the same reason.

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dmbp_jax.convert.pickles import Storage, Tensor, read_pickle
+from dmbp_jax.convert.allowed import Storage, Tensor
+from dmbp_jax.convert.pickles import read_pickle
 from dmbp_jax.convert.variables import read_safetensors
 from dmbp_jax.errors import CorruptCheckpointError, UnsafeCheckpointError, WeightsError
 

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-import dmbp_jax
 from dmbp_jax.convert.checkpoint import read_checkpoint, read_file
 from dmbp_jax.convert.tables import RENAMES, Layer, Shape, find_layer, table
 from dmbp_jax.convert.variables import Variables, save_variables
 from dmbp_jax.errors import InputError, KeyMismatchError, WeightsError
 from dmbp_jax.networks.class_names import read_labels
 from dmbp_jax.networks.registry import Entry, find_entry
+from dmbp_jax.version import __version__
 
 _EPSILON = 1e-5  # of BatchNorm, the same in torchvision, timm and the Caffe networks
 _LAST = ("fc.", "classifier.6.", "params/fc/", "params/fc8/")  # names of the last dense layer
@@ -111,7 +111,7 @@ def convert_file(
     if source.resolve() == destination.resolve():
         raise InputError(f"destination: Expected another file than the source, got {destination}.")
     names = None if labels is None else read_labels(labels)
-    metadata = {"format": f"dmbp-jax {dmbp_jax.__version__}", "network": network}
+    metadata = {"format": f"dmbp-jax {__version__}", "network": network}
     if names is not None:
         metadata["classes"] = json.dumps(names)
     variables = convert(read_checkpoint(source), network, None if names is None else len(names))

@@ -1,44 +1,25 @@
 """What a PyTorch checkpoint's pickle says, read by an interpreter that can only build data.
 
-Python's unpickler calls what the file names. This one knows the opcodes and the few globals that
-tensors need, builds dicts, lists and `Tensor` descriptions, and refuses everything else by name.
+Python's unpickler calls what the file names. This one knows the opcodes that tensors need, builds
+dicts, lists and `Tensor` descriptions, and refuses everything else by name.
 """
 
 import io
-import math
 import pickletools
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from reprlib import repr as short
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import ml_dtypes
-import numpy as np
-
+from dmbp_jax.convert.allowed import (
+    Global,
+    Storage,
+    check_key,
+    expect,
+    find_global,
+    make_dict,
+    make_storage,
+)
 from dmbp_jax.errors import CorruptCheckpointError, UnsafeCheckpointError, WeightsError
-
-_T = TypeVar("_T")
-
-_MAX_RANK = 64  # NumPy's
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A run of numbers kept elsewhere in the file under `key`."""
-
-    key: str
-    dtype: np.dtype
-    length: int
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A strided window on a storage, bounds checked; offset and strides count elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 class Pickle(NamedTuple):
@@ -51,128 +32,6 @@ class Pickle(NamedTuple):
 @dataclass(frozen=True)
 class _Mark:
     """What the MARK opcode leaves on the stack."""
-
-
-@dataclass(frozen=True)
-class _Global:
-    """An allowed global, not imported: what calling it builds, or the dtype it stands for."""
-
-    build: Callable[..., Any] | None = None
-    dtype: np.dtype | None = None
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_ignored: Any) -> Tensor:
-    """`torch._utils._rebuild_tensor(_v2)`: check that the window lies inside the storage."""
-    if not isinstance(storage, Storage):
-        raise CorruptCheckpointError(f"tensor: Expected a storage, got {type(storage).__name__}.")
-    if not _are_sizes((offset,)) or not _are_sizes(shape) or not _are_sizes(strides):
-        raise CorruptCheckpointError("tensor: Expected offset, shape and strides of whole numbers.")
-    window = f"offset {offset}, shape {shape}, strides {strides}"
-    if len(shape) != len(strides):
-        raise CorruptCheckpointError(f"tensor: Expected as many sizes as strides, got {window}.")
-    size = math.prod(shape)
-    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    # A tensor larger than its storage repeats numbers (stride 0): a few bytes could fill memory.
-    if size and (last >= storage.length or size > storage.length):
-        raise CorruptCheckpointError(
-            f"tensor: Expected a window inside {storage.length} numbers, got {window}."
-        )
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _are_sizes(values: Any) -> bool:
-    """Whether this is a short tuple of numbers from 0 to 2⁶³ − 1, safe to multiply and print."""
-    return (
-        isinstance(values, tuple)
-        and len(values) <= _MAX_RANK
-        and all(type(n) is int and 0 <= n < 2**63 for n in values)
-    )
-
-
-def _parameter(data: Any, *_ignored: Any) -> Any:
-    """`torch._utils._rebuild_parameter`: the tensor inside."""
-    return data
-
-
-def _ordered_dict(pairs: Any = None) -> dict[Any, Any]:
-    """`collections.OrderedDict`: dicts keep their order anyway."""
-    if pairs is None:
-        return {}
-    result = _dict(_expect(pairs, list))
-    pairs.clear()  # used up: the same list in a thousand dicts would multiply a small file
-    return result
-
-
-def _dict(pairs: Iterable[Any]) -> dict[Any, Any]:
-    result: dict[Any, Any] = {}
-    for key, value in pairs:
-        result[_key(key)] = value
-    return result
-
-
-def _size(sizes: Any) -> tuple[int, ...]:
-    """`torch.Size`."""
-    if not _are_sizes(sizes):
-        raise CorruptCheckpointError("Expected the sizes of a tensor, got something else.")
-    return sizes
-
-
-_GLOBALS: dict[tuple[str, str], _Global] = {
-    ("collections", "OrderedDict"): _Global(_ordered_dict),
-    ("torch._utils", "_rebuild_tensor"): _Global(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Global(_tensor),
-    ("torch._utils", "_rebuild_parameter"): _Global(_parameter),
-    ("torch", "Size"): _Global(_size),
-    ("torch", "DoubleStorage"): _Global(dtype=np.dtype(np.float64)),
-    ("torch", "FloatStorage"): _Global(dtype=np.dtype(np.float32)),
-    ("torch", "HalfStorage"): _Global(dtype=np.dtype(np.float16)),
-    ("torch", "BFloat16Storage"): _Global(dtype=np.dtype(ml_dtypes.bfloat16)),
-    ("torch", "LongStorage"): _Global(dtype=np.dtype(np.int64)),
-    ("torch", "IntStorage"): _Global(dtype=np.dtype(np.int32)),
-    ("torch", "ShortStorage"): _Global(dtype=np.dtype(np.int16)),
-    ("torch", "CharStorage"): _Global(dtype=np.dtype(np.int8)),
-    ("torch", "ByteStorage"): _Global(dtype=np.dtype(np.uint8)),
-    ("torch", "BoolStorage"): _Global(dtype=np.dtype(np.bool_)),
-}
-
-
-def _find_global(module: Any, name: Any) -> _Global:
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise CorruptCheckpointError("Expected the name of a global, got no string.")
-    if (module, name) not in _GLOBALS:
-        raise UnsafeCheckpointError(
-            f"Expected tensors only, got the global {short(f'{module}.{name}')}; "
-            "nothing was executed. Save a plain state_dict instead."
-        )
-    return _GLOBALS[module, name]
-
-
-def _storage(reference: Any) -> Storage:
-    """A persistent id: ("storage", type, key, device, length), and None in legacy streams."""
-    match reference:
-        case (
-            "storage",
-            _Global(dtype=np.dtype() as dtype),
-            str() as key,
-            _,
-            int() as length,
-            *view,
-        ):
-            if length >= 0 and view in ([], [None]):
-                return Storage(key, dtype, length)
-        case ("module", *_):
-            raise UnsafeCheckpointError(
-                "Expected tensors only, got a pickled module; nothing was executed. "
-                "Save its state_dict instead."
-            )
-    raise CorruptCheckpointError("Expected a reference to a storage, got another.")
-
-
-def _key(value: Any) -> Any:
-    """A name or a small number; hashing nested tuples or huge numbers could take for ever."""
-    if isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**31):
-        return value
-    raise CorruptCheckpointError(f"Expected names as keys of a dict, got {type(value).__name__}.")
 
 
 def read_pickle(stream: io.BytesIO) -> Pickle:
@@ -240,35 +99,35 @@ def _interpret(stream: io.BytesIO) -> Pickle:
                 stack.append(pop_to_mark())
             case "DICT":
                 items = pop_to_mark()
-                stack.append(_dict(zip(items[::2], items[1::2], strict=True)))
+                stack.append(make_dict(zip(items[::2], items[1::2], strict=True)))
             case "APPEND":
                 item = stack.pop()
-                _expect(stack[-1], list).append(item)
+                expect(stack[-1], list).append(item)
             case "APPENDS":
                 items = pop_to_mark()
-                _expect(stack[-1], list).extend(items)
+                expect(stack[-1], list).extend(items)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                _expect(stack[-1], dict)[_key(key)] = value
+                expect(stack[-1], dict)[check_key(key)] = value
             case "SETITEMS":
                 items = pop_to_mark()
                 pairs = zip(items[::2], items[1::2], strict=True)
-                _expect(stack[-1], dict).update(_dict(pairs))
+                expect(stack[-1], dict).update(make_dict(pairs))
             case "POP":
                 stack.pop()
             case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[_expect(argument, int)] = stack[-1]
+                memo[expect(argument, int)] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[_expect(argument, int)])
+                stack.append(memo[expect(argument, int)])
             case "GLOBAL":
-                stack.append(_find_global(*_expect(argument, str).split(" ", 1)))
+                stack.append(find_global(*expect(argument, str).split(" ", 1)))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
-                stack.append(_find_global(module, name))
+                stack.append(find_global(module, name))
             case "BINPERSID":
-                storage = _storage(stack.pop())
+                storage = make_storage(stack.pop())
                 if storages.setdefault(storage.key, storage) != storage:
                     raise CorruptCheckpointError(
                         f"storage {short(storage.key)}: Expected one dtype and length, got two."
@@ -276,13 +135,13 @@ def _interpret(stream: io.BytesIO) -> Pickle:
                 stack.append(storage)
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
-                build = _expect(function, _Global).build
+                build = expect(function, Global).build
                 if build is None:
                     raise CorruptCheckpointError("Expected a function, got a dtype.")
-                stack.append(build(*_expect(arguments, tuple)))
+                stack.append(build(*expect(arguments, tuple)))
             case "BUILD":
                 stack.pop()  # attributes of an OrderedDict: version numbers of the modules
-                _expect(stack[-1], dict)
+                expect(stack[-1], dict)
             case "STOP":
                 return Pickle(stack.pop(), storages)
             case _:
@@ -291,11 +150,3 @@ def _interpret(stream: io.BytesIO) -> Pickle:
                     "nothing was executed. Save a plain state_dict instead."
                 )
     raise CorruptCheckpointError("Expected a whole pickle, got its beginning.")
-
-
-def _expect(value: Any, kind: type[_T]) -> _T:
-    if not isinstance(value, kind):
-        raise CorruptCheckpointError(
-            f"Expected {kind.__name__.strip('_')}, got {type(value).__name__}."
-        )
-    return value

@@ -7,29 +7,34 @@ Public names are listed here by hand and imported on first use, so that `import 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dmbp_jax.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from dmbp_jax import convert, data, errors, experiments, methods, metrics, models, pictures
     from dmbp_jax.dmbp.attribute import attribute
     from dmbp_jax.dmbp.attribution import Attribution
     from dmbp_jax.dmbp.config import DMBP
-    from dmbp_jax.dmbp.decomposition import Decomposition, decompose, init_masks
-    from dmbp_jax.graph.graph import Site, sites
-    from dmbp_jax.networks.network import Network, list_networks, load
+    from dmbp_jax.dmbp.decompose import Decomposition, decompose, init_masks
+    from dmbp_jax.graph.listing import sites
+    from dmbp_jax.graph.pieces import register_piece
+    from dmbp_jax.graph.program import Site
+    from dmbp_jax.networks.load import load
+    from dmbp_jax.networks.network import Network
+    from dmbp_jax.networks.registry import list_networks
 
 _HOME = {
     "attribute": "dmbp_jax.dmbp.attribute",
     "Attribution": "dmbp_jax.dmbp.attribution",
     "DMBP": "dmbp_jax.dmbp.config",
-    "Decomposition": "dmbp_jax.dmbp.decomposition",
-    "decompose": "dmbp_jax.dmbp.decomposition",
-    "init_masks": "dmbp_jax.dmbp.decomposition",
-    "Site": "dmbp_jax.graph.graph",
-    "sites": "dmbp_jax.graph.graph",
+    "Decomposition": "dmbp_jax.dmbp.decompose",
+    "decompose": "dmbp_jax.dmbp.decompose",
+    "init_masks": "dmbp_jax.dmbp.decompose",
+    "Site": "dmbp_jax.graph.program",
+    "sites": "dmbp_jax.graph.listing",
+    "register_piece": "dmbp_jax.graph.pieces",
     "Network": "dmbp_jax.networks.network",
-    "load": "dmbp_jax.networks.network",
-    "list_networks": "dmbp_jax.networks.network",
+    "load": "dmbp_jax.networks.load",
+    "list_networks": "dmbp_jax.networks.registry",
 }
 _SUBPACKAGES = (
     "convert",
@@ -61,6 +66,7 @@ __all__ = [
     "metrics",
     "models",
     "pictures",
+    "register_piece",
     "sites",
 ]
 

@@ -319,11 +319,11 @@ def test_indexing_a_batch(batch):
 
 
 def test_out_of_memory_names_the_argument(monkeypatch):
-    from dmbp_jax.dmbp import attribute as module
+    from dmbp_jax.engine import driver
 
     def exhausted(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
-    monkeypatch.setattr(module, "_attribute_batch", exhausted)
+    monkeypatch.setattr(driver, "_explain", exhausted)
     with pytest.raises(DeviceMemoryError, match=r"chunk_size=4.*chunk_size=2"):
         attribute(IMAGES, LABELS, chunk_size=4)

@@ -1,6 +1,6 @@
-"""The built-in network: what is in it, how well it sees, and that its maps tell the truth.
+"""The built-in network: what is in it, how accurate it is, and that maps of it lie on the objects.
 
-The truth is known: masks of the target and of the other object of generated pictures.
+The masks of the target and of the other object of generated pictures are known.
 """
 
 import json
@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import train_builtin
 from safetensors import safe_open
 
 import dmbp_jax
 from dmbp_jax.data.generated import CLASSES, generate, rival
-from dmbp_jax.models import builtin, train_builtin
+from dmbp_jax.models import builtin
 from dmbp_jax.models.builtin import INPUT_SHAPE, BuiltinNet
 
 WEIGHTS = Path(builtin.__file__).with_name("builtin.safetensors")
@@ -31,7 +32,7 @@ def test_weights_are_small_and_say_where_they_come_from():
         metadata = file.metadata()
         keys = set(file.keys())
     assert tuple(json.loads(metadata["classes"])) == CLASSES
-    assert metadata["command"].startswith("python -m dmbp_jax.models.train_builtin --out")
+    assert metadata["command"].startswith("python benchmarks/train_builtin.py --out")
     assert json.loads(metadata["held_out"])["label_accuracy"] >= 0.97
     assert {key.split("/")[0] for key in keys} == {"params", "batch_stats"}
 
@@ -66,7 +67,7 @@ def test_held_out_accuracy(net):
     assert scores.mean_average_precision >= 0.96
 
 
-def test_every_class_is_seen_next_to_its_rival(net):
+def test_every_class_is_found_next_to_its_rival(net):
     """Both of a pair in one picture: never so in training, and still mostly told."""
     right = 0
     for label in range(len(CLASSES)):
@@ -76,7 +77,7 @@ def test_every_class_is_seen_next_to_its_rival(net):
     assert right >= 6
 
 
-def test_maps_lie_on_the_truth(net):
+def test_maps_lie_on_the_objects(net):
     """Red on the target, blue on its rival, and both far more so than gradient × input."""
     labels = np.arange(0, len(CLASSES), 3)
     samples = [generate(22, k, classes=[k, rival(k)]) for k in labels]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import dmbp_jax
-from dmbp_jax.graph.graph import trace
 from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.tracing import trace
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
@@ -60,7 +60,7 @@ def test_values_and_gradients_are_jaxs(name, size):
         return apply_fn(params, x)[0] @ weights
 
     def in_a_graph(params, x):
-        return trace(bind(params, apply_fn), x).run(x)[0] @ weights
+        return trace(bind(params, apply_fn), x).graph().run(x)[0] @ weights
 
     expected = jax.value_and_grad(plain, argnums=(0, 1))(params, x)
     ours = jax.value_and_grad(in_a_graph, argnums=(0, 1))(params, x)
@@ -92,7 +92,7 @@ def test_a_decomposition_can_be_differentiated_to_the_parameters():
 
 def test_a_pointwise_convolution_is_a_matrix_product():
     apply_fn, params, x = _case("unpadded", 1)
-    graph = jax.make_jaxpr(lambda params, x: trace(bind(params, apply_fn), x).run(x))
+    graph = jax.make_jaxpr(lambda params, x: trace(bind(params, apply_fn), x).graph().run(x))
     primitives = str(graph(params, x))
     assert "dot_general" in primitives
     assert "conv_general_dilated" not in primitives

@@ -11,7 +11,7 @@ import pytest
 import dmbp_jax
 from dmbp_jax.errors import DownloadError
 from dmbp_jax.networks.download import cache_directory, fetch
-from dmbp_jax.networks.registry import Checkpoint
+from dmbp_jax.networks.registry import NETWORKS, Checkpoint
 
 CONTENT = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -68,7 +68,9 @@ def test_downloaded_once(server, cache, known, capfd):
     path = fetch(checkpoint)
     assert path == cache / "net.pth"
     assert path.read_bytes() == CONTENT
-    assert "100%" in capfd.readouterr().err  # the progress bar
+    told = capfd.readouterr().err
+    assert f"downloading {server}/net.pth, checked by {checkpoint.check}\n" in told
+    assert "100%" in told  # the progress bar
     assert fetch(checkpoint) == path
     assert Handler.asked == ["/net.pth"]
     assert files(cache) == ["net.pth"]
@@ -83,6 +85,30 @@ def test_a_wrong_hash_leaves_nothing(server, cache):
     assert f"Fetch {server}/net.pth by hand and put it at {cache / 'net.pth'}" in message
     assert "\n" not in message
     assert files(cache) == []
+
+
+def test_a_wrong_hash_of_which_8_digits_are_known_is_told_as_such(server, cache):
+    with pytest.raises(DownloadError) as caught:
+        fetch(Checkpoint(f"{server}/net.pth", "00000000", batch_norm=True))
+    message = str(caught.value)
+    assert f"Expected SHA-256 beginning with 00000000, got {DIGEST}" in message
+    assert f"{cache / 'net.pth'} (checked by the 8 hex digits of its name)" in message
+    assert files(cache) == []
+
+
+def test_8_digits_do_not_pass_for_a_sha256(cache):
+    """What is checked is said per file: 32 bits are no SHA-256."""
+    checks = {name: entry.checkpoint.check for name, entry in NETWORKS.items() if entry.checkpoint}
+    by_name = {
+        "vgg11", "vgg13", "vgg11_bn", "vgg13_bn",
+        "resnet50_voc", "vgg16_voc", "resnet50_coco", "vgg16_coco",
+    }  # fmt: skip
+    assert len(checks) == 17
+    for name, check in checks.items():
+        assert check == ("the 8 hex digits of its name" if name in by_name else "SHA-256")
+        with pytest.raises(DownloadError) as caught:
+            fetch(Checkpoint("http://127.0.0.1:1/net.pth", NETWORKS[name].checkpoint.sha256, True))
+        assert f"(checked by {check})" in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["missing.pth", "cut.pth"])

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from dmbp_jax.dmbp.attribute import bytes_per_image
 from dmbp_jax.engine import memory
-from dmbp_jax.graph.graph import Site
+from dmbp_jax.graph.program import Site
 
 
 def chosen(
@@ -19,10 +20,10 @@ def chosen(
     ]
     x = SimpleNamespace(shape=(batch, 8, 8, 3), devices=lambda: machine)
     relus = [Site("relu", 0, "relu", (1, units), "float32")]
-    return memory.choose_chunk_size(x, relus)
+    return memory.fitting_rows(batch, bytes_per_image(relus), x)
 
 
-IMAGE = memory.bytes_per_image([Site("relu", 0, "relu", (1, 1000), "float32")])
+IMAGE = bytes_per_image([Site("relu", 0, "relu", (1, 1000), "float32")])
 
 
 @pytest.mark.parametrize(

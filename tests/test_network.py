@@ -160,10 +160,11 @@ def test_preprocessing_written_out(size):
     assert crop.shape == (32, 32, 3)
     assert np.abs(crop - expected).max() <= 1  # Pillow works in fixed point
 
-    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     array = recipe.array(picture)
     assert array.dtype == np.float32
-    np.testing.assert_allclose(array, (crop / 255 - mean) / deviation, atol=1e-5)
+    np.testing.assert_allclose(array, (crop / 255 - mean) / std, atol=1e-5)
+    np.testing.assert_array_equal(recipe.normalise(recipe.crop(picture)), array)
 
 
 def test_caffe_preprocessing():

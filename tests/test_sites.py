@@ -10,9 +10,10 @@ from flax import nnx
 
 import dmbp_jax
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
-from dmbp_jax.graph.graph import Rules, trace
+from dmbp_jax.graph.graph import Rules
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.pieces.max_pool import GlobalPool, WindowPool
+from dmbp_jax.graph.tracing import trace
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -159,18 +160,18 @@ def test_graph_is_the_network_in_both_forms():
     net = LinenNet()
     variables = net.init(jax.random.key(0), X[None])
     variables = jax.tree.map(lambda a: a + 0.1, variables)
-    graph = trace(bind(variables, net.apply), IMAGE)
+    graph = trace(bind(variables, net.apply), IMAGE).graph()
     expected = net.apply(variables, X[None])
-    frozen = Rules(max_pool=lambda i, pool, z: pool.take(z, pool.winners(z)))
+    frozen = Rules(unmasked=lambda i, pool, z: pool.apply(pool.choose(z), z))
     np.testing.assert_allclose(graph.run(X[None]), expected, rtol=1e-6)
     np.testing.assert_allclose(graph.run(X[None], frozen), expected, rtol=1e-6)
-    before = graph.before_sites(X[None])
+    before = graph.before_pieces(X[None])
     np.testing.assert_allclose(graph.run_from(before, Rules()), expected, rtol=1e-6)
 
 
 def _assert_complete(apply_fn, params=None):
     """The logit is ∇ₓFᵀx + Σ_l ∇_{b_l}Fᵀb_l (FullGrad)."""
-    graph = trace(bind(params, apply_fn), IMAGE)
+    graph = trace(bind(params, apply_fn), IMAGE).graph()
     constants = []
 
     def logit(x, probes):
@@ -264,11 +265,11 @@ def test_frozen_pool_is_linear_and_takes_the_first_winner(name):
     pool = POOLS[name]
     rng = np.random.default_rng(0)
     z = jnp.asarray(rng.integers(-3, 3, size=(2, 8, 8, 3)), jnp.float32)  # many ties
-    winners = pool.winners(z)
-    np.testing.assert_array_equal(pool.take(z, winners), pool(z))
+    winners = pool.choose(z)
+    np.testing.assert_array_equal(pool.apply(winners, z), pool(z))
     other = jnp.asarray(rng.normal(size=z.shape), jnp.float32)
     np.testing.assert_allclose(
-        pool.take(2 * z - other, winners), 2 * pool(z) - pool.take(other, winners), rtol=1e-6
+        pool.apply(winners, 2 * z - other), 2 * pool(z) - pool.apply(winners, other), rtol=1e-6
     )
     if name == "global":
         expected = np.asarray(z).reshape(2, -1, 3).argmax(1)  # NumPy: the first maximum

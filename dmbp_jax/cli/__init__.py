@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dmbp_jax import __version__
 from dmbp_jax.cli import convert, demo, evaluate, explain, networks
 from dmbp_jax.cli.reporting import BAD_INPUT, INTERRUPTED, one_line
 from dmbp_jax.errors import DmbpError
+from dmbp_jax.version import __version__
 
 COMMANDS = (demo, explain, evaluate, networks, convert)
 
@@ -28,8 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line, without importing JAX."""
     parser = _Parser(
         prog="dmbp",
-        description="Attribution maps by Disentangled Masked Backpropagation: which pixels speak "
-        "for a label, and which against it.",
+        description="Attribution maps by Disentangled Masked Backpropagation: which pixels are "
+        "evidence for a label, and which against it.",
         epilog="Start with: dmbp demo",
     )
     parser.add_argument("--version", action="version", version=f"dmbp-jax {__version__}")
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
-    except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
+    except BrokenPipeError:  # the reader of our output, `head` for instance, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (DmbpError, OSError) as error:

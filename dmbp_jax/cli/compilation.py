@@ -11,12 +11,12 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-compilation-cache",
         action="store_true",
-        help="compile anew, and keep nothing compiled on disk",
+        help="compile again, and store no compiled program on disk",
     )
 
 
 def use_cache(args: argparse.Namespace) -> None:
-    """Keep compiled programs beside the downloads, unless JAX was already told where."""
+    """Store compiled programs beside the downloads, unless JAX has a folder already."""
     import jax
 
     from dmbp_jax.networks.download import cache_directory

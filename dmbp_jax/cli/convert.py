@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from dmbp_jax.cli.output import keep
+from dmbp_jax.cli.commands import add_command
+from dmbp_jax.cli.output import refuse_overwrite
 
 DESCRIPTION = """\
 Read a checkpoint (.pth in either PyTorch container, or .safetensors), fold BatchNorm into the
@@ -19,12 +20,13 @@ example:
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp convert IN OUT --network NAME`."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "convert",
+        run,
         help="turn a PyTorch checkpoint into a file that loads in under a second",
         description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=EXAMPLE,
     )
     parser.add_argument("source", metavar="IN", type=Path, help="checkpoint to read")
     parser.add_argument("target", metavar="OUT", type=Path, help="safetensors file to write")
@@ -38,12 +40,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="class names of a fine-tuned network, by line",
     )
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert one file."""
-    keep([args.target], force=args.force)
+    refuse_overwrite([args.target], force=args.force)
     from dmbp_jax.convert import convert_file
 
     convert_file(args.source, args.target, args.network, args.labels)

@@ -1,49 +1,26 @@
 """`dmbp explain`: photos in, pictures of their attribution maps out."""
 
 import argparse
-import itertools
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
+from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.output import keep, make_folder, replacing
+from dmbp_jax.cli.commands import add_command
+from dmbp_jax.cli.maps import FORMATS, Mapper, draw, map_by_dmbp, map_by_method
+from dmbp_jax.cli.output import make_folder, refuse_overwrite, save_picture
+from dmbp_jax.cli.photos import batches, name_results, read
 from dmbp_jax.cli.reporting import BAD_INPUT, one_line
 from dmbp_jax.errors import DmbpError, DownloadError, InputError
+from dmbp_jax.files import replacing
 
-if TYPE_CHECKING:
-    import jax
-    import numpy as np
-    from PIL import Image
-
-    from dmbp_jax import DMBP, Network
-
-    Explainer = Callable[[Network, np.ndarray, int | None], Iterator["Explanation"]]
-
-METHODS = (
-    "dmbp",
-    "gradient",
-    "integrated_gradients",
-    "smoothgrad",
-    "blur_ig",
-    "deeplift",
-    "guided_backprop",
-    "guided_gradcam",
-    "gradcam",
-    "fullgrad",
-    "rise",
-    "lpr",
-)  # spelled out, because the parser does not import JAX; a test holds it equal to the registry
-WITHOUT_ZERO = ("rise",)  # averages of scores: only differences between pixels mean something
+METHODS = tuple(method.name for method in CATALOGUE)
 LOSSES = ("all", "positive-negative", "positive")
-FORMATS = ("panel", "overlay", "map")
 
 DESCRIPTION = """\
-Write one picture for each image: red pixels speak for the label, blue ones against it. Images are
-cropped as the network needs it, and done in batches.
+Write one picture for each image: red pixels are evidence for the label, blue ones against it.
+Images are cropped as the network needs it, and done in batches.
 """
 EXAMPLE = """\
 examples:
@@ -58,12 +35,13 @@ others are still done, its reason goes to stderr, and the exit code is 2.
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp explain IMAGE… [--network NAME] [--weights FILE] [--label N|NAME] [--method M] …`."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "explain",
-        help="explain what a network sees in photos",
+        run,
+        help="explain what a network answers for photos",
         description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=EXAMPLE,
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="picture file")
     parser.add_argument(
@@ -78,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--label",
         metavar="N|NAME",
-        help="class to explain, by number or name; default: what the network says of each image",
+        help="class to explain, by number or name; default: the network's first choice",
     )
     parser.add_argument(
         "--method", choices=METHODS, default="dmbp", metavar="M", help=", ".join(METHODS)
@@ -96,7 +74,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         choices=FORMATS,
         default="panel",
         help="panel: image, positive part, negative part and map side by side (default); overlay: "
-        "both parts over the image, as the authors draw them; map: the map on white",
+        "both parts over the image, each on its own scale; authors: both parts on one scale, as "
+        "the authors draw them (dmbp only); map: the map on white",
     )
     parser.add_argument(
         "--npz", action="store_true", help="also write the arrays, beside each picture"
@@ -113,26 +92,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)
-    parser.set_defaults(run=run)
-
-
-class Photo(NamedTuple):
-    """One image that could be read: its file, the picture to write, and the network's input."""
-
-    path: Path
-    target: Path
-    crop: "Image.Image"
-    x: "np.ndarray"  # (H, W, C)
-
-
-class Explanation(NamedTuple):
-    """Maps of one photo, as they are drawn; a method other than dmbp has no parts."""
-
-    label: int
-    numbers: str
-    map: "np.ndarray"
-    parts: "tuple[np.ndarray, np.ndarray] | None"
-    save: Callable[[Path], object]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,11 +99,11 @@ def run(args: argparse.Namespace) -> int:
     check_options(args)
     targets = name_results(args.images, args.output, args.method)
     arrays = [target.with_suffix(".npz") for target in targets] if args.npz else []
-    keep([*targets, *arrays], force=args.force)
+    refuse_overwrite([*targets, *arrays], force=args.force)
     compilation.use_cache(args)
     from dmbp_jax import load
 
-    explain = explainer(args)
+    explain = choose_mapper(args)
     try:
         net = load(args.network, args.weights, args.labels)
     except DownloadError as error:
@@ -160,19 +119,18 @@ def run(args: argparse.Namespace) -> int:
 
     photos = read(net, zip(args.images, targets, strict=True), failed)
     for group, x in batches(photos, len(args.images), args.batch_size):
-        for photo, explanation in zip(group, explain(net, x, label), strict=False):
-            name = net.labels[explanation.label]
+        for photo, one in zip(group, explain(net, group, x, label), strict=True):
+            name = net.labels[one.label]
             try:
-                picture = draw(args.format, photo.crop, explanation, name)
+                picture = draw(args.format, photo.crop, one, name)
             except DmbpError as error:  # numbers that overflowed
                 failed(photo.path, error)
                 continue
-            with replacing(photo.target) as part:
-                picture.save(part)
+            save_picture(picture, photo.target)
             if args.npz:
                 with replacing(photo.target.with_suffix(".npz")) as part:
-                    explanation.save(part)
-            numbers = f"{name} ({explanation.label})  {explanation.numbers}"
+                    one.save(part)
+            numbers = f"{name} ({one.label})  {one.numbers}"
             print(f"{photo.path}: {numbers}  -> {photo.target}", flush=True)
     return BAD_INPUT if failures else 0
 
@@ -185,8 +143,15 @@ def check_options(args: argparse.Namespace) -> None:
     """
     if args.batch_size < 1:
         raise InputError(f"--batch-size: Expected at least 1, got {args.batch_size}.")
-    if args.method != "dmbp" and (args.steps is not None or args.loss is not None):
+    if args.method == "dmbp":
+        return
+    if args.steps is not None or args.loss is not None:
         raise InputError(f"--steps, --loss: Expected only with --method dmbp, got {args.method}.")
+    if args.format == "authors":
+        raise InputError(
+            "--format authors: Expected only with --method dmbp, whose maps have two parts, "
+            f"got {args.method}."
+        )
 
 
 def number_or_name(label: str) -> int | str:
@@ -197,58 +162,13 @@ def number_or_name(label: str) -> int | str:
         return label
 
 
-def name_results(images: Sequence[Path], folder: Path, method: str) -> list[Path]:
-    """OUT/<name>.<method>.png for each image; equal names of different folders get -2, -3, …"""
-    taken: dict[str, None] = {}
-    for image in images:
-        name, count = image.stem, 1
-        while name in taken:
-            count += 1
-            name = f"{image.stem}-{count}"
-        taken[name] = None
-    return [folder / f"{name}.{method}.png" for name in taken]
-
-
-def read(
-    net: "Network",
-    files: Iterable[tuple[Path, Path]],
-    failed: Callable[[Path, Exception], None],
-) -> Iterator[Photo]:
-    """The photos that can be read; `failed` hears of the others."""
-    for path, target in files:
-        try:
-            yield Photo(path, target, net.crop(path), net.preprocess(path))
-        except (DmbpError, OSError) as error:
-            failed(path, error)
-
-
 def reason(path: Path, error: Exception) -> str:
     """Why an image failed, with its name said once."""
     message = one_line(error)
     return message if message.startswith(str(path)) else f"{path}: {message}"
 
 
-def batches(
-    photos: Iterator[Photo], count: int, batch_size: int
-) -> "Iterator[tuple[list[Photo], np.ndarray]]":
-    """Photos in groups of nearly equal size, with their inputs stacked.
-
-    A later group that is smaller is filled up with repeats of its last image, so that one
-    compiled program serves all of them; an image's result does not depend on its batch mates.
-    """
-    import numpy as np
-
-    size = math.ceil(count / math.ceil(count / batch_size))
-    first = True
-    while group := list(itertools.islice(photos, size)):
-        inputs = [photo.x for photo in group]
-        if not first:
-            inputs += inputs[-1:] * (size - len(inputs))
-        first = False
-        yield group, np.stack(inputs)
-
-
-def explainer(args: argparse.Namespace) -> "Explainer":
+def choose_mapper(args: argparse.Namespace) -> Mapper:
     """The method that was chosen, with its settings.
 
     Raises:
@@ -261,62 +181,6 @@ def explainer(args: argparse.Namespace) -> "Explainer":
     if args.method == "dmbp":
         settings = {"steps": args.steps, "loss": args.loss}
         config = DMBP(**{name: value for name, value in settings.items() if value is not None})
-        return partial(explain_by_dmbp, config, not args.quiet)
+        return partial(map_by_dmbp, config, not args.quiet)
     forward = jax.jit(lambda net, x: net(x))
-    return partial(explain_by_method, args.method, forward)
-
-
-def explain_by_dmbp(
-    config: "DMBP", progress: bool, net: "Network", x: "np.ndarray", label: int | None
-) -> Iterator[Explanation]:
-    """Attributions of a batch, with y, y+, y- and the nuisance y~ (paper Eq. 9)."""
-    import numpy as np
-
-    from dmbp_jax import attribute
-
-    batch = attribute(net, x, label, config=config, progress=progress)
-    for i in range(len(batch)):
-        one = batch[i]
-        numbers = (
-            f"y {one.y:.3f}  y+ {one.y_positive:.3f}  y- {one.y_negative:.3f}  "
-            f"y~ {one.y_nuisance:.3f}"
-        )
-        parts = (np.asarray(one.positive), np.asarray(one.negative))
-        yield Explanation(int(one.label), numbers, np.asarray(one.map), parts, one.save)
-
-
-def explain_by_method(
-    method: str,
-    forward: "Callable[[Network, np.ndarray], jax.Array]",
-    net: "Network",
-    x: "np.ndarray",
-    label: int | None,
-) -> Iterator[Explanation]:
-    """Maps of a batch by one of the compared methods, with the logit of the label."""
-    import numpy as np
-
-    from dmbp_jax.methods import METHODS
-
-    logits = np.asarray(forward(net, x))
-    labels = logits.argmax(axis=-1) if label is None else np.full(len(x), label)
-    maps = np.asarray(METHODS[method](net, x, labels))
-    for one, explained, scores in zip(maps, labels, logits, strict=True):
-        logit = scores[explained]
-        save = partial(np.savez_compressed, map=one, label=explained, logit=logit)
-        drawn = one - one.mean() if method in WITHOUT_ZERO else one
-        yield Explanation(int(explained), f"logit {logit:.3f}", drawn, None, save)
-
-
-def draw(format: str, crop: "Image.Image", explanation: Explanation, name: str) -> "Image.Image":
-    """The picture of one explanation."""
-    from dmbp_jax import pictures
-
-    parts = explanation.parts
-    if format == "map":
-        return pictures.diverging(explanation.map)
-    if format == "overlay":
-        if parts is None:
-            return pictures.overlay(crop, heatmap=explanation.map)
-        return pictures.overlay(crop, *parts)
-    title = f"{name}: {explanation.numbers}"
-    return pictures.panel(crop, *(parts or (None, None)), explanation.map, title=title)
+    return partial(map_by_method, args.method, forward)

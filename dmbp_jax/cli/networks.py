@@ -3,11 +3,15 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from dmbp_jax.cli.commands import add_command
+
 if TYPE_CHECKING:
     from dmbp_jax.networks.registry import Checkpoint
 
 DESCRIPTION = """\
-List every network: name, number of classes, input size, and where its weights are or come from.
+List every network: name, number of classes, input size, where its weights are or come from, and
+what the file is checked by at every load: its SHA-256, or only the 8 hex digits of it that are part
+of the file's name.
 """
 EXAMPLE = """\
 example:
@@ -17,14 +21,14 @@ example:
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp networks`."""
-    parser = subparsers.add_parser(
+    add_command(
+        subparsers,
         "networks",
+        run,
         help="list the networks",
         description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=EXAMPLE,
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,10 +44,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def where(checkpoint: "Checkpoint | None") -> str:
-    """Where the weights are, or would be downloaded from."""
+    """Where the weights are or come from, and what the file is checked by."""
     from dmbp_jax.networks.download import cache_directory
 
     if checkpoint is None:
         return "inside the package"
     cached = cache_directory() / checkpoint.file
-    return f"here: {cached}" if cached.is_file() else f"to download: {checkpoint.url}"
+    place = f"here: {cached}" if cached.is_file() else f"to download: {checkpoint.url}"
+    return f"{place} (checked by {checkpoint.check})"

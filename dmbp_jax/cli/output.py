@@ -1,13 +1,17 @@
-"""Where the commands write: never over a file by accident, and never half a file."""
+"""Where the commands write: never over a file by accident, into a folder that can be made."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dmbp_jax.errors import InputError
-from dmbp_jax.files import replacing as replacing
+from dmbp_jax.files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
-def keep(files: Sequence[Path], *, force: bool) -> None:
+def refuse_overwrite(files: Sequence[Path], *, force: bool) -> None:
     """Refuse to overwrite files without `force`.
 
     Raises:
@@ -29,3 +33,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"-o: Expected a folder, got the file {folder}.") from error
+
+
+def save_picture(picture: "Image.Image", path: Path) -> None:
+    """Write a picture whole or not at all."""
+    with replacing(path) as part:
+        picture.save(part)

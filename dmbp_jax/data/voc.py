@@ -48,18 +48,20 @@ def list_voc(
         raise DataError(
             f"split: Expected one of {', '.join(splits) or 'none found'}, got {split!r}."
         )
+    classes = dataset_labels("voc")
+    known = {name: label for label, name in enumerate(classes)}
     pictures, skipped = [], []
     for line in sorted(set(read_text(list_file, "image names").split("\n"))):
         if not line.strip():
             continue
         name = line.split()[0]  # lists of one class have a second column
         try:
-            pictures.append(_read(folder, name, difficult))
+            pictures.append(_read(folder, name, known, difficult))
         except DataError as error:
             skipped.append(Skipped(f"{name}.jpg", str(error)))
     if not pictures:
         raise DataError(f"{list_file}: Expected names of annotated pictures, found none.")
-    return Dataset("voc", tuple(pictures), tuple(skipped), dataset_labels("voc"))
+    return Dataset("voc", tuple(pictures), tuple(skipped), classes)
 
 
 def _find(root: Path, year: str) -> Path:
@@ -69,11 +71,10 @@ def _find(root: Path, year: str) -> Path:
     raise DataError(f"root: Expected {_EXPECTED.replace('VOC2012', year)}, got {root}.")
 
 
-def _read(folder: Path, name: str, difficult: bool) -> FilePicture:
+def _read(folder: Path, name: str, known: dict[str, int], difficult: bool) -> FilePicture:
     if Path(name).name != name:
         raise DataError("its name leads out of the folder")
     annotation = parse_annotation(folder / "Annotations" / f"{name}.xml")
-    known = {label: i for i, label in enumerate(dataset_labels("voc"))}
     boxes = tuple(_box(element, known) for element in annotation.findall("object"))
     labels = {box.label for box in boxes if difficult or not box.difficult}
     if not labels:

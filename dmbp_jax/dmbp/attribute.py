@@ -1,32 +1,27 @@
 """The call of the project: network and image in, signed attribution maps out (paper Sec. 3)."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.checks import check_count
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.dmbp.decompose import drop_leading_one
 from dmbp_jax.dmbp.decomposition import Frozen, attribution_by_backward, mask_dtype
-from dmbp_jax.engine.chunks import in_chunks
-from dmbp_jax.engine.memory import choose_chunk_size
+from dmbp_jax.engine.driver import explain
 from dmbp_jax.errors import InputTypeError
-from dmbp_jax.graph.graph import Graph, list_sites, trace
-from dmbp_jax.graph.model import (
-    ApplyFn,
-    Model,
-    bind,
-    check_images,
-    check_labels,
-    count_classes,
-    is_traced,
-)
-
-_STEPS_PER_PROGRESS = 20
+from dmbp_jax.graph.call import check_call
+from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.program import Site
+from dmbp_jax.graph.tracing import TracedNetwork
 
 
 def attribute(
@@ -81,141 +76,101 @@ def attribute(
     Source: Ruiz, Agudo, Moreno-Noguer, ICCV 2021. Same optimisation as the paper's; no double
     back-propagation is needed (`dmbp_jax.dmbp.loop`), and the output bias is left out of y.
     """
-    model = bind(params, apply_fn)
-    images = check_images(x)
-    batch = images.x.shape[0]
     if not isinstance(config, DMBP):
         raise InputTypeError(f"config: Expected a DMBP, got {type(config).__name__}.")
-    if chunk_size is not None:
-        check_count(chunk_size, "chunk_size")
-    classes = count_classes(model, images.x)
-    labels = check_labels(label, batch, classes, images.single)
-    relus = [site for site in list_sites(model, images.x) if site.kind == "relu"]
-    chunk = chunk_size or choose_chunk_size(images.x, relus)
-
-    # While JAX traces there is no step to report, and the whole must be one computation.
-    on_host = progress and not is_traced((model, images.x, labels))
-    one_chunk = _with_progress if on_host else _attribute_batch
-    result = in_chunks(
-        partial(one_chunk, model, config=config, return_masks=return_masks),
-        (images.x, labels),
-        batch,
-        chunk,
+    call = check_call(
+        params, x, label, apply_fn, chunk_size, dtype=config.dtype, precision=config.precision
     )
-    if images.single:
-        return jax.tree.map(lambda a: a[0], result)
+    explainer = DmbpExplainer(call.network, config, return_masks)
+    call.network.program()  # refuses what is not supported, before anything is compiled
+    result = explain(
+        explainer,
+        (call.images, call.labels),
+        chunk_size=chunk_size,
+        progress=f"DMBP {len(call.images)} image(s)" if progress else None,
+    )
+    if call.single:
+        return call.unbatch(result)
     return result.replace_history(result.history.swapaxes(0, 1))
 
 
-@partial(jax.jit, static_argnames=("config", "return_masks"))
-def _attribute_batch(
-    model: Model, x: jax.Array, labels: jax.Array | None, *, config: DMBP, return_masks: bool
-) -> Attribution:
-    """All steps in one compiled computation; `history` comes as (N, steps, 3)."""
-    graph = _trace(model, x, config)
-    frozen, labels, state = _start(graph, x, labels, config)
-    state, history = loop.advance(graph, frozen, state, labels, config, config.steps)
-    finish = partial(_finish, graph, return_masks=return_masks)
-    return jax.vmap(finish)(frozen, x, labels, state, history)
+# Per unit, in mask-sized values: θ and the optimiser's memory (2), both signs' values (2),
+# cotangents in flight, gates and winners. Measured with `benchmarks/speed.py` on CPU: ResNet50
+# 5.7 at batch 1 (adjoint kernels included) and 4.6 at batch 8, VGG16 6.0 and 5.0.
+_VALUES_PER_UNIT = 6
 
 
-def _with_progress(
-    model: Model, x: jax.Array, labels: jax.Array | None, *, config: DMBP, return_masks: bool
-) -> Attribution:
-    """The same computation cut into compiled pieces, so that the host can draw a bar."""
-    from tqdm.auto import tqdm
-
-    frozen, labels, state = _start_batch(model, x, labels, config=config)
-    history: list[jax.Array] = []
-    with tqdm(total=config.steps, unit="step", desc=f"DMBP {x.shape[0]} image(s)") as bar:
-        done = 0
-        while done < config.steps:
-            steps = min(_STEPS_PER_PROGRESS, config.steps - done)
-            state, terms = _advance_batch(
-                model, x, frozen, labels, state, config=config, steps=steps
-            )
-            jax.block_until_ready(terms)
-            history.append(terms)
-            done += steps
-            bar.update(steps)
-            if bool(state.stopped.all()):
-                break
-        history.append(jnp.repeat(state.terms[:, None], config.steps - done, axis=1))
-    empty = jnp.zeros((x.shape[0], 0, 3), mask_dtype(x))
-    return _finish_batch(
-        model,
-        frozen,
-        x,
-        labels,
-        state,
-        jnp.concatenate([empty, *history], axis=1),
-        config=config,
-        return_masks=return_masks,
-    )
+def bytes_per_image(masked: Sequence[Site]) -> int:
+    """Device memory of one image in the loop, in bytes, rounded up."""
+    return _VALUES_PER_UNIT * sum(4 * math.prod(site.shape) for site in masked)
 
 
-@partial(jax.jit, static_argnames="config")
-def _start_batch(model: Model, x: jax.Array, labels: jax.Array | None, *, config: DMBP) -> Any:
-    return _start(_trace(model, x, config), x, labels, config)
+class Run(NamedTuple):
+    """A batch while its masks are learned."""
+
+    images: jax.Array
+    labels: jax.Array
+    frozen: Frozen
+    state: loop.State
+    history: jax.Array  # (N, steps, 3)
+    done: jax.Array  # steps taken by the batch
 
 
-@partial(jax.jit, static_argnames=("config", "steps"), donate_argnames="state")
-def _advance_batch(
-    model: Model,
-    x: jax.Array,
-    frozen: Frozen,
-    labels: jax.Array,
-    state: loop.State,
-    *,
-    config: DMBP,
-    steps: int,
-) -> Any:
-    return loop.advance(_trace(model, x, config), frozen, state, labels, config, steps)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DmbpExplainer:
+    """The paper's method for the engine: freeze, learn masks, take maps (`engine.Explainer`)."""
 
+    network: TracedNetwork
+    config: DMBP = field(metadata={"static": True})
+    return_masks: bool = field(metadata={"static": True}, default=False)
 
-@partial(jax.jit, static_argnames=("config", "return_masks"))
-def _finish_batch(
-    model: Model,
-    frozen: Frozen,
-    x: jax.Array,
-    labels: jax.Array,
-    state: loop.State,
-    history: jax.Array,
-    *,
-    config: DMBP,
-    return_masks: bool,
-) -> Attribution:
-    finish = partial(_finish, _trace(model, x, config), return_masks=return_masks)
-    return jax.vmap(finish)(frozen, x, labels, state, history)
+    steps_per_call = None
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.config.steps
 
-def _trace(model: Model, x: jax.Array, config: DMBP) -> Graph:
-    """The network's graph in the dtype and precision of `config`."""
-    dtype = jnp.dtype(config.dtype) if config.dtype else x.dtype
-    if config.dtype:
-        model = jax.tree.map(
-            lambda a: jnp.asarray(a, dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, model
+    @property
+    def bytes_per_row(self) -> int:
+        """Device memory of one image in the loop."""
+        return bytes_per_image(self.network.program().masked)
+
+    def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
+        """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""
+        images, labels = rows
+        graph = self.network.graph()
+        cast = images.astype(self.config.dtype) if self.config.dtype else images
+        begin = partial(loop.start, graph, config=self.config, dtype=mask_dtype(images))
+        frozen, state = jax.vmap(lambda image: begin(image[None]))(cast)
+        if labels is None:
+            labels = jnp.argmax(frozen.logits, axis=-1).astype(jnp.int32)
+        history = jnp.zeros((len(images), self.steps, 3), state.terms.dtype)
+        return Run(images, labels, frozen, state, history, jnp.int32(0))
+
+    def advance(self, state: Run, steps: int) -> Run:
+        """Take optimiser steps with every image."""
+        run = state
+        if steps == 0:
+            return run
+        learned, terms = loop.advance(
+            self.network.graph(), run.frozen, run.state, run.labels, self.config, steps
         )
-    with jax.default_matmul_precision(config.precision):
-        return trace(model, jax.ShapeDtypeStruct((1, *x.shape[1:]), dtype))
+        history = jax.lax.dynamic_update_slice_in_dim(run.history, terms, run.done, axis=1)
+        return run._replace(state=learned, history=history, done=run.done + steps)
 
-
-def _start(
-    graph: Graph, x: jax.Array, labels: jax.Array | None, config: DMBP
-) -> tuple[Frozen, jax.Array, loop.State]:
-    dtype = mask_dtype(x)
-    cast = x.astype(config.dtype) if config.dtype else x
-    frozen, state = jax.vmap(lambda image: loop.start(graph, image[None], config, dtype))(cast)
-    if labels is None:
-        labels = jnp.argmax(frozen.logits, axis=-1).astype(jnp.int32)
-    return frozen, labels, state
+    def finish(self, state: Run) -> Attribution:
+        """Maps and terms of the learned masks; `history` is (N, steps, 3)."""
+        finish = partial(_finish, self.network.graph(), return_masks=self.return_masks)
+        return jax.vmap(finish)(*state[:5])
 
 
 def _finish(
     graph: Graph,
-    frozen: Frozen,
     x: jax.Array,
     label: jax.Array,
+    frozen: Frozen,
     state: loop.State,
     history: jax.Array,
     return_masks: bool,
@@ -238,7 +193,7 @@ def _finish(
     finite &= jnp.isfinite(positive).all() & jnp.isfinite(negative).all()
     masks = None
     if return_masks:
-        masks = tuple(mask[0] if mask.shape[:1] == (1,) else mask for mask in sigma)
+        masks = tuple(mask.reshape(drop_leading_one(mask.shape)) for mask in sigma)
     return Attribution(
         positive=positive,
         negative=negative,

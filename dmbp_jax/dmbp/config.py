@@ -1,15 +1,15 @@
-"""Settings of one DMBP run (paper Sec. 3.5 and 4): frozen, hashable, checked when made."""
+"""Settings of one DMBP run (paper Sec. 3.2 and 4): frozen, hashable, checked when made."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax.numpy as jnp
 import optax
 
 from dmbp_jax.checks import check_choice, check_count, check_number
+from dmbp_jax.dmbp.objective import OBJECTIVES, Objective
 from dmbp_jax.errors import InputError, InputTypeError
 
-Loss = Literal["all", "positive-negative", "positive"]
 BLOCK = 10  # steps between two looks at the plateau, when there is a tolerance
 
 
@@ -48,7 +48,7 @@ class DMBP:
 
     steps: int = 200
     learning_rate: float = 0.01
-    loss: Loss = "all"
+    loss: str = "all"
     init: float = 0.0
     optimizer: optax.GradientTransformation | None = None
     precision: str | None = None
@@ -59,7 +59,7 @@ class DMBP:
         check_count(self.steps, "steps", minimum=0)
         check_number(self.learning_rate, "learning_rate", low=0, above=True)
         check_number(self.init, "init")
-        check_choice(self.loss, "loss", get_args(Loss))
+        check_choice(self.loss, "loss", tuple(OBJECTIVES))
         if self.optimizer is not None and not (
             hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")
         ):
@@ -93,6 +93,10 @@ class DMBP:
         """
         defaults: dict[str, Any] = {"steps": 40, "learning_rate": 0.03}
         return cls(**(defaults | options))
+
+    def objective(self) -> Objective:
+        """The loss that the masks minimise."""
+        return OBJECTIVES[self.loss]
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser of θ: the one given, or PyTorch's RMSProp."""

@@ -1,7 +1,7 @@
-"""The optimisation of the masks (paper Sec. 3.5) of a batch: three network passes a step.
+"""The optimisation of the masks (paper Sec. 3.2, Appendix B) of a batch: three passes a step.
 
-Both signs' gated forwards share one batch; then one masked backward for the sign that pulls.
-Gates, winners and the first pre-activation are frozen outside the loop.
+Both signs' gated forwards share one batch; then one masked backward for the sign that has a
+gradient. Gates, winners and the first pre-activation are frozen outside the loop.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ import optax
 
 from dmbp_jax.dmbp.config import BLOCK, DMBP
 from dmbp_jax.dmbp.decomposition import Frozen, Masks, freeze, gated_logits, masked_cotangents
-from dmbp_jax.dmbp.objective import objective, pulling_sign
+from dmbp_jax.errors import InputError
 from dmbp_jax.graph.graph import Graph
 
 
@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 def start(graph: Graph, x: jax.Array, config: DMBP, dtype: Any) -> tuple[Frozen, State]:
     """Freeze the network at `x` (1, H, W, C) and set every θ to its initial value."""
-    theta = tuple(jnp.full(site.shape, config.init, dtype) for site in graph.relus)
+    theta = tuple(jnp.full(site.shape, config.init, dtype) for site in graph.masked)
     state = State(
         theta=theta,
         optimizer=config.transformation().init(theta),
@@ -51,6 +51,9 @@ def advance(
     Returns:
       `(state, history (N, steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step; after an early
       stop the last values are repeated.
+
+    Raises:
+      InputError: with a tolerance, `steps` is no multiple of the block between two looks at it.
     """
 
     def step(frozen: Frozen, state: State, label: jax.Array) -> State:
@@ -70,6 +73,9 @@ def advance(
 
     if config.tolerance is None:
         return take(state, steps)
+    if steps % BLOCK:
+        # A block past the end of the history would be moved back over earlier ones in silence.
+        raise InputError(f"steps: Expected a multiple of {BLOCK} with a tolerance, got {steps}.")
 
     def goes_on(carry: tuple[jax.Array, State, jax.Array]) -> jax.Array:
         done, state, _ = carry
@@ -80,7 +86,7 @@ def advance(
         after, terms = take(before, BLOCK)
         on_plateau = jax.vmap(partial(_on_plateau, config=config))
         after = after._replace(stopped=on_plateau(before.terms, after.terms))
-        history = jax.lax.dynamic_update_slice(history, terms, (0, done, 0))
+        history = jax.lax.dynamic_update_slice_in_dim(history, terms, done, axis=1)
         return done + BLOCK, jax.vmap(_unless_stopped)(before, after), history
 
     first = state.steps
@@ -98,7 +104,7 @@ def _on_plateau(before: jax.Array, after: jax.Array, config: DMBP) -> jax.Array:
     """Whether a block changed the loss by less than `tolerance` times y (never the first block)."""
 
     def loss(terms: jax.Array) -> jax.Array:
-        return objective(terms.sum(), terms[0], terms[1], config.loss)
+        return config.objective().value(terms.sum(), terms[0], terms[1])
 
     assert config.tolerance is not None
     change = jnp.abs(loss(after) - loss(before))
@@ -110,34 +116,38 @@ def terms_and_gradient(
 ) -> tuple[jax.Array, Masks]:
     """(y⁺, y⁻, ỹ) and ∂L/∂θ at one point.
 
-    With m = σ or 1 − σ for the two signs, u = m H z what a ReLU returns, and c and d = m H c the
-    cotangents after and before it, ∂y±/∂θ = ±u ⊙ c ⊙ (1 − m) = ±u ⊙ (c − d). Eq. 10 is
-    max(y − 2y⁺, 2y⁻ − y), so ∂L/∂θ = −2 u ⊙ (c − d) of the sign that pulls.
+    With m = σ or 1 − σ for the two signs, u = m H z what an activation returns and c the cotangent
+    after it, ∂y±/∂θ = ±u ⊙ c ⊙ (1 − m). 1 − m comes from θ in the precision of the masks: a
+    difference of rounded values would be noise where m is near 1.
     """
 
     def forward(sign: jax.Array) -> tuple[jax.Array, Masks]:
         logits, activations = gated_logits(graph, frozen, _divisors(theta, sign))
         return _signed_part(frozen, logits, label), activations
 
-    def gradient(sign: jax.Array, activations: Masks) -> Masks:
-        before, after = masked_cotangents(graph, frozen, _divisors(theta, sign), label)
+    def gradient(sign: jax.Array, weight: jax.Array, activations: Masks) -> Masks:
+        """Weight ∂y±/∂θ of one sign."""
+        cotangents = masked_cotangents(graph, frozen, _divisors(theta, sign), label)
+        complements = _divisors(theta, -sign)  # 1 / (1 − m)
+        scale = sign * weight
         return tuple(
-            u.astype(t.dtype) * (c.astype(t.dtype) - d.astype(t.dtype))
-            for u, c, d, t in zip(activations, after, before, theta, strict=True)
+            scale * (u.astype(t.dtype) * c.astype(t.dtype)) / d
+            for u, c, d, t in zip(activations, cotangents, complements, theta, strict=True)
         )
 
     signs = jnp.array([1.0, -1.0], theta[0].dtype)
     (y_positive, y_negative), both_activations = jax.vmap(forward)(signs)
     y = _signed_part(frozen, frozen.logits, label)
-    if config.loss == "positive-negative":
-        scale, per_sign = -1.0, jax.vmap(gradient)(signs, both_activations)
-        pulled = jax.tree.map(lambda g: g.sum(0), per_sign)
+    objective = config.objective()
+    weights = jnp.stack(objective.weights(y, y_positive, y_negative))
+    if objective.one_sided:
+        active = jnp.where(weights[0] != 0, 0, 1)
+        chosen = jax.tree.map(lambda u: jnp.where(active == 0, u[0], u[1]), both_activations)
+        pulled = gradient(signs[active], weights[active], chosen)
     else:
-        sign = pulling_sign(y, y_positive, y_negative, config.loss)
-        chosen = jax.tree.map(lambda u: jnp.where(sign > 0, u[0], u[1]), both_activations)
-        scale, pulled = (-2.0 if config.loss == "all" else -1.0), gradient(sign, chosen)
-    terms = jnp.stack([y_positive, y_negative, y - y_positive - y_negative])
-    return terms, jax.tree.map(lambda g: scale * g, pulled)
+        per_sign = jax.vmap(gradient)(signs, weights, both_activations)
+        pulled = jax.tree.map(lambda g: g.sum(0), per_sign)
+    return jnp.stack([y_positive, y_negative, y - y_positive - y_negative]), pulled
 
 
 def masks_of(theta: Masks) -> Masks:

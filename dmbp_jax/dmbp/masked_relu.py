@@ -1,47 +1,40 @@
-"""The masked ReLU (paper Eq. 8, 11, 14): ReLU forwards, mask times gate on the way back.
+"""The masked ReLU (paper Eq. 8, 11, 14): the activation forwards, its cotangent times Σ backwards.
 
 This custom derivative is the definition of the method; everything else is bookkeeping around it.
 """
 
 import jax
-import jax.numpy as jnp
 
 
 @jax.custom_vjp
-def masked_relu(z: jax.Array, gate: jax.Array, mask: jax.Array) -> jax.Array:
-    """ReLU whose cotangent is multiplied by `gate * mask`.
+def mask_cotangent(value: jax.Array, mask: jax.Array) -> jax.Array:
+    """The value of an activation, whose cotangent is multiplied by its mask.
 
-    Forwards `gate ⊙ z`, which is ReLU(z) at the point where the gate was frozen; backwards
-    `cotangent ⊙ gate ⊙ mask`. Inject Σ as `mask` for the positive part, 1 − Σ for the negative.
+    Around a ReLU frozen at the image, `mask_cotangent(H ⊙ z, σ)`, a cotangent c becomes σ ⊙ H ⊙ c.
+    Inject Σ for the positive part and 1 − Σ for the negative.
 
     Args:
-      z: pre-activation, any shape, floating point.
-      gate: boolean `z > 0`, frozen at the image; same shape.
-      mask: values in [0, 1], same shape.
+      value: what the activation returns, any shape, floating point.
+      mask: in [0, 1], same shape.
 
     Returns:
-      `where(gate, z, 0)`. No gradient flows to `gate` or `mask`.
+      `value`. No gradient flows to `mask`.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> z, mask = jnp.array([-1.0, 2.0]), jnp.array([0.5, 0.25])
-      >>> jax.grad(lambda z: masked_relu(z, z > 0, mask).sum())(z).tolist()
+      >>> jax.grad(lambda z: mask_cotangent(jax.nn.relu(z), mask).sum())(z).tolist()
       [0.0, 0.25]
     """
-    return _value(z, gate)
+    return value
 
 
-def _value(z: jax.Array, gate: jax.Array) -> jax.Array:
-    return jnp.where(gate, z, jnp.zeros((), z.dtype))
+def _forward(value: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return value, mask
 
 
-def _forward(z: jax.Array, gate: jax.Array, mask: jax.Array) -> tuple[jax.Array, tuple]:
-    return _value(z, gate), (gate, mask)
+def _backward(mask: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None]:
+    return cotangent * mask.astype(cotangent.dtype), None
 
 
-def _backward(residuals: tuple, cotangent: jax.Array) -> tuple[jax.Array, None, None]:
-    gate, mask = residuals
-    return _value(cotangent * mask.astype(cotangent.dtype), gate), None, None
-
-
-masked_relu.defvjp(_forward, _backward)
+mask_cotangent.defvjp(_forward, _backward)

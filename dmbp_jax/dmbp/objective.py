@@ -1,37 +1,57 @@
-"""The objective (paper Eq. 10) and which of its terms has a gradient at a given step.
+"""The objective (paper Eq. 10) and its variants (Table 1): value, and derivative to y⁺ and y⁻.
 
-With ỹ = y − y⁺ − y⁻, Eq. 10 is L = max(y − 2y⁺, 2y⁻ − y): only one sign pulls at a time.
+The loop asks an `Objective`; no variant is named anywhere else.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.dmbp.config import Loss
+Terms = tuple[jax.Array, jax.Array, jax.Array]  # y, y⁺, y⁻
 
 
-def objective(y: jax.Array, y_positive: jax.Array, y_negative: jax.Array, loss: Loss) -> jax.Array:
-    """The loss that the masks minimise, elementwise.
+@dataclass(frozen=True)
+class Objective:
+    """A loss L(y, y⁺, y⁻) that the masks minimise.
 
-    L = y⁻ − y⁺ + |y − y⁺ − y⁻| for "all", y⁻ − y⁺ for "positive-negative", −y⁺ for "positive".
-
-    Example:
-      >>> float(objective(jnp.float32(3), jnp.float32(2), jnp.float32(-1), "all"))
-      -1.0
+    Attributes:
+      value: `(y, y_positive, y_negative) -> L`.
+      weights: the same arguments to `(∂L/∂y⁺, ∂L/∂y⁻)`.
+      one_sided: whether one of the two weights is always zero, so that a step needs the backward
+        pass of one sign only.
     """
-    if loss == "positive":
-        return -y_positive
-    if loss == "positive-negative":
-        return y_negative - y_positive
+
+    value: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    weights: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    one_sided: bool
+
+
+def _all(y: jax.Array, y_positive: jax.Array, y_negative: jax.Array) -> jax.Array:
     return y_negative - y_positive + jnp.abs(y - y_positive - y_negative)
 
 
-def pulling_sign(
-    y: jax.Array, y_positive: jax.Array, y_negative: jax.Array, loss: Loss
-) -> jax.Array:
-    """+1 where ∂L/∂σ comes from y⁺, −1 where it comes from y⁻ (losses "all" and "positive").
+def _all_weights(
+    y: jax.Array, y_positive: jax.Array, y_negative: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # L = max(y − 2y⁺, 2y⁻ − y): one sign has a gradient; at the kink ỹ = 0 it is y⁺.
+    pull_up = y - y_positive - y_negative >= 0
+    return jnp.where(pull_up, -2.0, 0.0).astype(y.dtype), jnp.where(pull_up, 0.0, 2.0).astype(
+        y.dtype
+    )
 
-    "all": the sign of ỹ; at ỹ = 0, where L has a kink, y⁺ is chosen.
-    """
-    if loss == "positive":
-        return jnp.ones_like(y)
-    return jnp.where(y - y_positive - y_negative >= 0, 1.0, -1.0).astype(y.dtype)
+
+OBJECTIVES: dict[str, Objective] = {
+    "all": Objective(_all, _all_weights, one_sided=True),
+    "positive-negative": Objective(
+        value=lambda y, y_positive, y_negative: y_negative - y_positive,
+        weights=lambda y, y_positive, y_negative: (-jnp.ones_like(y), jnp.ones_like(y)),
+        one_sided=False,
+    ),
+    "positive": Objective(
+        value=lambda y, y_positive, y_negative: -y_positive,
+        weights=lambda y, y_positive, y_negative: (-jnp.ones_like(y), jnp.zeros_like(y)),
+        one_sided=True,
+    ),
+}

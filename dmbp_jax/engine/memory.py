@@ -1,48 +1,56 @@
-"""How many images fit at once: a bytes-per-image model and the memory that is free."""
+"""How many rows fit at once: the memory that is free, in a container and on every system too."""
 
-import math
-import os
-from collections.abc import Sequence
+from pathlib import Path
 
 import jax
+import psutil
 
-from dmbp_jax.graph.graph import Site
 from dmbp_jax.graph.model import is_traced
 
-# Per ReLU unit, in mask-sized values: θ and the optimiser's memory (2), both signs' values (2),
-# cotangents in flight, gates and winners. Measured with `benchmarks/speed.py` on CPU: ResNet50
-# 5.7 at batch 1 (adjoint kernels included) and 4.6 at batch 8, VGG16 6.0 and 5.0.
-_VALUES_PER_UNIT = 6
 _SHARE_OF_FREE = 0.6
 _LARGEST_CHUNK = {"cpu": 16, "other": 256}
 # Beyond, an image costs more, as less of a batch stays in the caches (docs/speed.md).
 _MOST_BYTES_ON_CPU = 7 * 2**28
+_CGROUP = Path("/sys/fs/cgroup")
+_LIMITS = (  # limit and use of a container's memory: version 2 of control groups, version 1
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
 
 
-def bytes_per_image(relus: Sequence[Site]) -> int:
-    """Device memory of one image in the loop, in bytes, rounded up."""
-    return _VALUES_PER_UNIT * sum(4 * math.prod(site.shape) for site in relus)
+def fitting_rows(batch: int, bytes_per_row: int, on: jax.Array) -> int:
+    """Rows to compute at once, of `batch` in all, on the device(s) of the array `on`.
 
-
-def choose_chunk_size(x: jax.Array, relus: Sequence[Site]) -> int:
-    """Images to optimise at once on the device of `x`."""
-    batch = x.shape[0]
-    if is_traced(x):
+    Equal pieces need little padding; a sharded batch stays whole on every device. Inside a trace
+    nothing is known of devices, and all rows are taken.
+    """
+    if is_traced(on) or not hasattr(on, "devices"):
         return batch
-    devices = sorted(x.devices(), key=lambda device: device.id)
+    devices = sorted(on.devices(), key=lambda device: device.id)
     platform = devices[0].platform
     usable = int(_SHARE_OF_FREE * min(_free_bytes(device) for device in devices))
     if platform == "cpu":  # its devices are simulated and share one memory
         usable = min(usable, _MOST_BYTES_ON_CPU) // len(devices)
     ceiling = _LARGEST_CHUNK.get(platform, _LARGEST_CHUNK["other"])
-    each = max(1, min(usable // bytes_per_image(relus), ceiling))
-    # Equal pieces need little padding; a sharded batch stays whole on every device.
-    images = -(-batch // len(devices))
-    return len(devices) * -(-images // -(-images // each))
+    each = max(1, min(usable // max(1, bytes_per_row), ceiling))
+    rows = -(-batch // len(devices))
+    return len(devices) * -(-rows // -(-rows // each))
 
 
 def _free_bytes(device: jax.Device) -> int:
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free_host_bytes()
+
+
+def free_host_bytes(cgroup: Path = _CGROUP) -> int:
+    """Memory of the host that is free: what the system says, or less where a container ends."""
+    free = psutil.virtual_memory().available
+    for limit, used in _LIMITS:
+        try:
+            left = int((cgroup / limit).read_text()) - int((cgroup / used).read_text())
+        except (OSError, ValueError):  # no such file, or "max": no limit
+            continue
+        free = min(free, max(0, left))
+    return free

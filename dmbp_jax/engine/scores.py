@@ -1,17 +1,20 @@
-"""What is read off the logits: a probability by softmax or sigmoid, and the network's first choice.
+"""What is read off the logits: a probability by softmax or sigmoid, and the network's top-1.
 
 Methods that perturb images and all metrics ask the same questions of a network.
 """
 
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dmbp_jax.checks import check_choice
-from dmbp_jax.engine.chunks import in_chunks
-from dmbp_jax.graph.model import ApplyFn, Model
+from dmbp_jax.engine.driver import explain
+from dmbp_jax.engine.mapping import BatchFunction
+from dmbp_jax.graph.call import Call
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
 
 PROBABILITIES = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
 LOG_PROBABILITIES = {"softmax": jax.nn.log_softmax, "sigmoid": jax.nn.log_sigmoid}
@@ -34,11 +37,15 @@ def find_activation(
     return check_choice(activation, "activation", choices)
 
 
-def first_choice(model: Model, x: jax.Array, chunk_size: int) -> jax.Array:
-    """The network's top-1 label of every image, (N,) int32."""
-    return in_chunks(partial(_top_labels, model), (x,), x.shape[0], chunk_size)
+def with_labels(call: Call) -> Call:
+    """The call with the network's top-1 label of every image, where the caller named none."""
+    if call.labels is not None:
+        return call
+    network = call.network
+    explainer = BatchFunction(network, _top_labels, (), network.trace.bytes_per_image)
+    labels = explain(explainer, (call.images,), chunk_size=call.chunk_size)
+    return replace(call, labels=labels)
 
 
-@jax.jit
-def _top_labels(model: Model, x: jax.Array) -> jax.Array:
-    return model(x).argmax(-1).astype(jnp.int32)
+def _top_labels(network: TracedNetwork, rows: tuple[jax.Array]) -> jax.Array:
+    return network(rows[0]).argmax(-1).astype(jnp.int32)

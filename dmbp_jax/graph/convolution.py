@@ -14,6 +14,8 @@ import jax
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from dmbp_jax.graph.jaxprs import bind
+
 
 def is_pointwise(kernel_shape: tuple[int, ...], params: Mapping[str, Any]) -> bool:
     """Whether a `conv_general_dilated` mixes features and nothing else, features last."""
@@ -68,7 +70,7 @@ def convolve(x: jax.Array, kernel: jax.Array, adjoint: jax.Array, step: Any) -> 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _convolve(step: Any, x: jax.Array, kernel: jax.Array, adjoint: jax.Array) -> jax.Array:
-    return step.evaluate([x, kernel])[0]
+    return bind(step.equation, [x, kernel])[0]
 
 
 def _forward(step: Any, *operands: Any) -> tuple:
@@ -84,7 +86,7 @@ def _backward(step: Any, residuals: tuple, cotangent: Any) -> tuple:
         return None, None, None
     to_kernel = None
     if kernel is not None:
-        _, pull_back = jax.vjp(lambda kernel: step.evaluate([x, kernel])[0], kernel)
+        _, pull_back = jax.vjp(lambda kernel: bind(step.equation, [x, kernel])[0], kernel)
         (to_kernel,) = pull_back(cotangent)
     return input_gradient(cotangent, adjoint, x.shape, step.params), to_kernel, None
 

@@ -1,20 +1,14 @@
-"""What a caller hands in, checked in plain Python before any tracing.
-
-Every function that takes `(params, x, label, apply_fn=...)` goes through here, so all of them
-accept the same shapes and refuse the same mistakes with the same words.
-"""
+"""`apply_fn` and `params` as one value: the arrays apart from everything that is static."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
-from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.errors import InputTypeError
 
 ApplyFn = Callable[[Any, jax.Array], Any]  # logits; Flax types its own `apply` as a union
 
@@ -41,29 +35,24 @@ class _Array:
 _ARRAY = _Array()
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Model:
-    """`apply_fn` and `params` as one pytree: arrays are its leaves, all the rest is static.
+    """`apply_fn` and `params`: arrays, and how to put them back into what `apply_fn` takes.
 
-    Modules may carry functions or numbers among their leaves (Equinox does); these become part
-    of the static structure, so a `Model` passes through `jax.jit` whatever it was made from.
+    Modules may carry functions or numbers among their leaves (Equinox does); these are static.
     """
 
     arrays: tuple[jax.Array, ...]
-    apply_fn: ApplyFn = field(metadata={"static": True})
-    skeleton: Skeleton = field(metadata={"static": True})
+    apply_fn: ApplyFn
+    skeleton: Skeleton
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits (N, classes) of images (N, H, W, C)."""
-        return self.apply_fn(self.skeleton.merge(self.arrays), x)
-
-
-class Images(NamedTuple):
-    """Checked images: `x` is always (N, H, W, C); `single` says that the N was added here."""
-
-    x: jax.Array
-    single: bool
+    def astype(self, dtype: str) -> "Model":
+        """The same network with its floating-point arrays in another dtype."""
+        cast = tuple(
+            jnp.asarray(a, dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+            for a in self.arrays
+        )
+        return replace(self, arrays=cast)
 
 
 def is_traced(*values: Any) -> bool:
@@ -109,124 +98,3 @@ def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
 
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
-
-
-def check_images(x: ArrayLike, name: str = "x") -> Images:
-    """Check (H, W, C) or (N, H, W, C) floating-point images and add the batch axis.
-
-    Raises:
-      InputTypeError: not an array, or not a floating-point dtype.
-      InputError: wrong rank, an empty axis, or a value that is not finite.
-    """
-    if isinstance(x, (str, bytes)) or not hasattr(x, "dtype"):
-        try:
-            x = np.asarray(x)
-        except Exception as error:
-            raise InputTypeError(f"{name}: Expected an array, got {type(x).__name__}.") from error
-    dtype, shape = x.dtype, np.shape(x)  # pyrefly: ignore[missing-attribute]
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise InputTypeError(
-            f"{name}: Expected a floating-point dtype (a preprocessed image), got {dtype}. "
-            "Preprocess it first, for instance with net.preprocess(...)."
-        )
-    if len(shape) not in (3, 4):
-        raise InputError(f"{name}: Expected shape (H, W, C) or (N, H, W, C), got {shape}.")
-    if len(shape) == 4 and shape[0] == 0:
-        raise InputError(f"{name}: Expected at least one image, got an empty batch {shape}.")
-    if 0 in shape:
-        raise InputError(f"{name}: Expected no empty axis, got shape {shape}.")
-    x = jnp.asarray(x)
-    if not is_traced(x) and not bool(jnp.isfinite(x).all()):
-        bad = np.argwhere(~np.isfinite(np.asarray(x, np.float32)))[0]
-        raise InputError(
-            f"{name}: Expected finite values, got {np.asarray(x)[tuple(bad)]} "
-            f"at index {tuple(int(i) for i in bad)}."
-        )
-    single = len(shape) == 3
-    return Images(x[None] if single else x, single)
-
-
-def count_classes(model: Model, x: jax.Array) -> int:
-    """Number of classes of a network, by abstract evaluation on one image of the batch `x`.
-
-    Raises:
-      InputError: the network refuses this image shape, or does not return (N, classes).
-      InputTypeError: the network does not return one floating-point array.
-    """
-    return _count_classes(*abstract(model), tuple(x.shape[1:]), jnp.result_type(x))
-
-
-def abstract(model: Model) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
-    """Structure and array shapes of a model: a hashable key that holds no array and no tracer."""
-    leaves, treedef = jax.tree.flatten(model)
-    return treedef, tuple(jax.ShapeDtypeStruct(np.shape(a), jnp.result_type(a)) for a in leaves)
-
-
-@lru_cache(maxsize=64)
-def _count_classes(treedef: Any, leaves: Any, image_shape: tuple[int, ...], dtype: Any) -> int:
-    one_image = jax.ShapeDtypeStruct((1, *image_shape), dtype)
-    try:
-        logits = jax.eval_shape(lambda m, x: m(x), jax.tree.unflatten(treedef, leaves), one_image)
-    except (TypeError, ValueError, AssertionError, ArithmeticError, LookupError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"x: Expected images the network accepts, got shape {image_shape} per image; "
-            f"the network said: {reason}"
-        ) from error
-    except AttributeError as error:
-        if "shape" in str(error) or "ndim" in str(error):
-            raise InputTypeError(f"apply_fn: Expected JAX code, got an error: {error}") from error
-        raise
-    if not hasattr(logits, "shape") or not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise InputTypeError(
-            "apply_fn: Expected one floating-point array of logits, "
-            f"got {jax.tree.map(lambda a: (a.shape, str(a.dtype)), logits)}."
-        )
-    if len(logits.shape) != 2 or logits.shape[0] != 1:
-        raise InputError(
-            "apply_fn: Expected logits of shape (N, classes) for images (N, H, W, C), "
-            f"got {logits.shape} for {(1, *image_shape)}. "
-            "Wrap a per-image function with jax.vmap."
-        )
-    return logits.shape[1]
-
-
-def check_labels(
-    label: ArrayLike | None, batch: int, classes: int, single: bool, name: str = "label"
-) -> jax.Array | None:
-    """Check labels and return them as (N,) int32; None stays None (the network's top-1).
-
-    Raises:
-      InputTypeError: not integers (class names are looked up with `net.label_index`).
-      InputError: not a scalar or (N,), or outside [0, classes).
-    """
-    if label is None:
-        return None
-    if isinstance(label, (str, bytes, bool)):
-        raise InputTypeError(
-            f"{name}: Expected an int, (N,) ints or None, got {type(label).__name__} {label!r}."
-        )
-    try:
-        labels = label if is_traced(label) else np.asarray(label)
-        shape, dtype = np.shape(labels), jnp.result_type(labels)
-    except (TypeError, ValueError) as error:
-        raise InputTypeError(
-            f"{name}: Expected an int, (N,) ints or None, got {label!r}."
-        ) from error
-    if shape == (0,) and not single:
-        raise InputError(f"{name}: Expected one label per image ({batch}), got 0.")
-    if not jnp.issubdtype(dtype, jnp.integer):
-        raise InputTypeError(f"{name}: Expected integers, got dtype {dtype}.")
-    if shape not in ((), (batch,)):
-        raise InputError(
-            f"{name}: Expected an int or {batch} labels, one per image, got shape {shape}."
-        )
-    if not is_traced(labels):
-        flat = np.ravel(labels)
-        outside = np.flatnonzero((flat < 0) | (flat >= classes))
-        if outside.size:
-            where = "" if shape == () else f" at position {outside[0]}"
-            raise InputError(
-                f"{name}: Expected 0 <= label < {classes}, got {flat[outside[0]]}{where}."
-            )
-    return jnp.broadcast_to(jnp.asarray(labels, jnp.int32), (batch,))

@@ -10,9 +10,9 @@ from PIL import Image
 
 from dmbp_jax.checks import check_choice
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.model import check_images
+from dmbp_jax.graph.call import Call
+from dmbp_jax.graph.images import check_images
 from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
-from dmbp_jax.methods.calling import Call
 
 NAMES = ("zero", "mean", "black", "blur")
 BLUR_SIGMA = 10.0  # pixels

@@ -9,9 +9,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count, check_number
-from dmbp_jax.graph.model import ApplyFn, Model
+from dmbp_jax.graph.call import Call
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
-from dmbp_jax.methods.calling import Call, check_call, each_image, logit, sum_samples
+from dmbp_jax.methods.calling import check_method_call, each_image, logit, sum_samples
 
 SPACINGS = ("linear", "sqrt")
 
@@ -73,7 +75,7 @@ def blur_ig(
     (with "sqrt" the sum is off by up to 35 %); here every step has its own. The differences of
     the kernels are taken in float64 before they touch the image.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     path = {
         "max_sigma": check_number(max_sigma, "max_sigma", low=0, above=True),
         "steps": check_count(steps, "steps"),
@@ -87,14 +89,14 @@ def blur_ig(
 
 
 def _blur_ig(
-    model: Model, image: jax.Array, label: jax.Array, i: jax.Array, **path: Any
+    network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array, **path: Any
 ) -> jax.Array:
     widths, blurs, blurs_further, slopes = (jnp.asarray(t, image.dtype) for t in _path(**path))
     blur, further, slope = blurs[i], blurs_further[i], slopes[i]
     blurred = filter_separably(image, blur, blur)
     # (B′xB′ᵀ − BxBᵀ)/δ with B′ = B + δD
     change = filter_separably(image, slope, further) + filter_separably(image, blur, slope)
-    return -widths[i] * jax.grad(logit, argnums=1)(model, blurred, label) * change
+    return -widths[i] * jax.grad(logit, argnums=1)(network, blurred, label) * change
 
 
 @lru_cache(maxsize=8)
@@ -116,8 +118,8 @@ def _residual(call: Call, heat: jax.Array, max_sigma: float) -> jax.Array:
 
 
 def _change_of_logit(
-    model: Model, image: jax.Array, label: jax.Array, *, max_sigma: float
+    network: TracedNetwork, image: jax.Array, label: jax.Array, *, max_sigma: float
 ) -> jax.Array:
     taps = jnp.asarray(gaussian_taps(max_sigma, kernel_radius(max_sigma)), image.dtype)
     blurred = filter_separably(image, taps, taps)
-    return logit(model, image, label) - logit(model, blurred, label)
+    return logit(network, image, label) - logit(network, blurred, label)

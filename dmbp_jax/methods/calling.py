@@ -1,13 +1,10 @@
-"""One calling convention for all compared methods: check, bind, jit, vmap, chunk, un-batch.
+"""One calling convention for all compared methods: check, trace, label, explain, un-batch.
 
 A method writes its equation for one image, as a module-level function, and hands it to
 `each_image` (one evaluation per image) or `sum_samples` (a sum over many evaluations).
 """
 
-import math
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,39 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.checks import check_count
-from dmbp_jax.engine.chunks import guarded, in_chunks
-from dmbp_jax.engine.scores import first_choice
+from dmbp_jax.engine.driver import explain
+from dmbp_jax.engine.mapping import BatchFunction, SampleSum
+from dmbp_jax.engine.memory import fitting_rows
+from dmbp_jax.engine.scores import with_labels
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.model import (
-    ApplyFn,
-    Model,
-    bind,
-    check_images,
-    check_labels,
-    count_classes,
-    is_traced,
-)
-
-EVALUATIONS_AT_ONCE = 64  # of methods with many samples, when chunk_size is None
+from dmbp_jax.graph.call import Call, check_call
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
 
 
-@dataclass(frozen=True)
-class Call:
-    """A checked call: images are (N, H, W, C), labels (N,); `single` says that N was added."""
-
-    model: Model
-    images: jax.Array
-    labels: jax.Array
-    single: bool
-    chunk_size: int | None
-
-    def unbatch(self, results: Any) -> Any:
-        """Take the leading axis away again where the caller gave a single image."""
-        return jax.tree.map(lambda a: a[0], results) if self.single else results
-
-
-def check_call(
+def check_method_call(
     params: Any,
     x: ArrayLike,
     label: ArrayLike | None,
@@ -60,41 +35,27 @@ def check_call(
     Raises:
       InputError, InputTypeError: as `dmbp_jax.attribute`.
     """
-    model = bind(params, apply_fn)
-    images, single = check_images(x)
-    classes = count_classes(model, images)
-    labels = check_labels(label, len(images), classes, single)
-    if chunk_size is not None:
-        check_count(chunk_size, "chunk_size")
-    if labels is None:
-        labels = first_choice(model, images, chunk_size or len(images))
-    return Call(model, images, labels, single, chunk_size)
+    return with_labels(check_call(params, x, label, apply_fn, chunk_size))
 
 
-def logit(model: Model, image: jax.Array, label: jax.Array) -> jax.Array:
+def logit(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:
     """F_c(x): the logit of `label` for one image (H, W, C)."""
-    return model(image[None])[0, label]
+    return network.logits(image)[label]
 
 
 def each_image(rule: Callable[..., Any], call: Call, *rows: jax.Array, **options: Any) -> Any:
-    """`rule(model, image, label, *row, **options)` for every image, `chunk_size` images at once.
+    """`rule(network, image, label, *row, **options)` for every image, `chunk_size` at once.
 
     `rule` is a module-level function and `options` are hashable, so that equal calls compile
     once; `rows` are further arrays with a leading axis N.
     """
-    batch = len(call.images)
-    one_piece = partial(_each_image, rule, tuple(sorted(options.items())), call.model)
-    return in_chunks(one_piece, (call.images, call.labels, *rows), batch, call.chunk_size or batch)
+    static = (("rule", rule), *sorted(options.items()))
+    explainer = BatchFunction(call.network, _each_image, static, call.network.trace.bytes_per_image)
+    return explain(explainer, (call.images, call.labels, *rows), chunk_size=call.chunk_size)
 
 
-@partial(jax.jit, static_argnames=("rule", "options"))
-def _each_image(
-    rule: Callable[..., Any],
-    options: tuple[tuple[str, Any], ...],
-    model: Model,
-    *rows: jax.Array,
-) -> Any:
-    return jax.vmap(lambda *row: rule(model, *row, **dict(options)))(*rows)
+def _each_image(network: TracedNetwork, rows: Any, *, rule: Callable[..., Any], **options: Any):
+    return jax.vmap(lambda *row: rule(network, *row, **options))(*rows)
 
 
 def sum_samples(
@@ -105,78 +66,20 @@ def sum_samples(
     progress: bool = False,
     **options: Any,
 ) -> jax.Array:
-    """Σᵢ `sample(model, image, label, i, *row, **options)`, i = 0 … count − 1, for every image.
+    """Σᵢ `sample(network, image, label, i, *row, **options)`, i = 0 … count − 1, for every image.
 
     `chunk_size` evaluations (images times samples) are made at once and only sums are kept, so
-    memory does not grow with `count` or with the batch; None is 64.
+    memory does not grow with `count` or with the batch; None is as many as fit.
     """
-    batch = len(call.images)
-    at_once = call.chunk_size or EVALUATIONS_AT_ONCE
-    images_at_once = min(batch, at_once)
-    chunks = math.ceil(count / max(1, at_once // images_at_once))
-    static = (sample, count, math.ceil(count / chunks), tuple(sorted(options.items())))
-
-    def one_piece(*rows: jax.Array) -> jax.Array:
-        zero = jnp.zeros((), call.images.dtype)
-        shape = jax.eval_shape(partial(_add_chunk, static=static), zero, 0, (call.model, rows))
-        total = jnp.zeros(shape.shape, shape.dtype)
-        return repeat(_add_chunk, chunks, total, (call.model, rows), static, bar, at_once)
-
-    with progress_bar(sample, chunks * math.ceil(batch / images_at_once), progress, call) as bar:
-        return in_chunks(one_piece, (call.images, call.labels, *rows), batch, images_at_once)
-
-
-def _add_chunk(total: jax.Array, chunk: jax.Array | int, inputs: Any, static: Any) -> jax.Array:
-    sample, count, size, options = static
-    model, rows = inputs
-    index = chunk * size + jnp.arange(size)
-
-    def one_image(image: jax.Array, label: jax.Array, *rest: jax.Array) -> jax.Array:
-        parts = jax.vmap(lambda i: sample(model, image, label, i, *rest, **dict(options)))(index)
-        inside = (index < count).reshape(-1, *[1] * (parts.ndim - 1))
-        return jnp.where(inside, parts, 0).sum(0)
-
-    return total + jax.vmap(one_image)(*rows)
-
-
-def progress_bar(method: Callable[..., Any], total: int, progress: bool, call: Call) -> Any:
-    """A bar over `total` compiled steps, or nothing; nothing can be shown inside a trace."""
-    if not progress or is_traced(call.model, call.images, call.labels):
-        return nullcontext()
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc=method.__name__.strip("_"))
-
-
-def repeat(
-    step: Callable[..., Any],
-    count: int,
-    state: Any,
-    inputs: Any,
-    static: Any,
-    bar: Any = None,
-    chunk_size: int = 1,
-) -> Any:
-    """`state = step(state, i, inputs, static)` for i = 0 … count − 1.
-
-    A loop on the host over one compiled step: on CPUs XLA runs convolutions inside a compiled
-    loop many times slower, and a step is long compared with its dispatch. Inside a trace the loop
-    is compiled. `bar` moves with the steps; `chunk_size` is what a `DeviceMemoryError` names.
-    """
-    if is_traced(state, inputs):
-        return jax.lax.scan(
-            lambda state, i: (step(state, i, inputs, static), None), state, jnp.arange(count)
-        )[0]
-    for i in range(count):
-        state = guarded(partial(_once, step, static), (state, i, inputs), chunk_size)
-        if bar is not None:
-            bar.update()
-    return state
-
-
-@partial(jax.jit, static_argnames=("step", "static"))
-def _once(step: Callable[..., Any], static: Any, state: Any, i: Any, inputs: Any) -> Any:
-    return step(state, i, inputs, static)
+    batch, each = len(call.images), call.network.trace.bytes_per_image
+    at_once = call.chunk_size or fitting_rows(batch * count, each, call.images)
+    images = min(batch, at_once)
+    chunks = -(-count // max(1, at_once // images))
+    samples = -(-count // chunks)
+    static = tuple(sorted(options.items()))
+    explainer = SampleSum(call.network, sample, count, samples, static, each * samples)
+    title = sample.__name__.strip("_") if progress else None
+    return explain(explainer, (call.images, call.labels, *rows), chunk_size=images, progress=title)
 
 
 def check_key(key: Any) -> jax.Array:

@@ -1,16 +1,18 @@
 """DeepLift (Shrikumar et al., ICML 2017), Rescale rule: slopes between a baseline and the image."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.graph.graph import Graph, Rules, trace
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.graph.pieces.max_pool import Pool
+from dmbp_jax.graph.graph import Graph, Rules
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.pieces import Piece
+from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.baselines import make_baseline
-from dmbp_jax.methods.calling import check_call, each_image
+from dmbp_jax.methods.calling import check_method_call, each_image
 
 
 def deeplift(
@@ -67,32 +69,37 @@ def deeplift(
     z = z′ falls back to the element's own derivative. RevealCancel, the origin's rule for dense
     layers, is not offered.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     start = make_baseline(baseline, params, call)
     heat, residual = each_image(_deeplift, call, start, multiply_by_input=multiply_by_input)
     return call.unbatch((heat, residual) if return_residual else heat)
 
 
 def _deeplift(
-    model: Model, image: jax.Array, label: jax.Array, start: jax.Array, *, multiply_by_input: bool
+    network: TracedNetwork,
+    image: jax.Array,
+    label: jax.Array,
+    start: jax.Array,
+    *,
+    multiply_by_input: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    graph = trace(model, image[None])
-    relu_inputs, pool_inputs, logits_at_start = _site_inputs(graph, start[None])
+    graph = network.graph()
+    before_masked, before_unmasked, logits_at_start = _piece_inputs(graph, start[None])
 
-    def relu(index: int, z: jax.Array) -> jax.Array:
-        before, value = relu_inputs[index], jax.nn.relu(z)
-        slope = _slope(value - jax.nn.relu(before), z - before, fallback=z > 0)
+    def masked(index: int, piece: Piece, z: jax.Array) -> jax.Array:
+        (before,), value = before_masked[index], piece(z)
+        slope = _slope(value - piece(before), z - before, fallback=_derivative(piece, z))
         return _linearise(value, slope * z)
 
-    def max_pool(index: int, pool: Pool, z: jax.Array) -> jax.Array:
-        before, value = pool_inputs[index], pool(z)
+    def unmasked(index: int, pool: Piece, z: jax.Array) -> jax.Array:
+        (before,), value = before_unmasked[index], pool(z)
         change = value - pool(before)
-        winners = jnp.where(change >= 0, pool.winners(z), pool.winners(before))
-        slope = _slope(change, pool.take(z - before, winners), fallback=True)
-        return _linearise(value, slope * pool.take(z, winners))
+        winners = jnp.where(change >= 0, pool.choose(z), pool.choose(before))
+        slope = _slope(change, pool.apply(winners, z - before), fallback=True)
+        return _linearise(value, slope * pool.apply(winners, z))
 
     def logit_by_slopes(image: jax.Array) -> jax.Array:
-        return graph.run(image[None], Rules(relu, max_pool))[0, label]
+        return graph.run(image[None], Rules(masked, unmasked))[0, label]
 
     logit, multipliers = jax.value_and_grad(logit_by_slopes)(image)
     shares = multipliers * (image - start)
@@ -100,21 +107,27 @@ def _deeplift(
     return (shares if multiply_by_input else multipliers), residual
 
 
-def _site_inputs(graph: Graph, x: jax.Array) -> tuple[list[jax.Array], list[jax.Array], jax.Array]:
-    """Inputs of every ReLU and every max-pool at x, and the logits."""
-    relu_inputs: list[jax.Array] = []
-    pool_inputs: list[jax.Array] = []
+Inputs = list[tuple[jax.Array, ...]]
 
-    def relu(index: int, z: jax.Array) -> jax.Array:
-        relu_inputs.append(z)
-        return jax.nn.relu(z)
 
-    def max_pool(index: int, pool: Pool, z: jax.Array) -> jax.Array:
-        pool_inputs.append(z)
-        return pool(z)
+def _piece_inputs(graph: Graph, x: jax.Array) -> tuple[Inputs, Inputs, jax.Array]:
+    """Inputs of every activation and of every pool at x, and the logits."""
+    inputs: tuple[Inputs, Inputs] = ([], [])
 
-    logits = graph.run(x, Rules(relu, max_pool))
-    return relu_inputs, pool_inputs, logits
+    def recording(into: Inputs) -> Callable[..., jax.Array]:
+        def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+            into.append(z)
+            return piece(*z)
+
+        return rule
+
+    logits = graph.run(x, Rules(recording(inputs[0]), recording(inputs[1])))
+    return *inputs, logits
+
+
+def _derivative(piece: Piece, z: jax.Array) -> jax.Array:
+    """The slope of an activation at every element."""
+    return jax.jvp(piece, (z,), (jnp.ones_like(z),))[1]
 
 
 def _slope(change_out: jax.Array, change_in: jax.Array, fallback: jax.Array | bool) -> jax.Array:

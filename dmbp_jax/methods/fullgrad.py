@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.graph.graph import Rules, trace
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.calling import check_call, each_image
+from dmbp_jax.graph.graph import Rules, applying, choosing
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.pieces import Choice
+from dmbp_jax.graph.tracing import TracedNetwork
+from dmbp_jax.methods.calling import check_method_call, each_image
 
 EPSILON = 1e-6  # the authors', added to the range of a map before dividing by it
 
@@ -61,13 +63,18 @@ def fullgrad(
     the bias of a convolution right before it), folded or not. Dense layers have no positions:
     they count in the sum, not in the map, as with the authors; so does the output bias.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     heat, residual = each_image(_fullgrad, call)
     return call.unbatch((heat, residual) if return_residual else heat)
 
 
-def _fullgrad(model: Model, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-    graph = trace(model, image[None])
+def _fullgrad(
+    network: TracedNetwork, image: jax.Array, label: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    graph = network.graph()
+    gates: list[Choice] = []
+    winners: list[Choice] = []
+    graph.run(image[None], Rules(choosing(gates), choosing(winners)))
 
     def logit(image: jax.Array, probes: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
         constants: list[jax.Array] = []
@@ -76,7 +83,8 @@ def _fullgrad(model: Model, image: jax.Array, label: jax.Array) -> tuple[jax.Arr
             constants.append(constant)
             return value + probes[index]
 
-        return graph.run(image[None], Rules(bias=bias))[0, label], constants
+        rules = Rules(applying(gates), applying(winners), bias)
+        return graph.run(image[None], rules)[0, label], constants
 
     probes = [jnp.zeros(site.shape, site.dtype) for site in graph.biases]
     (value, constants), (g, bias_gradients) = jax.value_and_grad(

@@ -7,9 +7,13 @@ import jax
 from jax.typing import ArrayLike
 
 from dmbp_jax.errors import SiteNotFoundError
-from dmbp_jax.graph.graph import Rules, Site, list_sites, trace
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.calling import Call, check_call, each_image
+from dmbp_jax.graph.call import Call
+from dmbp_jax.graph.graph import Rules
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.pieces import Piece
+from dmbp_jax.graph.program import Site
+from dmbp_jax.graph.tracing import TracedNetwork
+from dmbp_jax.methods.calling import check_method_call, each_image
 
 
 def gradcam(
@@ -56,29 +60,32 @@ def gradcam(
     bilinear. Captum takes the mean over positions (a constant factor) and no ReLU by default;
     others also scale every map to [0, 1], which hides an empty one.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     return call.unbatch(each_image(class_activation, call, layer=find_layer(call, layer)))
 
 
-def class_activation(model: Model, image: jax.Array, label: jax.Array, *, layer: Site) -> jax.Array:
+def class_activation(
+    network: TracedNetwork, image: jax.Array, label: jax.Array, *, layer: Site
+) -> jax.Array:
     """The map of one image (H, W, C) at the input's size (H, W)."""
-    graph = trace(model, image[None])
+    graph = network.graph()
 
     def run(at_layer: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """Logits (1, classes) with the layer's output A replaced by `at_layer(A)`."""
 
-        def output(kind: str, index: int, value: jax.Array) -> jax.Array:
-            return at_layer(value) if (kind, index) == (layer.kind, layer.index) else value
+        def at(is_masked: bool) -> Callable[..., jax.Array]:
+            def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+                is_layer = (is_masked, index) == (layer.masked, layer.index)
+                return at_layer(piece(*z)) if is_layer else piece(*z)
 
-        rules = Rules(
-            relu=lambda index, z: output("relu", index, jax.nn.relu(z)),
-            max_pool=lambda index, pool, z: output("max_pool", index, pool(z)),
-        )
+            return rule
+
+        rules = Rules(at(True), at(False))
         return graph.run(image[None], rules)
 
-    seen: list[jax.Array] = []
-    run(lambda value: seen.append(value) or value)
-    features = seen.pop()
+    outputs: list[jax.Array] = []
+    run(lambda value: outputs.append(value) or value)
+    features = outputs.pop()
     g = jax.grad(lambda features: run(lambda _: features)[0, label])(features)
     heat = jax.nn.relu((g.sum((1, 2), keepdims=True) * features).sum(-1)[0])
     return jax.image.resize(heat.astype(image.dtype), image.shape[:2], "linear", antialias=False)
@@ -90,12 +97,12 @@ def find_layer(call: Call, name: str | None) -> Site:
     Raises:
       SiteNotFoundError: none fits.
     """
-    sites = [site for site in list_sites(call.model, call.images) if site.kind != "bias"]
+    sites = [site for site in call.network.program().sites if site.kind != "bias"]
     spatial = [site for site in sites if len(site.shape) == 4 and site.shape[1] * site.shape[2] > 1]
     if name is not None:
         fitting = [site for site in spatial if site.name == name]
     else:
-        fitting = [site for site in spatial if site.kind == "relu"]
+        fitting = [site for site in spatial if site.masked]
     if not fitting:
         wanted = "a ReLU whose output has positions" if name is None else f"{name!r}"
         names = ", ".join(site.name for site in spatial) or "none"

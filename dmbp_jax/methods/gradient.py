@@ -5,8 +5,9 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.calling import check_call, each_image, logit
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
+from dmbp_jax.methods.calling import check_method_call, each_image, logit
 
 
 def gradient(
@@ -47,12 +48,12 @@ def gradient(
     value over channels; here the map keeps sign and channels. Needs no ReLU: any differentiable
     network will do.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     return call.unbatch(each_image(_gradient, call, multiply_by_input=multiply_by_input))
 
 
 def _gradient(
-    model: Model, image: jax.Array, label: jax.Array, *, multiply_by_input: bool
+    network: TracedNetwork, image: jax.Array, label: jax.Array, *, multiply_by_input: bool
 ) -> jax.Array:
-    g = jax.grad(logit, argnums=1)(model, image, label)
+    g = jax.grad(logit, argnums=1)(network, image, label)
     return g * image if multiply_by_input else g

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.graph.graph import Rules, trace
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.calling import check_call, each_image
+from dmbp_jax.graph.graph import Rules
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
+from dmbp_jax.methods.calling import check_method_call, each_image
 
 
 def guided_backprop(
@@ -51,32 +52,32 @@ def guided_backprop(
     is used twice or written as `jnp.maximum(z, 0)` is guided like any other (module hooks miss
     those silently); at z = 0 exactly nothing passes.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     return call.unbatch(each_image(guided_gradient, call, multiply_by_input=multiply_by_input))
 
 
 def guided_gradient(
-    model: Model, image: jax.Array, label: jax.Array, *, multiply_by_input: bool
+    network: TracedNetwork, image: jax.Array, label: jax.Array, *, multiply_by_input: bool
 ) -> jax.Array:
     """The map of one image (H, W, C)."""
-    graph = trace(model, image[None])
-    rules = Rules(relu=lambda index, z: guided_relu(z))
+    graph = network.graph()
+    rules = Rules(after=lambda index, value: positive_cotangent(value))
     g = jax.grad(lambda image: graph.run(image[None], rules)[0, label])(image)
     return g * image if multiply_by_input else g
 
 
 @jax.custom_vjp
-def guided_relu(z: jax.Array) -> jax.Array:
-    """ReLU that passes back only positive cotangents."""
-    return jax.nn.relu(z)
+def positive_cotangent(value: jax.Array) -> jax.Array:
+    """The value of an activation that passes back only positive cotangents."""
+    return value
 
 
-def _forward(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jax.nn.relu(z), z > 0
+def _forward(value: jax.Array) -> tuple[jax.Array, None]:
+    return value, None
 
 
-def _backward(gate: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
-    return (jnp.where(gate & (cotangent > 0), cotangent, 0),)
+def _backward(_: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (jnp.maximum(cotangent, 0),)
 
 
-guided_relu.defvjp(_forward, _backward)
+positive_cotangent.defvjp(_forward, _backward)

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.graph.graph import Site
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.calling import check_call, each_image
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.program import Site
+from dmbp_jax.graph.tracing import TracedNetwork
+from dmbp_jax.methods.calling import check_method_call, each_image
 from dmbp_jax.methods.gradcam import class_activation, find_layer
 from dmbp_jax.methods.guided_backprop import guided_gradient
 
@@ -54,7 +55,7 @@ def guided_gradcam(
     Source: Selvaraju et al., ICCV 2017. Captum enlarges with nearest neighbours by default and
     returns an empty array when a layer does not fit; here bilinear, and an error.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     heat = each_image(
         _guided_gradcam,
         call,
@@ -65,7 +66,12 @@ def guided_gradcam(
 
 
 def _guided_gradcam(
-    model: Model, image: jax.Array, label: jax.Array, *, layer: Site, multiply_by_input: bool
+    network: TracedNetwork,
+    image: jax.Array,
+    label: jax.Array,
+    *,
+    layer: Site,
+    multiply_by_input: bool,
 ) -> jax.Array:
-    guided = guided_gradient(model, image, label, multiply_by_input=multiply_by_input)
-    return guided * class_activation(model, image, label, layer=layer)[..., None]
+    guided = guided_gradient(network, image, label, multiply_by_input=multiply_by_input)
+    return guided * class_activation(network, image, label, layer=layer)[..., None]

@@ -9,9 +9,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count
-from dmbp_jax.graph.model import ApplyFn, Model
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.baselines import make_baseline
-from dmbp_jax.methods.calling import check_call, each_image, logit, sum_samples
+from dmbp_jax.methods.calling import check_method_call, each_image, logit, sum_samples
 
 RULES = ("gauss-legendre", "trapezoid")
 
@@ -72,7 +73,7 @@ def integrated_gradients(
     logit is a usual residual for ReLU networks at 50 points; the authors advise more points
     above 5 %.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     check_choice(rule, "rule", RULES)
     check_count(points, "points", minimum=2 if rule == "trapezoid" else 1)
     start = make_baseline(baseline, params, call)
@@ -88,7 +89,7 @@ def integrated_gradients(
 
 
 def _weighted_gradient(
-    model: Model,
+    network: TracedNetwork,
     image: jax.Array,
     label: jax.Array,
     i: jax.Array,
@@ -99,7 +100,7 @@ def _weighted_gradient(
 ) -> jax.Array:
     alphas, weights = (jnp.asarray(a, image.dtype) for a in quadrature(points, rule))
     on_path = start + alphas[i] * (image - start)
-    return weights[i] * jax.grad(logit, argnums=1)(model, on_path, label)
+    return weights[i] * jax.grad(logit, argnums=1)(network, on_path, label)
 
 
 @lru_cache(maxsize=16)
@@ -114,6 +115,6 @@ def quadrature(points: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _change_of_logit(
-    model: Model, image: jax.Array, label: jax.Array, start: jax.Array
+    network: TracedNetwork, image: jax.Array, label: jax.Array, start: jax.Array
 ) -> jax.Array:
-    return logit(model, image, label) - logit(model, start, label)
+    return logit(network, image, label) - logit(network, start, label)

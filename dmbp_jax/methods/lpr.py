@@ -1,6 +1,6 @@
 """Learning propagation rules (Yang et al., ECCV 2020): weights on the backward pass, learned."""
 
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -10,21 +10,14 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.dmbp.decomposition import Frozen, freeze
-from dmbp_jax.engine.chunks import in_chunks
+from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.scores import LOG_PROBABILITIES, find_activation
-from dmbp_jax.graph.graph import Graph, Rules, trace
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.calling import check_call, progress_bar, repeat
+from dmbp_jax.graph.graph import Graph, Rules, applying
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
+from dmbp_jax.methods.calling import check_method_call
 
-IMAGES_AT_ONCE = 16  # when chunk_size is None
 SATURATION = 0.9  # the share of pixels below which the mask is not yet 1
-
-
-class State(NamedTuple):
-    """What a step changes: w = sigmoid(θ), and the optimiser's memory."""
-
-    theta: tuple[jax.Array, ...]
-    optimizer: Any
 
 
 def lpr(
@@ -84,71 +77,87 @@ def lpr(
     keep a tenth of the image at full strength; scaled by the maximum, all but a handful of pixels
     stay dark and the weights learn an adversarial pattern.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     check_count(steps, "steps", minimum=0)
-    optimizer = check_number(learning_rate, "learning_rate", low=0, above=True)
-    area_weight = check_number(area_weight, "area_weight", low=0)
-    static = (optimizer, area_weight, find_activation(activation, params, apply_fn))
-    batch = len(call.images)
-    at_once = call.chunk_size or min(batch, IMAGES_AT_ONCE)
-
-    def one_piece(images: jax.Array, labels: jax.Array) -> jax.Array:
-        frozen, state = _start(call.model, images, learning_rate=optimizer)
-        inputs = (call.model, images, labels, frozen)
-        state = repeat(_step, steps, state, inputs, static, bar, at_once)
-        return _finish(state, inputs)
-
-    with progress_bar(lpr, steps * -(-batch // at_once), progress, call) as bar:
-        return call.unbatch(in_chunks(one_piece, (call.images, call.labels), batch, at_once))
+    explainer = LprExplainer(
+        call.network,
+        steps,
+        check_number(learning_rate, "learning_rate", low=0, above=True),
+        check_number(area_weight, "area_weight", low=0),
+        find_activation(activation, params, apply_fn),
+    )
+    call.network.program()  # refuses what is not supported, before anything is compiled
+    title = "lpr" if progress else None
+    rows = (call.images, call.labels)
+    return call.unbatch(explain(explainer, rows, chunk_size=chunk_size, progress=title))
 
 
-@partial(jax.jit, static_argnames="learning_rate")
-def _start(model: Model, images: jax.Array, *, learning_rate: float) -> tuple[Frozen, State]:
-    """Gates and winners of every image, θ = 0."""
+class Run(NamedTuple):
+    """A batch while its weights are learned."""
 
-    def one_image(image: jax.Array) -> tuple[Frozen, State]:
-        graph = trace(model, image[None])
-        theta = tuple(jnp.zeros(site.shape, image.dtype) for site in graph.relus)
-        return freeze(graph, image[None]), State(theta, optax.adam(learning_rate).init(theta))
-
-    return jax.vmap(one_image)(images)
+    images: jax.Array
+    labels: jax.Array
+    frozen: Frozen
+    theta: tuple[jax.Array, ...]  # w = sigmoid(θ)
+    optimizer: Any
 
 
-def _step(state: State, i: jax.Array, inputs: Any, static: Any) -> State:
-    learning_rate, area_weight, activation = static
-    model, images, labels, frozen = inputs
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LprExplainer:
+    """The method for the engine (`engine.Explainer`)."""
 
-    def one_image(state: State, image: jax.Array, label: jax.Array, frozen: Frozen) -> State:
-        graph = trace(model, image[None])
+    network: TracedNetwork
+    steps: int = field(metadata={"static": True})
+    learning_rate: float = field(metadata={"static": True})
+    area_weight: float = field(metadata={"static": True})
+    activation: str = field(metadata={"static": True})
 
-        gradient = jax.grad(loss, argnums=3)(
-            model,
-            graph,
-            frozen,
-            state.theta,
-            image,
-            label,
-            area_weight=area_weight,
-            activation=activation,
-        )
-        updates, optimizer = optax.adam(learning_rate).update(gradient, state.optimizer)
-        return State(optax.apply_updates(state.theta, updates), optimizer)
+    steps_per_call = 1
 
-    return jax.vmap(one_image)(state, images, labels, frozen)
+    @property
+    def bytes_per_row(self) -> int:
+        """A step differentiates one backward pass and one forward pass."""
+        return 3 * self.network.trace.bytes_per_image
 
+    def start(self, rows: tuple[jax.Array, jax.Array]) -> Run:
+        """Gates and winners of every image, θ = 0."""
+        images, labels = rows
+        graph = self.network.graph()
+        theta = tuple(jnp.zeros((len(images), *site.shape), images.dtype) for site in graph.masked)
+        frozen = jax.vmap(lambda image: freeze(graph, image[None]))(images)
+        return Run(images, labels, frozen, theta, jax.vmap(self._adam().init)(theta))
 
-@jax.jit
-def _finish(state: State, inputs: Any) -> jax.Array:
-    model, images, labels, frozen = inputs
+    def advance(self, state: Run, steps: int) -> Run:
+        """Take steps of Adam."""
+        graph = self.network.graph()
 
-    def one_image(state: State, image: jax.Array, label: jax.Array, frozen: Frozen) -> jax.Array:
-        return propagated_mask(trace(model, image[None]), frozen, state.theta, image, label)
+        def one_image(run: Run) -> Run:
+            options = {"area_weight": self.area_weight, "activation": self.activation}
+            gradient = jax.grad(loss, argnums=3)(
+                self.network, graph, run.frozen, run.theta, run.images, run.labels, **options
+            )
+            updates, optimizer = self._adam().update(gradient, run.optimizer)
+            theta = optax.apply_updates(run.theta, updates)
+            return run._replace(theta=theta, optimizer=optimizer)
 
-    return jax.vmap(one_image)(state, images, labels, frozen)
+        for _ in range(steps):
+            state = jax.vmap(one_image)(state)
+        return state
+
+    def finish(self, state: Run) -> jax.Array:
+        """The maps."""
+        graph = self.network.graph()
+        return jax.vmap(
+            lambda run: propagated_mask(graph, run.frozen, run.theta, run.images, run.labels)
+        )(state)
+
+    def _adam(self) -> optax.GradientTransformation:
+        return optax.adam(self.learning_rate)
 
 
 def loss(
-    model: Model,
+    network: TracedNetwork,
     graph: Graph,
     frozen: Frozen,
     theta: tuple[jax.Array, ...],
@@ -160,7 +169,7 @@ def loss(
 ) -> jax.Array:
     """−log P_c(x ⊙ m) + λ mean(m)."""
     mask = propagated_mask(graph, frozen, theta, image, label)
-    logits = model((image * mask[..., None])[None])[0]
+    logits = network.logits(image * mask[..., None])
     return -LOG_PROBABILITIES[activation](logits)[label] + area_weight * mask.mean()
 
 
@@ -173,8 +182,9 @@ def propagated_mask(
     with frozen gates is linear between its sites, and can be differentiated with respect to w.
     """
     rules = Rules(
-        relu=lambda index, z: jnp.where(frozen.gates[index], jax.nn.sigmoid(theta[index]) * z, 0),
-        max_pool=lambda index, pool, z: pool.take(z, frozen.winners[index]),
+        applying(frozen.gates),
+        applying(frozen.winners),
+        after=lambda index, value: jax.nn.sigmoid(theta[index]) * value,
     )
     g = jax.grad(lambda image: graph.run(image[None], rules)[0, label])(image)
     positive = jax.nn.relu((g * image).sum(-1))

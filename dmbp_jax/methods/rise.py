@@ -9,8 +9,9 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.calling import check_call, check_key, sum_samples
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
+from dmbp_jax.methods.calling import check_key, check_method_call, sum_samples
 
 
 def rise(
@@ -67,7 +68,7 @@ def rise(
     preprocessed space, and the s × s grid is enlarged to (s + 1)·⌈H/s⌉, as there. The borders
     of the enlarged grid are clamped (scikit-image mirrors them). Masks are never stored.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     key = check_key(key)
     total = sum_samples(
         _rise,
@@ -84,7 +85,7 @@ def rise(
 
 
 def _rise(
-    model: Model,
+    network: TracedNetwork,
     image: jax.Array,
     label: jax.Array,
     i: jax.Array,
@@ -97,7 +98,7 @@ def _rise(
 ) -> jax.Array:
     height, width, _ = image.shape
     mask = random_mask(jax.random.fold_in(key, i), height, width, cells, keep, image.dtype)
-    logits = model((image * mask[..., None])[None])[0]
+    logits = network((image * mask[..., None])[None])[0]
     return PROBABILITIES[activation](logits)[label] * mask / (masks * keep)
 
 

@@ -6,8 +6,9 @@ import jax
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
-from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.calling import check_call, image_keys, logit, sum_samples
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
+from dmbp_jax.methods.calling import check_method_call, image_keys, logit, sum_samples
 
 
 def smoothgrad(
@@ -58,7 +59,7 @@ def smoothgrad(
     averages **squared** gradients by default, Captum's default noise is absolute (1.0) and takes
     5 samples; here the signed mean, and noise relative to the image.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size)
     total = sum_samples(
         _smoothgrad,
         call,
@@ -73,7 +74,7 @@ def smoothgrad(
 
 
 def _smoothgrad(
-    model: Model,
+    network: TracedNetwork,
     image: jax.Array,
     label: jax.Array,
     i: jax.Array,
@@ -85,5 +86,5 @@ def _smoothgrad(
 ) -> jax.Array:
     sigma = noise_fraction * (image.max() - image.min())
     noise = jax.random.normal(jax.random.fold_in(key, i), image.shape, image.dtype)
-    g = jax.grad(logit, argnums=1)(model, image + sigma * noise, label) / samples
+    g = jax.grad(logit, argnums=1)(network, image + sigma * noise, label) / samples
     return g * image if multiply_by_input else g

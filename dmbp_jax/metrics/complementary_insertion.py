@@ -12,9 +12,16 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn, is_traced
-from dmbp_jax.metrics.blurring import Baseline
-from dmbp_jax.metrics.curves import Activation, Curve, check_setting, curve
+from dmbp_jax.metrics.curves import (
+    Activation,
+    Curve,
+    check_curve_arguments,
+    score_activation,
+    score_curve,
+)
+from dmbp_jax.metrics.insertion_blur import Baseline, baseline_images
 
 LabelSets = ArrayLike | Sequence[int] | Sequence[Sequence[int]]
 
@@ -54,7 +61,7 @@ def complementary_insertion(
       step: pixels a step; 224 when neither `step` nor `points` is given.
       points: number of equally spaced points instead of `step`.
       activation: `"softmax"`, `"sigmoid"`, `"none"`, or None for the network's own.
-      chunk_size: pictures in one forward pass (default 32); bounds memory, not the values.
+      chunk_size: pictures in one forward pass, None is as many as fit; never changes the values.
 
     Returns:
       `Curve`: `fractions` (S,), `scores` (N, S), `auc` (N,); no N for a single image.
@@ -72,20 +79,12 @@ def complementary_insertion(
       >>> result.scores.tolist(), float(result.auc)
       ([0.0, 1.0, 1.0], 0.75)
     """
-    setting = check_setting(
-        params,
-        x,
-        heatmap,
-        apply_fn=apply_fn,
-        baseline=blur,
-        baseline_name="blur",
-        step=step,
-        points=points,
-        activation=activation,
-        chunk_size=chunk_size,
-    )
-    labels = check_label_sets(labels_other, setting.x.shape[0], setting.classes, setting.single)
-    return curve(setting, setting.blank, setting.x, labels, "increasing")
+    call = check_call(params, x, None, apply_fn, chunk_size)
+    score = score_activation(activation, params, apply_fn)
+    arguments = check_curve_arguments(call, heatmap, "increasing", step, points, score)
+    images = call.images
+    labels = check_label_sets(labels_other, len(images), call.network.classes, call.single)
+    return score_curve(arguments, baseline_images(blur, images, "blur"), images, labels)
 
 
 def check_label_sets(

@@ -10,21 +10,23 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count
-from dmbp_jax.engine.chunks import in_chunks
+from dmbp_jax.engine.driver import explain
+from dmbp_jax.engine.mapping import BatchFunction
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
 from dmbp_jax.errors import InputError
-from dmbp_jax.graph.model import ApplyFn, Model, bind, check_images, count_classes
-from dmbp_jax.metrics.blurring import Baseline, baseline_images
+from dmbp_jax.graph.call import Call
+from dmbp_jax.graph.images import Images
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.metrics.heatmaps import at_least_float32, check_heatmap
 
 Order = Literal["decreasing", "increasing"]
 Activation = Literal["softmax", "sigmoid", "none"]
+ORDERS = ("decreasing", "increasing")
 ACTIVATIONS = (*PROBABILITIES, "none")
-DEFAULT_STEP = 224
-DEFAULT_CHUNK = 32
+DEFAULT_STEP = 224  # pixels
 
 
 @jax.tree_util.register_dataclass
@@ -44,49 +46,44 @@ class Curve:
     auc: jax.Array
 
 
-class Setting(NamedTuple):
-    """Checked arguments that all three metrics share."""
+class CurveArguments(NamedTuple):
+    """Checked arguments that insertion, complementary insertion and deletion share.
 
-    model: Model
-    x: jax.Array
-    single: bool
-    heatmap: jax.Array
-    blank: jax.Array
-    classes: int
+    Attributes:
+      call: the network and its images.
+      ranks: (N, H, W) int32, the place of every pixel in the order of the heat map.
+      counts: (S,) number of pixels changed at each point of the curve.
+      activation: what makes a score of a logit.
+    """
+
+    call: Call
+    ranks: jax.Array
     counts: np.ndarray
     activation: str
-    chunk_size: int
 
 
-def check_setting(
-    params: Any,
-    x: ArrayLike,
+def check_curve_arguments(
+    call: Call,
     heatmap: Any,
-    *,
-    apply_fn: ApplyFn | None,
-    baseline: Baseline,
-    baseline_name: str,
+    order: Order,
     step: int | None,
     points: int | None,
-    activation: Activation | None,
-    chunk_size: int | None,
-) -> Setting:
-    """Check what is common to insertion, complementary insertion and deletion."""
-    model = bind(params, apply_fn)
-    images = check_images(x)
-    classes = count_classes(model, images.x)
-    maps = check_heatmap(heatmap, images)
-    return Setting(
-        model,
-        images.x,
-        images.single,
-        maps,
-        baseline_images(baseline, images.x, baseline_name),
-        classes,
-        pixel_counts(maps[0].size, step, points),
-        find_activation(activation, params, apply_fn, ACTIVATIONS),
-        DEFAULT_CHUNK if chunk_size is None else check_count(chunk_size, "chunk_size"),
-    )
+    activation: str,
+) -> CurveArguments:
+    """Check what the three curves share, and put the pixels in order.
+
+    Raises:
+      InputError, InputTypeError: as `dmbp_jax.metrics.insertion`.
+    """
+    maps = check_heatmap(heatmap, Images(call.images, call.single))
+    counts = pixel_counts(maps[0].size, step, points)
+    check_choice(order, "order", ORDERS)
+    return CurveArguments(call, pixel_ranks(maps, order), counts, activation)
+
+
+def score_activation(activation: Activation | None, params: Any, apply_fn: ApplyFn | None) -> str:
+    """What makes a score of a logit: the one given, else the network's own, else softmax."""
+    return find_activation(activation, params, apply_fn, ACTIVATIONS)
 
 
 def pixel_counts(pixels: int, step: int | None = None, points: int | None = None) -> np.ndarray:
@@ -109,15 +106,6 @@ def pixel_counts(pixels: int, step: int | None = None, points: int | None = None
     return np.round(np.linspace(0, pixels, points)).astype(np.int64)
 
 
-def check_order(order: Order) -> Order:
-    """Refuse anything but the two orders.
-
-    Raises:
-      InputTypeError, InputError: neither "decreasing" nor "increasing".
-    """
-    return check_choice(order, "order", ("decreasing", "increasing"))
-
-
 @partial(jax.jit, static_argnames="order")
 def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
     """Place of every pixel in the order of its heat map, (N, H, W) int32, from 0.
@@ -135,60 +123,57 @@ def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
     )
 
 
-def curve(
-    setting: Setting, start: jax.Array, finish: jax.Array, labels: jax.Array, order: Order
+def score_curve(
+    arguments: CurveArguments, start: jax.Array, finish: jax.Array, labels: jax.Array
 ) -> Curve:
-    """Scores while pixels go from `start` to `finish` in the `order` of the heat map.
+    """Scores while pixels go from `start` to `finish` in the order of their ranks.
 
     Args:
-      setting: the checked arguments.
+      arguments: the checked arguments.
       start: (N, H, W, C) images at fraction 0.
       finish: (N, H, W, C) images at fraction 1.
       labels: (N, K) int32; the score is the mean over the labels that are not -1, NaN if all are.
-      order: largest attribution first, or smallest first.
     """
-    images, points = setting.x.shape[0], setting.counts.size
-    one_chunk = partial(
+    counts, images = arguments.counts, start.shape[0]
+    call = arguments.call
+    changed = jnp.asarray(counts, jnp.int32)
+    explainer = BatchFunction(
+        _Pictures(call.network, start, finish, arguments.ranks, labels, changed),
         _scores,
-        setting.model,
-        start,
-        finish,
-        pixel_ranks(setting.heatmap, order),
-        labels,
-        jnp.asarray(setting.counts, jnp.int32),
-        activation=setting.activation,
+        (("activation", arguments.activation),),
+        call.network.trace.bytes_per_image,
     )
-    total = images * points
-    scores = in_chunks(one_chunk, (jnp.arange(total),), total, setting.chunk_size)
-    scores = scores.reshape(images, points)
-    fractions = setting.counts / setting.counts[-1]
+    places = (jnp.arange(images * counts.size),)
+    scores = explain(explainer, places, chunk_size=call.chunk_size).reshape(images, counts.size)
+    fractions = counts / counts[-1]
     widths = np.diff(fractions)
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
     auc = (scores * jnp.asarray(weights[None], scores.dtype)).sum(-1)
-    if setting.single:
+    if call.single:
         scores, auc = scores[0], auc[0]
     return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
 
 
-@partial(jax.jit, static_argnames="activation")
-def _scores(
-    model: Model,
-    start: jax.Array,
-    finish: jax.Array,
-    ranks: jax.Array,
-    labels: jax.Array,
-    counts: jax.Array,
-    index: jax.Array,
-    *,
-    activation: str,
-) -> jax.Array:
-    """Scores of some of the N * S pictures, which are made here and nowhere kept."""
+class _Pictures(NamedTuple):
+    """What the N * S pictures of a curve are made from."""
+
+    network: TracedNetwork
+    start: jax.Array
+    finish: jax.Array
+    ranks: jax.Array
+    labels: jax.Array
+    counts: jax.Array
+
+
+def _scores(pictures: _Pictures, rows: tuple[jax.Array], *, activation: str) -> jax.Array:
+    """Scores of some of the pictures, made here and not stored."""
+    index, counts = rows[0], pictures.counts
     image, count = index // counts.size, counts[index % counts.size]
-    changed = ranks[image] < count[:, None, None]
-    pictures = jnp.where(changed[..., None], finish[image], start[image])
-    logits = at_least_float32(model(pictures))
+    changed = pictures.ranks[image] < count[:, None, None]
+    x = jnp.where(changed[..., None], pictures.finish[image], pictures.start[image])
+    logits = at_least_float32(pictures.network(x))
     values = logits if activation == "none" else PROBABILITIES[activation](logits)
-    wanted = labels[image]
+    wanted = pictures.labels[image]
     picked = jnp.take_along_axis(values, jnp.maximum(wanted, 0), axis=-1)
     number = (wanted >= 0).sum(-1).astype(values.dtype)
     return jnp.where(wanted >= 0, picked, 0).sum(-1) / number  # 0 / 0 = NaN: no label, undefined

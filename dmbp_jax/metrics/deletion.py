@@ -5,20 +5,20 @@ Not one of the paper's numbers; the mirror image of insertion, and a check of it
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.engine.scores import first_choice
-from dmbp_jax.graph.model import ApplyFn, check_labels
-from dmbp_jax.metrics.blurring import Baseline
+from dmbp_jax.engine.scores import with_labels
+from dmbp_jax.graph.call import check_call
+from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.curves import (
     Activation,
     Curve,
     Order,
-    check_order,
-    check_setting,
-    curve,
+    check_curve_arguments,
+    score_activation,
+    score_curve,
 )
+from dmbp_jax.metrics.insertion_blur import Baseline, baseline_images
 
 
 def deletion(
@@ -54,7 +54,7 @@ def deletion(
       points: number of equally spaced points instead of `step`.
       activation: `"softmax"`, `"sigmoid"`, `"none"`, or None for the network's own.
       order: `"increasing"` deletes the least important first.
-      chunk_size: pictures in one forward pass (default 32); bounds memory, not the values.
+      chunk_size: pictures in one forward pass, None is as many as fit; never changes the values.
 
     Returns:
       `Curve`: `fractions` (S,), `scores` (N, S), `auc` (N,); no N for a single image.
@@ -70,19 +70,10 @@ def deletion(
       >>> result.scores.tolist(), float(result.auc)
       ([3.0, 0.0, 0.0], 0.75)
     """
-    setting = check_setting(
-        params,
-        x,
-        heatmap,
-        apply_fn=apply_fn,
-        baseline=baseline,
-        baseline_name="baseline",
-        step=step,
-        points=points,
-        activation=activation,
-        chunk_size=chunk_size,
+    call = with_labels(check_call(params, x, label, apply_fn, chunk_size))
+    score = score_activation(activation, params, apply_fn)
+    arguments = check_curve_arguments(call, heatmap, order, step, points, score)
+    images = call.images
+    return score_curve(
+        arguments, images, baseline_images(baseline, images, "baseline"), call.labels[:, None]
     )
-    labels = check_labels(label, setting.x.shape[0], setting.classes, setting.single)
-    if labels is None:
-        labels = first_choice(setting.model, setting.x, setting.chunk_size)
-    return curve(setting, setting.x, setting.blank, jnp.expand_dims(labels, 1), check_order(order))

@@ -3,7 +3,6 @@
 Ground truth without annotation: only one cell of the mosaic shows the target class.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +12,9 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.model import check_images, is_traced
+from dmbp_jax.graph.images import check_images
+from dmbp_jax.graph.model import is_traced
+from dmbp_jax.metrics.attribution_inside import share_inside
 from dmbp_jax.metrics.heatmaps import check_maps
 
 
@@ -77,20 +78,16 @@ def grid_pointing_game(heatmap: Any, cell: ArrayLike, n: int) -> jax.Array:
     maps, single = check_maps(heatmap)
     if maps.shape[1] % n or maps.shape[2] % n:
         raise InputError(f"heatmap: Expected sides that {n} divides, got {maps.shape[1:]}.")
-    shares = _shares(maps, _check_cells(cell, maps.shape[0], n), n=n)
+    own = _cell_masks(_check_cells(cell, maps.shape[0], n), maps.shape, n)
+    shares = share_inside(maps, own)
     return shares[0] if single else shares
 
 
-@partial(jax.jit, static_argnames="n")
-def _shares(maps: jax.Array, cells: jax.Array, *, n: int) -> jax.Array:
-    batch, height, width = maps.shape
-    positive = jnp.maximum(maps, 0)
-    largest = positive.max((1, 2), keepdims=True)  # scaled first, so that no sum overflows
-    positive = positive / jnp.where(largest > 0, largest, 1)
-    sums = positive.reshape(batch, n, height // n, n, width // n).sum((2, 4)).reshape(batch, n * n)
-    own = jnp.take_along_axis(sums, cells[:, None], axis=1)[:, 0]
-    total = sums.sum(-1)
-    return own / jnp.where(total > 0, total, 1)
+def _cell_masks(cells: jax.Array, shape: tuple[int, ...], n: int) -> jax.Array:
+    """(N, H, W) bool: the pixels of each map's cell."""
+    _, height, width = shape
+    row, column = jnp.arange(height) // (height // n), jnp.arange(width) // (width // n)
+    return (n * row[:, None] + column[None])[None] == cells[:, None, None]
 
 
 def _check_cells(cell: ArrayLike, batch: int, n: int) -> jax.Array:

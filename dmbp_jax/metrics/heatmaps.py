@@ -11,7 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.model import Images, is_traced
+from dmbp_jax.graph.images import Images
+from dmbp_jax.graph.model import is_traced
 
 
 def check_heatmap(heatmap: Any, images: Images, name: str = "heatmap") -> jax.Array:
@@ -63,6 +64,22 @@ def check_maps(heatmap: Any, name: str = "heatmap") -> tuple[jax.Array, bool]:
     return (values[None] if single else values), single
 
 
+def check_masks(masks: ArrayLike, maps: jax.Array, single: bool) -> jax.Array:
+    """Masks of the heat maps (N, H, W) from `check_maps`, as booleans of the same shape.
+
+    Raises:
+      InputTypeError: not a numeric array.
+      InputError: another shape than the maps were given in, or values other than 0 and 1.
+    """
+    array = as_array(masks, "masks")
+    expected = maps.shape[1:] if single else maps.shape
+    if array.shape != expected:
+        raise InputError(f"masks: Expected shape {expected} as the maps, got {array.shape}.")
+    if not is_traced(array) and not bool(((array == 0) | (array == 1)).all()):
+        raise InputError("masks: Expected booleans or 0/1, got other values.")
+    return (array[None] if single else array).astype(bool)
+
+
 def as_array(values: ArrayLike, name: str) -> jax.Array:
     """A real-valued array in a floating-point dtype.
 
@@ -84,7 +101,7 @@ def at_least_float32(array: jax.Array) -> jax.Array:
 
 
 def check_finite(values: jax.Array, name: str) -> None:
-    """Refuse NaN and infinity, which have no place in an order of pixels.
+    """Refuse NaN and infinity: pixels with such values have no order.
 
     Raises:
       InputError: a value is not finite; the message gives the first one's index.

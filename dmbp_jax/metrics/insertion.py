@@ -5,20 +5,20 @@ A faithful map puts the pixels first that the network needs to see the target.
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.engine.scores import first_choice
-from dmbp_jax.graph.model import ApplyFn, check_labels
-from dmbp_jax.metrics.blurring import Baseline
+from dmbp_jax.engine.scores import with_labels
+from dmbp_jax.graph.call import check_call
+from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.curves import (
     Activation,
     Curve,
     Order,
-    check_order,
-    check_setting,
-    curve,
+    check_curve_arguments,
+    score_activation,
+    score_curve,
 )
+from dmbp_jax.metrics.insertion_blur import Baseline, baseline_images
 
 
 def insertion(
@@ -57,7 +57,7 @@ def insertion(
       activation: `"softmax"`, `"sigmoid"` (multi-label networks) or `"none"`; None takes the
         network's own `activation` if it has one, else softmax.
       order: `"increasing"` inserts the least important first.
-      chunk_size: pictures in one forward pass (default 32); bounds memory, not the values.
+      chunk_size: pictures in one forward pass, None is as many as fit; never changes the values.
 
     Returns:
       `Curve`: `fractions` (S,), `scores` (N, S), `auc` (N,); no N for a single image.
@@ -76,19 +76,10 @@ def insertion(
       >>> result.scores.tolist(), float(result.auc)
       ([0.0, 3.0, 3.0], 2.25)
     """
-    setting = check_setting(
-        params,
-        x,
-        heatmap,
-        apply_fn=apply_fn,
-        baseline=blur,
-        baseline_name="blur",
-        step=step,
-        points=points,
-        activation=activation,
-        chunk_size=chunk_size,
+    call = with_labels(check_call(params, x, label, apply_fn, chunk_size))
+    score = score_activation(activation, params, apply_fn)
+    arguments = check_curve_arguments(call, heatmap, order, step, points, score)
+    images = call.images
+    return score_curve(
+        arguments, baseline_images(blur, images, "blur"), images, call.labels[:, None]
     )
-    labels = check_labels(label, setting.x.shape[0], setting.classes, setting.single)
-    if labels is None:
-        labels = first_choice(setting.model, setting.x, setting.chunk_size)
-    return curve(setting, setting.blank, setting.x, jnp.expand_dims(labels, 1), check_order(order))

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.model import is_traced
-from dmbp_jax.metrics.heatmaps import check_maps
+from dmbp_jax.metrics.heatmaps import check_maps, check_masks
 
 
 @jax.tree_util.register_dataclass
@@ -45,8 +45,8 @@ def pointing_game(
     The point \(p = \arg\max h\) (first in row-major order) hits if it lies on the mask, or if
     some mask pixel q has \(|p - q|_2 < \) `tolerance`.
 
-    A constant map points nowhere and counts as a miss: leaving it out would reward blank maps.
-    An image whose mask is empty cannot be hit; it is NaN and left out of the means.
+    A constant map has no highest point and counts as a miss: leaving it out would reward blank
+    maps. An image whose mask is empty cannot be hit; it is NaN and left out of the means.
 
     Args:
       heatmap: signed, (H, W) or (N, H, W), or an `Attribution`: one map per image and class.
@@ -70,7 +70,7 @@ def pointing_game(
       [0.0, 1.0]
     """
     maps, single = check_maps(heatmap)
-    objects = _check_masks(masks, maps.shape, single)
+    objects = check_masks(masks, maps, single)
     if is_traced(tolerance) or not np.isfinite(tolerance) or tolerance < 0:
         raise InputError(f"tolerance: Expected a number of pixels >= 0, got {tolerance}.")
     hit = _hits(maps, objects, tolerance=float(tolerance))
@@ -102,21 +102,6 @@ def _hits(maps: jax.Array, masks: jax.Array, *, tolerance: float) -> jax.Array:
         return jnp.where(mask.any(), hit.astype(values.dtype), jnp.nan)
 
     return jax.vmap(one)(maps, masks)
-
-
-def _check_masks(masks: ArrayLike, shape: tuple[int, ...], single: bool) -> jax.Array:
-    array = jnp.asarray(masks)
-    array = array[None] if single else array
-    if array.shape != shape:
-        expected = shape[1:] if single else shape
-        raise InputError(f"masks: Expected shape {expected} as the maps, got {np.shape(masks)}.")
-    if (
-        array.dtype != bool
-        and not is_traced(array)
-        and not bool(((array == 0) | (array == 1)).all())
-    ):
-        raise InputError("masks: Expected booleans or 0/1, got other values.")
-    return array.astype(bool)
 
 
 def _check_classes(label: ArrayLike, batch: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Spearman's rank correlation of two heat maps: how alike they order the pixels.
 
-Table 3 compares maps of a network with maps of a copy whose last layer was drawn anew.
+Table 3 compares maps of a network with maps of a copy whose last layer was re-drawn.
 """
 
 from typing import Any

@@ -1,11 +1,13 @@
-"""Fetching a published checkpoint once: pooch downloads, SHA-256 decides, a rename puts it there.
+"""Fetching a published checkpoint once: pooch downloads, the hash decides, a rename puts it there.
 
-A file under its final name in the cache is whole and checked; half a download never gets that name.
+A file under its final name in the cache is whole and checked, by the hex digits that its row of the
+registry knows; half a download never gets that name.
 """
 
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -34,13 +36,16 @@ def cache_directory() -> Path:
 def fetch(checkpoint: Checkpoint) -> Path:
     """Path of a checkpoint in the cache, downloaded if it is not there yet.
 
-    A file that is there is checked, too, whoever put it there; a wrong one is replaced.
+    A file counts as right if its SHA-256 begins with the digits of `checkpoint.sha256`: all 64, or
+    the 8 of its name. A file that is there already is checked, too; a wrong one is replaced.
 
     Raises:
       DownloadError: no connection, a wrong hash, or no place; the message says what to do by hand.
     """
     target = cache_directory() / checkpoint.file
-    by_hand = f"Fetch {checkpoint.url} by hand and put it at {target}."
+    by_hand = (
+        f"Fetch {checkpoint.url} by hand and put it at {target} (checked by {checkpoint.check})."
+    )
     try:
         if target.is_file() and sha256(target).startswith(checkpoint.sha256):
             return target
@@ -52,19 +57,26 @@ def fetch(checkpoint: Checkpoint) -> Path:
             contextlib.ExitStack() as answers,
         ):
             part = Path(folder) / checkpoint.file
+
+            def answered(answer: requests.Response, **_: object) -> None:
+                answers.enter_context(answer)  # pooch leaves the connection of an error open
+                if answer.status_code == requests.codes.ok:
+                    told = f"downloading {checkpoint.url}, checked by {checkpoint.check}"
+                    print(told, file=sys.stderr)
+
             download = pooch.HTTPDownloader(
                 progressbar=True,
                 chunk_size=_CHUNK,
                 timeout=_TIMEOUT,
-                # pooch leaves the connection open when the server answers with an error.
-                hooks={"response": lambda answer, **_: answers.enter_context(answer)},
+                hooks={"response": answered},
             )
             download(checkpoint.url, str(part), None)
             digest = sha256(part)
             if not digest.startswith(checkpoint.sha256):
+                whole = len(checkpoint.sha256) == len(digest)
                 raise DownloadError(
-                    f"{checkpoint.file}: Expected SHA-256 {checkpoint.sha256}, got {digest}; "
-                    f"the download was thrown away. {by_hand}"
+                    f"{checkpoint.file}: Expected SHA-256 {'' if whole else 'beginning with '}"
+                    f"{checkpoint.sha256}, got {digest}; the download was deleted. {by_hand}"
                 )
             os.replace(part, target)
     except DownloadError:

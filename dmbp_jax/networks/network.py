@@ -1,13 +1,11 @@
-"""A network with its weights, preprocessing and class names as one callable pytree, and `load`.
+"""A network with its weights, preprocessing and class names as one callable pytree.
 
 Arrays are the leaves; module, preprocessing and names are static, so it passes through `jax.jit`.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -17,17 +15,16 @@ import numpy as np
 from jax.typing import ArrayLike
 from PIL import Image
 
-from dmbp_jax.convert import read_weights
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.networks.class_names import find_label
 from dmbp_jax.networks.preprocessing import Preprocessing
-from dmbp_jax.networks.registry import NETWORKS, Activation, find_entry
+from dmbp_jax.networks.registry import Activation
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A Flax Linen network ready to be called: logits = net(x).
+    """A Flax Linen network ready to call: logits = net(x).
 
     A pytree whose leaves are the arrays of `variables`; everything else is static and hashable.
     It goes into `jax.jit`, `jax.vmap` and `dmbp_jax.attribute` as an ordinary argument.
@@ -37,11 +34,11 @@ class Network:
       variables: its variables, such as `{"params": …}`.
       preprocessing: from a picture to x.
       labels: class names, in the order of the logits.
-      name: what it is called.
+      name: its name in the registry, or any other.
       activation: "softmax" or "sigmoid" (multi-label) turns logits into probabilities.
 
     Example:
-      >>> net = load("builtin")
+      >>> net = dmbp_jax.load("builtin")
       >>> x = jnp.zeros((96, 96, 3))
       >>> net(x).shape, net(x[None]).shape
       ((10,), (1, 10))
@@ -96,7 +93,7 @@ class Network:
         return self.preprocessing.array(source)
 
     def crop(self, source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-        """The picture as the network sees it: RGB, resized and cropped, before normalisation.
+        """The part of the picture that the network gets: RGB, resized, cropped, not normalised.
 
         Raises:
           ImageError: the picture cannot be decoded.
@@ -114,7 +111,7 @@ class Network:
           InputTypeError: neither an integer nor a string.
 
         Example:
-          >>> net = load("builtin")
+          >>> net = dmbp_jax.load("builtin")
           >>> net.labels[net.label_index("STAR")]
           'star'
         """
@@ -125,62 +122,3 @@ class Network:
         if not 0 <= label < len(self.labels):
             raise InputError(f"label: Expected 0 <= label < {len(self.labels)}, got {label}.")
         return int(label)
-
-
-def load(
-    name: str,
-    weights: str | os.PathLike[str] | None = None,
-    labels: Sequence[str] | str | os.PathLike[str] | None = None,
-) -> Network:
-    """Load a named network.
-
-    Without `weights`, the published checkpoint is downloaded once to `$DMBP_HOME`,
-    `$XDG_CACHE_HOME/dmbp-jax` or `~/.cache/dmbp-jax`, and its SHA-256 is checked at every load.
-    "builtin" needs no download.
-
-    Args:
-      name: one of `list_networks()`.
-      weights: file to read instead: `.pth` or safetensors, of torchvision, timm or TorchRay, or
-        written by `dmbp convert`.
-      labels: class names, or a text file with one per line; with another number of names than
-        the network has classes, `weights` must be a network fine-tuned to that many classes.
-
-    Raises:
-      InputError: no network has this name; the message lists near ones.
-      DownloadError: the checkpoint cannot be fetched; the message says what to do by hand.
-      WeightsError: the file is missing, corrupt, unsafe, or does not fit the network.
-
-    Example:
-      >>> load("builtin").labels[6:9]
-      ('star', 'cross', 'ring')
-    """
-    entry = find_entry(name)
-    if weights is not None:
-        path = Path(weights)
-    elif entry.checkpoint is not None:
-        # Here, because pooch and requests take 0.2 s that only a download needs.
-        from dmbp_jax.networks.download import fetch
-
-        path = fetch(entry.checkpoint)
-    else:
-        with as_file(files("dmbp_jax.models").joinpath(f"{name}.safetensors")) as shipped:
-            return load(name, shipped, labels)
-    entry, variables, names = read_weights(path, name, labels)
-    return Network(
-        module=entry.module,
-        variables=jax.device_put(variables),
-        preprocessing=entry.preprocessing,
-        labels=names,
-        name=name,
-        activation=entry.activation,
-    )
-
-
-def list_networks() -> tuple[str, ...]:
-    """Names that `load` knows.
-
-    Example:
-      >>> list_networks()[:3]
-      ('builtin', 'resnet18', 'resnet34')
-    """
-    return tuple(NETWORKS)

@@ -1,6 +1,6 @@
-"""From a picture to the array a network was trained on: resize, centre crop, mean, deviation.
+"""From a picture to the array a network was trained on: resize, centre crop, mean, std.
 
-`crop` is what the network sees as a picture, `array` the same as numbers; overlays use `crop`.
+`crop` gives the part that the network gets as a picture, `array` the same part as numbers.
 """
 
 import os
@@ -19,7 +19,7 @@ _ELONGATED = 16  # sides ratio above which a picture is cut before it is resized
 class Preprocessing:
     """Resize the shorter side, crop the centre, then
 
-        x = (white · pixels / 255 − mean) / deviation        for each of R, G, B.
+        x = (maximum · pixels / 255 − mean) / std        for each of R, G, B.
 
     Resizing is Pillow's bilinear filter with torchvision's rounding, so the pixels equal those of
     `torchvision.transforms.Resize` and `CenterCrop`.
@@ -28,20 +28,20 @@ class Preprocessing:
       resize: shorter side after resizing, in pixels.
       size: side of the square crop, at most `resize`.
       mean: mean of R, G, B.
-      deviation: standard deviation of R, G, B.
-      white: value of a white pixel before mean and deviation: 1, or 255 for Caffe networks.
+      std: standard deviation of R, G, B.
+      maximum: value of a white pixel before mean and std: 1, or 255 for Caffe networks.
 
     Example:
       >>> white = Image.new("RGB", (640, 480), "white")
-      >>> Preprocessing(mean=(0.5, 0.5, 0.5), deviation=(0.25, 0.25, 0.25)).array(white)[0, 0]
+      >>> Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)).array(white)[0, 0]
       array([2., 2., 2.], dtype=float32)
     """
 
     resize: int = 256
     size: int = 224
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    white: float = 1.0
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    maximum: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the sizes."""
@@ -49,7 +49,7 @@ class Preprocessing:
             raise InputError(f"size: Expected 0 < size <= resize ({self.resize}), got {self.size}.")
 
     def crop(self, source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-        """The picture as the network sees it: RGB, `size` × `size`, before normalisation.
+        """The part of the picture that the network gets: RGB, `size` × `size`, not normalised.
 
         Raises:
           ImageError: the picture cannot be decoded.
@@ -68,10 +68,17 @@ class Preprocessing:
         Raises:
           ImageError: the picture cannot be decoded.
         """
-        pixels = np.asarray(self.crop(source), np.float32)
-        scale = np.float32(self.white / 255)
-        mean, deviation = np.array([self.mean, self.deviation], np.float32)
-        return (pixels * scale - mean) / deviation
+        return self.normalise(self.crop(source))
+
+    def normalise(self, crop: Image.Image) -> np.ndarray:
+        """The network's input, float32, from a picture that `crop` has made.
+
+        For callers that need both and decode the file once.
+        """
+        pixels = np.asarray(crop, np.float32)
+        scale = np.float32(self.maximum / 255)
+        mean, std = np.array([self.mean, self.std], np.float32)
+        return (pixels * scale - mean) / std
 
 
 def _shorten(picture: Image.Image) -> Image.Image:

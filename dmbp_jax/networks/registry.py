@@ -1,4 +1,4 @@
-"""The named networks: module, checkpoint, preprocessing, class names. One row each.
+"""The named networks as a table: module, checkpoint, preprocessing, class names.
 
 Checkpoints are torchvision's (`IMAGENET1K_V1`) and TorchRay's (VOC, COCO; networks of Zhang et
 al., "Top-down Neural Attention by Excitation Backprop").
@@ -28,8 +28,8 @@ class Checkpoint:
 
     Attributes:
       url: where it is.
-      sha256: its SHA-256, 64 hexadecimal digits; or the first 8, which are part of the file's
-        name, where no more is known for certain.
+      sha256: the hex digits of its SHA-256 that are known for certain: all 64, or the first 8,
+        which are part of the file's name.
       batch_norm: BatchNorm is stored apart from the convolutions.
       bgr: a Caffe network; its first convolution expects blue first.
     """
@@ -43,6 +43,11 @@ class Checkpoint:
     def file(self) -> str:
         """Name of the file."""
         return self.url.rsplit("/", 1)[1]
+
+    @property
+    def check(self) -> str:
+        """What a file is checked by, in words: its whole SHA-256, or 32 bits of it."""
+        return "SHA-256" if len(self.sha256) == 64 else "the 8 hex digits of its name"
 
 
 @dataclass(frozen=True)
@@ -64,69 +69,96 @@ class Entry:
     activation: Activation
 
 
-def _torchvision(module: nn.Module, file: str, sha256: str, batch_norm: bool) -> Entry:
-    url = f"https://download.pytorch.org/models/{file}"
-    checkpoint = Checkpoint(url, sha256, batch_norm)
-    return Entry(module, checkpoint, Preprocessing(), dataset_labels("imagenet"), "softmax")
+@dataclass(frozen=True)
+class _Source:
+    """What the networks of one data set share: where their files are, and what goes in and out.
+
+    Attributes:
+      url: with places for the network's name and the 8 digits.
+      preprocessing: what the networks were trained on.
+      activation: what turns their logits into probabilities.
+      bgr: Caffe networks; their first convolution expects blue first.
+    """
+
+    url: str
+    preprocessing: Preprocessing
+    activation: Activation
+    bgr: bool
 
 
-def _torchray(module: nn.Module, file: str, sha256: str, batch_norm: bool, dataset: str) -> Entry:
-    url = f"https://dl.fbaipublicfiles.com/torchray/{file}"
-    checkpoint = Checkpoint(url, sha256, batch_norm, bgr=True)
-    # TorchRay resizes to 224 and does not crop; cropping to a square lets pictures share a batch.
-    caffe = Preprocessing(224, 224, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0), white=255.0)
-    return Entry(module, checkpoint, caffe, dataset_labels(dataset), "sigmoid")
+_TORCHVISION = _Source(
+    "https://download.pytorch.org/models/{}-{}.pth", Preprocessing(), "softmax", bgr=False
+)
+# TorchRay resizes to 224 and does not crop; cropping to a square lets pictures share a batch.
+_TORCHRAY = _Source(
+    "https://dl.fbaipublicfiles.com/torchray/{}-{}.pth.tar",
+    Preprocessing(224, 224, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0), maximum=255.0),
+    "sigmoid",
+    bgr=True,
+)
+_SOURCES = {"imagenet": _TORCHVISION, "voc": _TORCHRAY, "coco": _TORCHRAY}
+
+# Module, data set, and whether BatchNorm is stored apart from the convolutions.
+_PUBLISHED: dict[str, tuple[nn.Module, str, bool]] = {
+    "resnet18": (models.ResNet18(), "imagenet", True),
+    "resnet34": (models.ResNet34(), "imagenet", True),
+    "resnet50": (models.ResNet50(), "imagenet", True),
+    "resnet101": (models.ResNet101(), "imagenet", True),
+    "resnet152": (models.ResNet152(), "imagenet", True),
+    "vgg11": (models.VGG11(), "imagenet", False),
+    "vgg13": (models.VGG13(), "imagenet", False),
+    "vgg16": (models.VGG16(), "imagenet", False),
+    "vgg19": (models.VGG19(), "imagenet", False),
+    "vgg11_bn": (models.VGG11(), "imagenet", True),
+    "vgg13_bn": (models.VGG13(), "imagenet", True),
+    "vgg16_bn": (models.VGG16(), "imagenet", True),
+    "vgg19_bn": (models.VGG19(), "imagenet", True),
+    "resnet50_voc": (models.CaffeResNet50(classes=20), "voc", True),
+    "vgg16_voc": (models.CaffeVGG16(classes=20), "voc", False),
+    "resnet50_coco": (models.CaffeResNet50(classes=80), "coco", True),
+    "vgg16_coco": (models.CaffeVGG16(classes=80), "coco", False),
+}
+
+# The known hex digits of each file's SHA-256. All 64 stand here where at least two independent
+# public records agree; otherwise the 8 that are part of the file's name.
+_SHA256: dict[str, str] = {
+    "resnet18": "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    "resnet34": "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",
+    "resnet50": "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
+    "resnet101": "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a",
+    "resnet152": "394f9c45966e3651a89bbb78a48410a6755854ce4a5ab64927cf1c7247f85e58",
+    "vgg11": "8a719046",
+    "vgg13": "19584684",
+    "vgg16": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "vgg19": "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+    "vgg11_bn": "6002323d",
+    "vgg13_bn": "abd245e5",
+    "vgg16_bn": "6c64b3138f2f4fcb3bcc4cafde11619c4f440eb1631787e93a682fd88305888a",
+    "vgg19_bn": "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6",
+    "resnet50_voc": "9ca920d6",
+    "vgg16_voc": "b050e8c3",
+    "resnet50_coco": "e99468c5",
+    "vgg16_coco": "d82c8150",
+}
 
 
-# A full hash stands here where at least two independent public records of it agree.
-# fmt: off
-NETWORKS: Mapping[str, Entry] = MappingProxyType({
-    "builtin": Entry(
-        models.BuiltinNet(), None,
-        Preprocessing(INPUT_SHAPE[0], INPUT_SHAPE[0], (MEAN,) * 3, (STD,) * 3),
-        CLASSES, "sigmoid"),
-    "resnet18": _torchvision(
-        models.ResNet18(), "resnet18-f37072fd.pth",
-        "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", True),
-    "resnet34": _torchvision(
-        models.ResNet34(), "resnet34-b627a593.pth",
-        "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f", True),
-    "resnet50": _torchvision(
-        models.ResNet50(), "resnet50-0676ba61.pth",
-        "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a", True),
-    "resnet101": _torchvision(
-        models.ResNet101(), "resnet101-63fe2227.pth",
-        "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a", True),
-    "resnet152": _torchvision(
-        models.ResNet152(), "resnet152-394f9c45.pth",
-        "394f9c45966e3651a89bbb78a48410a6755854ce4a5ab64927cf1c7247f85e58", True),
-    "vgg11": _torchvision(models.VGG11(), "vgg11-8a719046.pth", "8a719046", False),
-    "vgg13": _torchvision(models.VGG13(), "vgg13-19584684.pth", "19584684", False),
-    "vgg16": _torchvision(
-        models.VGG16(), "vgg16-397923af.pth",
-        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", False),
-    "vgg19": _torchvision(
-        models.VGG19(), "vgg19-dcbb9e9d.pth",
-        "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44", False),
-    "vgg11_bn": _torchvision(models.VGG11(), "vgg11_bn-6002323d.pth", "6002323d", True),
-    "vgg13_bn": _torchvision(models.VGG13(), "vgg13_bn-abd245e5.pth", "abd245e5", True),
-    "vgg16_bn": _torchvision(
-        models.VGG16(), "vgg16_bn-6c64b313.pth",
-        "6c64b3138f2f4fcb3bcc4cafde11619c4f440eb1631787e93a682fd88305888a", True),
-    "vgg19_bn": _torchvision(
-        models.VGG19(), "vgg19_bn-c79401a0.pth",
-        "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6", True),
-    "resnet50_voc": _torchray(
-        models.CaffeResNet50(classes=20), "resnet50_voc-9ca920d6.pth.tar", "9ca920d6", True, "voc"),
-    "vgg16_voc": _torchray(
-        models.CaffeVGG16(classes=20), "vgg16_voc-b050e8c3.pth.tar", "b050e8c3", False, "voc"),
-    "resnet50_coco": _torchray(
-        models.CaffeResNet50(classes=80), "resnet50_coco-e99468c5.pth.tar", "e99468c5", True,
-        "coco"),
-    "vgg16_coco": _torchray(
-        models.CaffeVGG16(classes=80), "vgg16_coco-d82c8150.pth.tar", "d82c8150", False, "coco"),
-})
-# fmt: on
+def _published(name: str, module: nn.Module, dataset: str, batch_norm: bool) -> Entry:
+    source, digits = _SOURCES[dataset], _SHA256[name]
+    checkpoint = Checkpoint(source.url.format(name, digits[:8]), digits, batch_norm, source.bgr)
+    labels = dataset_labels(dataset)
+    return Entry(module, checkpoint, source.preprocessing, labels, source.activation)
+
+
+_BUILTIN = Entry(
+    models.BuiltinNet(),
+    None,
+    Preprocessing(INPUT_SHAPE[0], INPUT_SHAPE[0], (MEAN,) * 3, (STD,) * 3),
+    CLASSES,
+    "sigmoid",
+)
+NETWORKS: Mapping[str, Entry] = MappingProxyType(
+    {"builtin": _BUILTIN} | {name: _published(name, *row) for name, row in _PUBLISHED.items()}
+)
 
 
 def find_entry(name: str, classes: int | None = None) -> Entry:
@@ -146,3 +178,13 @@ def find_entry(name: str, classes: int | None = None) -> Entry:
     if classes is None or classes == len(entry.labels):
         return entry
     return replace(entry, module=entry.module.clone(classes=classes))
+
+
+def list_networks() -> tuple[str, ...]:
+    """Names that `load` knows.
+
+    Example:
+      >>> list_networks()[:3]
+      ('builtin', 'resnet18', 'resnet34')
+    """
+    return tuple(NETWORKS)

@@ -16,7 +16,7 @@ from dmbp_jax.pictures.overlays import check_picture, check_same_size
 GAP = 8  # white pixels around every picture
 CAPTION = 22  # height of a line of text above a row of pictures
 TITLE = 30  # height of the title line
-SMALLEST_TILE = 192  # a panel enlarges smaller images, so that their pixels can be seen
+SMALLEST_TILE = 192  # a panel enlarges smaller images, so that single pixels show
 
 
 def panel(
@@ -32,7 +32,7 @@ def panel(
     """Image, positive part, negative part and map side by side, the maps on one scale.
 
     Args:
-      image: the picture the network saw (see `overlay`).
+      image: the network's crop before normalisation (see `overlay`).
       positive: (H, W) or (H, W, C), `Attribution.positive`; None leaves the tile out.
       negative: (H, W) or (H, W, C), `Attribution.negative`; None leaves the tile out.
       map: (H, W) or (H, W, C), `Attribution.map`.

@@ -32,7 +32,7 @@ def diverging(
 
     Returns:
       RGB picture, W pixels wide and H high. A map that is zero, or constant and drawn on its
-      own scale, singles out no pixel and is drawn white.
+      own scale, is drawn white.
 
     Raises:
       InputError: a wrong shape, a value that is not finite, vmax <= 0, percentile outside (0, 100].

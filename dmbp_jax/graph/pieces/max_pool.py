@@ -1,17 +1,21 @@
-"""Max-pooling with a frozen winner (paper Sec. 3.3): linear once every window's winner is fixed.
+"""Max-pooling with a frozen winner: linear once every window's winner is fixed.
 
-Winners are small integers (the offset inside the window), so that the frozen pool is a sum of
-selected strided slices: no gather, no scatter, and its transpose is the exact adjoint.
+The paper says nothing of pooling; with this rule its Eq. 4 stays true. Winners are small integers
+(the offset inside the window), so that the frozen pool is a sum of selected strided slices: no
+gather, no scatter, and its transpose is the exact adjoint.
 """
 
 import itertools
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from dmbp_jax.graph.pieces.protocol import Equation
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,22 @@ class WindowPool:
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
+    kind: ClassVar[str] = "max_pool"
+    masked: ClassVar[bool] = False
+    has_intercept: ClassVar[bool] = False
+
+    @staticmethod
+    def match(equation: Equation) -> "WindowPool | None":
+        """`lax.reduce_window` with max and without dilation of its input."""
+        params = equation.params
+        if equation.name != "reduce_window_max" or any(d != 1 for d in params["base_dilation"]):
+            return None
+        return WindowPool(
+            tuple(params["window_dimensions"]),
+            tuple(params["window_strides"]),
+            tuple((int(low), int(high)) for low, high in params["padding"]),
+            tuple(params["window_dilation"]),
+        )
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """The ordinary max-pool."""
@@ -35,8 +55,8 @@ class WindowPool:
             window_dilation=self.dilation,
         )
 
-    def winners(self, z: jax.Array) -> jax.Array:
-        """Row-major offset of each window's winner; shape of the pool's output."""
+    def choose(self, z: jax.Array) -> jax.Array:
+        """The winners: row-major offset in each window; shape of the pool's output."""
         dtype = jnp.uint8 if math.prod(self.window) <= 256 else jnp.int32
         best, *others = self._slices(z, -jnp.inf)
         winner = jnp.zeros(best.shape, dtype)
@@ -46,11 +66,11 @@ class WindowPool:
             best = jnp.where(wins, candidate, best)
         return winner
 
-    def take(self, z: jax.Array, winners: jax.Array) -> jax.Array:
-        """The frozen pool: the value at each window's recorded winner. Linear in `z`."""
+    def apply(self, choice: jax.Array, z: jax.Array) -> jax.Array:
+        """The value at each window's recorded winner. Linear in `z`."""
         zero = jnp.zeros((), z.dtype)
         chosen = [
-            jnp.where(winners == offset, value, zero)
+            jnp.where(choice == offset, value, zero)
             for offset, value in enumerate(self._slices(z, 0.0))
         ]
         return sum(chosen[1:], start=chosen[0])
@@ -83,24 +103,31 @@ class GlobalPool:
     """`jnp.max` over whole axes, a max-pool with one window."""
 
     axes: tuple[int, ...]
+    kind: ClassVar[str] = "max_pool"
+    masked: ClassVar[bool] = False
+    has_intercept: ClassVar[bool] = False
+
+    @staticmethod
+    def match(equation: Equation) -> "GlobalPool | None":
+        """`lax.reduce_max`."""
+        if equation.name != "reduce_max":
+            return None
+        return GlobalPool(tuple(equation.params["axes"]))
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """The ordinary maximum over `axes`."""
         return jnp.max(z, axis=self.axes)
 
-    def winners(self, z: jax.Array) -> jax.Array:
-        """Row-major index of the winner over `axes`; shape of the maximum."""
+    def choose(self, z: jax.Array) -> jax.Array:
+        """The winner: row-major index over `axes`; shape of the maximum."""
         return jnp.argmax(self._flatten(z), axis=-1).astype(jnp.int32)
 
-    def take(self, z: jax.Array, winners: jax.Array) -> jax.Array:
+    def apply(self, choice: jax.Array, z: jax.Array) -> jax.Array:
         """The value at the recorded winner. Linear in `z`."""
         flat = self._flatten(z)
-        is_winner = jnp.arange(flat.shape[-1], dtype=jnp.int32) == winners[..., None]
+        is_winner = jnp.arange(flat.shape[-1], dtype=jnp.int32) == choice[..., None]
         return jnp.where(is_winner, flat, jnp.zeros((), z.dtype)).sum(-1)
 
     def _flatten(self, z: jax.Array) -> jax.Array:
         kept = [axis for axis in range(z.ndim) if axis not in self.axes]
         return z.transpose(*kept, *self.axes).reshape(*(z.shape[axis] for axis in kept), -1)
-
-
-Pool = WindowPool | GlobalPool

@@ -1,7 +1,7 @@
 """Trains the built-in network on generated pictures, and measures it on held-out ones.
 
-python -m dmbp_jax.models.train_builtin --out builtin.safetensors     # train, measure, write
-python -m dmbp_jax.models.train_builtin --evaluate                    # measure the shipped weights
+python benchmarks/train_builtin.py --out builtin.safetensors     # train, measure, write
+python benchmarks/train_builtin.py --evaluate                    # measure the shipped weights
 """
 
 import argparse
@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from safetensors.flax import save_file
 from tqdm import tqdm
 
+from dmbp_jax import load
 from dmbp_jax.data.generated import CLASSES, GeneratedDataset
 from dmbp_jax.files import replacing
 from dmbp_jax.models.builtin import INPUT_SHAPE, MEAN, STD, BuiltinNet
-from dmbp_jax.networks.network import load
 
 TRAINING_SEED, HELD_OUT_SEED = 0, 1
 
 WEIGHT_DECAY = 1e-3
 CELL_WEIGHT = 10.0
-CELLS = 12  # the last stage sees a picture as 12 × 12 cells
+CELLS = 12  # the last stage has 12 × 12 positions
 
 Variables = Mapping[str, Any]
 
@@ -43,7 +43,7 @@ class Pictures(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """How well the labels of held-out pictures are told, each in [0, 1]."""
+    """How right the network is on held-out pictures, each in [0, 1]."""
 
     label_accuracy: float  # of all (picture, class) decisions at probability 0.5
     exact_match: float  # pictures with all ten decisions right
@@ -87,8 +87,8 @@ def turn(
 def train(pictures: Pictures, steps: int, batch: int, rate: float, seed: int) -> Variables:
     """AdamW on the cross-entropy of the labels, helped by that of the cells of the last stage.
 
-    The helper is a dense layer on every cell, taught what covers the cell and thrown away
-    afterwards. Without it the network learns far more slowly.
+    The helper is a dense layer on every cell. It is trained on what covers the cell, and it is not
+    part of the network. Without it the network learns far more slowly.
     """
     net = BuiltinNet()
     variables = jax.jit(net.init)(jax.random.key(seed), jnp.zeros((1, *INPUT_SHAPE)))
@@ -139,7 +139,7 @@ def train(pictures: Pictures, steps: int, batch: int, rate: float, seed: int) ->
 
 
 def evaluate(variables: Variables, pictures: Pictures) -> Scores:
-    """Score a network on pictures it has not seen."""
+    """Score a network on pictures that it was not trained on."""
     forward = jax.jit(lambda images: BuiltinNet().apply(variables, preprocess(images)))
     parts = [
         np.asarray(forward(pictures.images[k : k + 100]))
@@ -169,7 +169,7 @@ def save_weights(path: Path, variables: Variables, metadata: dict[str, str]) -> 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(prog="python -m dmbp_jax.models.train_builtin")
+    parser = argparse.ArgumentParser(prog="python benchmarks/train_builtin.py")
     parser.add_argument("--out", type=Path, help="train, and write the weights to this file")
     parser.add_argument("--evaluate", action="store_true", help="only measure --weights")
     parser.add_argument("--weights", type=Path, help="default: the shipped file")
@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         metadata = {
             "classes": json.dumps(CLASSES),
-            "command": f"python -m dmbp_jax.models.train_builtin {command}",
+            "command": f"python benchmarks/train_builtin.py {command}",
             "held_out": json.dumps({**scores._asdict(), "pictures": options.held_out}),
         }
         save_weights(options.out, variables, metadata)

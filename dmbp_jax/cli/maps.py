@@ -1,0 +1,123 @@
+"""Maps for `dmbp explain`: by DMBP or by a compared method, and the picture of one map."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dmbp_jax.catalogue import find_method
+from dmbp_jax.cli.photos import Photo
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+    from PIL import Image
+
+    from dmbp_jax import DMBP, Network
+
+FORMATS = ("panel", "overlay", "authors", "map")
+
+
+class PhotoMap(NamedTuple):
+    """The map of one photo.
+
+    Attributes:
+      label: the class it is for.
+      numbers: what is printed beside it.
+      map: (H, W) or (H, W, C), as it is drawn.
+      parts: positive and negative part; None for methods other than dmbp.
+      save: writes the arrays to a path.
+    """
+
+    label: int
+    numbers: str
+    map: "np.ndarray"
+    parts: "tuple[np.ndarray, np.ndarray] | None"
+    save: Callable[[Path], object]
+
+
+# (net, photos, their inputs with repeats to fill the batch, label) -> one map for each photo
+Mapper = Callable[["Network", Sequence[Photo], "np.ndarray", int | None], Iterator[PhotoMap]]
+
+
+def map_by_dmbp(
+    config: "DMBP",
+    progress: bool,
+    net: "Network",
+    photos: Sequence[Photo],
+    x: "np.ndarray",
+    label: int | None,
+) -> Iterator[PhotoMap]:
+    """Attributions of a batch, with y, y+, y- and the nuisance y~ (paper Eq. 9)."""
+    import numpy as np
+
+    from dmbp_jax import attribute
+
+    batch = attribute(net, x, label, config=config, progress=progress)
+    for i in range(len(photos)):
+        one = batch[i]
+        numbers = (
+            f"y {one.y:.3f}  y+ {one.y_positive:.3f}  y- {one.y_negative:.3f}  "
+            f"y~ {one.y_nuisance:.3f}"
+        )
+        parts = (np.asarray(one.positive), np.asarray(one.negative))
+        yield PhotoMap(int(one.label), numbers, np.asarray(one.map), parts, one.save)
+
+
+def map_by_method(
+    name: str,
+    forward: "Callable[[Network, np.ndarray], jax.Array]",
+    net: "Network",
+    photos: Sequence[Photo],
+    x: "np.ndarray",
+    label: int | None,
+) -> Iterator[PhotoMap]:
+    """Maps of a batch by one of the compared methods, with the logit of the label."""
+    import numpy as np
+
+    from dmbp_jax.methods import METHODS
+
+    method, function = find_method(name), METHODS[name]
+    logits = np.asarray(forward(net, x))
+    labels = logits.argmax(axis=-1) if label is None else np.full(len(x), label)
+    if method.random:
+        # One by one, because a key belongs to a batch and its numbers to a place in the batch.
+        maps = [
+            np.asarray(function(net, x[[i]], labels[[i]], key=content_key(photo.digest)))[0]
+            for i, photo in enumerate(photos)
+        ]
+    else:
+        maps = np.asarray(function(net, x, labels))
+    for _, one, explained, scores in zip(photos, maps, labels, logits, strict=False):
+        logit = scores[explained]
+        save = partial(np.savez_compressed, map=one, label=explained, logit=logit)
+        drawn = one if method.has_zero else one - one.mean()
+        yield PhotoMap(int(explained), f"logit {logit:.3f}", drawn, None, save)
+
+
+def content_key(digest: bytes) -> "jax.Array":
+    """A random key from a file's hash: the same photo gets the same random numbers anywhere."""
+    import jax
+    import numpy as np
+
+    key = jax.random.key(0)
+    for word in np.frombuffer(digest, "<u4"):
+        key = jax.random.fold_in(key, word)
+    return key
+
+
+def draw(format: str, crop: "Image.Image", one: PhotoMap, name: str) -> "Image.Image":
+    """The picture of one map."""
+    from dmbp_jax import pictures
+
+    parts = one.parts
+    if format == "map":
+        return pictures.diverging(one.map)
+    if format == "overlay":
+        if parts is None:
+            return pictures.overlay(crop, heatmap=one.map)
+        return pictures.overlay(crop, *parts)
+    if format == "authors" and parts is not None:
+        return pictures.authors_overlay(crop, *parts)
+    title = f"{name}: {one.numbers}"
+    return pictures.panel(crop, *(parts or (None, None)), one.map, title=title)

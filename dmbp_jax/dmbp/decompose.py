@@ -1,0 +1,171 @@
+"""The decomposition for masks of the caller's own: `decompose` and `init_masks`, no optimisation.
+
+They let a reader check Eq. 9 by hand.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from dmbp_jax.dmbp.decomposition import Masks, attribution_by_backward, freeze, mask_dtype
+from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.call import Call, check_call
+from dmbp_jax.graph.model import ApplyFn, is_traced
+from dmbp_jax.graph.tracing import TracedNetwork
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Decomposition:
+    """The parts of Eq. 9 for given masks; a single image has no leading N.
+
+    Attributes:
+      y, y_positive, y_negative, y_nuisance: (N,), with y = y⁺ + y⁻ + ỹ.
+      positive, negative: maps ∇ₓF_σ ⊙ x and ∇ₓF_{1−σ} ⊙ x, shape of x.
+    """
+
+    y: jax.Array
+    y_positive: jax.Array
+    y_negative: jax.Array
+    y_nuisance: jax.Array
+    positive: jax.Array
+    negative: jax.Array
+
+    @property
+    def map(self) -> jax.Array:
+        """`positive + negative`."""
+        return self.positive + self.negative
+
+
+def init_masks(
+    params: Any, x: ArrayLike, value: float = 0.5, *, apply_fn: ApplyFn | None = None
+) -> Masks:
+    """Masks σ_l filled with one value: a tuple of arrays, one per ReLU in order of evaluation.
+
+    Args:
+      params, apply_fn: the network, as in `attribute`.
+      x: (H, W, C) or (N, H, W, C); only shape and dtype matter.
+      value: in [0, 1]; the optimisation starts from ½.
+
+    Returns:
+      One float32 array per ReLU (float64 where x is): its shape per image, with the leading N of x.
+
+    Raises:
+      InputError: `value` outside [0, 1]; and as `attribute`.
+
+    Example:
+      >>> import dmbp_jax, jax.numpy as jnp
+      >>> def network(params, x):
+      ...     return jnp.maximum(x.mean((1, 2)) @ params, 0) @ params
+      >>> masks = dmbp_jax.init_masks(jnp.eye(3), jnp.ones((2, 8, 8, 3)), apply_fn=network)
+      >>> [mask.shape for mask in masks]
+      [(2, 3)]
+    """
+    if not 0 <= value <= 1:
+        raise InputError(f"value: Expected a mask value in [0, 1], got {value}.")
+    call = check_call(params, x, apply_fn=apply_fn)
+    return tuple(jnp.full(shape, value, mask_dtype(call.images)) for shape in _mask_shapes(call))
+
+
+def decompose(
+    params: Any,
+    x: ArrayLike,
+    label: ArrayLike | None,
+    masks: Sequence[ArrayLike],
+    *,
+    apply_fn: ApplyFn | None = None,
+) -> Decomposition:
+    """Split the logit for given masks, without any optimisation (Eq. 9, 11, 14).
+
+    y = F(x) − F_0, y⁺ = F_σ(x) − F_0, y⁻ = F_{1−σ}(x) − F_0, ỹ = y − y⁺ − y⁻, each from the
+    backward form with Σ and 1 − Σ injected into the ReLUs' cotangents.
+
+    Args:
+      params, x, label, apply_fn: as in `attribute`.
+      masks: one array per ReLU as `init_masks` gives them; values in [0, 1].
+
+    Returns:
+      A `Decomposition`.
+
+    Raises:
+      InputError: number, shapes or range of the masks are wrong; and as `attribute`.
+
+    Example:
+      >>> import dmbp_jax, jax.numpy as jnp
+      >>> def network(params, x):
+      ...     return jnp.maximum(x.mean((1, 2)) @ params, 0) @ params
+      >>> x = jnp.ones((8, 8, 3))
+      >>> masks = dmbp_jax.init_masks(jnp.eye(3), x, 0.25, apply_fn=network)
+      >>> parts = dmbp_jax.decompose(jnp.eye(3), x, 0, masks, apply_fn=network)
+      >>> round(float(parts.y_positive), 6), round(float(parts.y_negative), 6)
+      (0.25, 0.75)
+
+    Source: Ruiz et al., ICCV 2021. Eq. 1, 13 and 14 have no output bias; a network that has one is
+    decomposed without it, as F(x) − F_0, so that both signs describe what filters produced.
+    """
+    call = check_call(params, x, label, apply_fn)
+    checked = _check_masks(masks, call)
+    return call.unbatch(_decompose_batch(call.network, call.images, call.labels, checked))
+
+
+def _mask_shapes(call: Call) -> list[tuple[int, ...]]:
+    """Shape of every mask: the activation's without its leading 1, with the N of a batch."""
+    lead = () if call.single else (len(call.images),)
+    sites = call.network.program().masked
+    return [(*lead, *drop_leading_one(site.shape)) for site in sites]
+
+
+def drop_leading_one(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a mask as the caller sees it, for one image."""
+    return shape[1:] if shape[:1] == (1,) else shape
+
+
+def _check_masks(masks: Any, call: Call) -> Masks:
+    shapes = _mask_shapes(call)
+    if not isinstance(masks, (tuple, list)):
+        raise InputTypeError(
+            "masks: Expected a tuple with one array per ReLU (see init_masks), "
+            f"got {type(masks).__name__}."
+        )
+    if len(masks) != len(shapes):
+        raise InputError(f"masks: Expected {len(shapes)} arrays, one per ReLU, got {len(masks)}.")
+    checked = []
+    for index, (mask, shape) in enumerate(zip(masks, shapes, strict=True)):
+        if np.shape(mask) != shape:
+            raise InputError(f"masks[{index}]: Expected shape {shape}, got {np.shape(mask)}.")
+        if not is_traced(mask) and not bool(
+            ((np.asarray(mask) >= 0) & (np.asarray(mask) <= 1)).all()
+        ):
+            raise InputError(f"masks[{index}]: Expected values in [0, 1].")
+        mask = jnp.asarray(mask, mask_dtype(call.images))
+        checked.append(mask[None] if call.single else mask)
+    return tuple(checked)
+
+
+@jax.jit
+def _decompose_batch(
+    network: TracedNetwork, x: jax.Array, labels: jax.Array | None, masks: Masks
+) -> Decomposition:
+    graph = network.graph()
+    shapes = [site.shape for site in graph.masked]
+
+    def one_image(x: jax.Array, label: jax.Array | None, masks: Masks) -> Decomposition:
+        frozen = freeze(graph, x[None])
+        if label is None:
+            label = jnp.argmax(frozen.logits)
+        sigma = [mask.reshape(shape) for mask, shape in zip(masks, shapes, strict=True)]
+        both = partial(attribution_by_backward, graph, frozen, x[None], label=label)
+        y_positive, positive = both(sigma)
+        y_negative, negative = both([1 - mask for mask in sigma])
+        y = frozen.logits[label] - frozen.output_bias[label]
+        return Decomposition(
+            y, y_positive, y_negative, y - y_positive - y_negative, positive[0], negative[0]
+        )
+
+    return jax.vmap(one_image, in_axes=(0, None if labels is None else 0, 0))(x, labels, masks)

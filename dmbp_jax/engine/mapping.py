@@ -1,0 +1,115 @@
+"""Functions of a batch as explainers: one evaluation a row, or a sum over many evaluations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dmbp_jax.graph.tracing import TracedNetwork
+
+Options = tuple[tuple[str, Any], ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BatchFunction:
+    """`function(shared, rows, **options)`: a batched function as an explainer without steps.
+
+    Attributes:
+      shared: a pytree that all rows read, such as the network.
+      function: module-level, so that equal calls compile once.
+      options: hashable keyword arguments.
+      bytes_per_row: as in `Explainer`.
+    """
+
+    shared: Any
+    function: Callable[..., Any] = field(metadata={"static": True})
+    options: Options = field(metadata={"static": True})
+    bytes_per_row: int = field(metadata={"static": True})
+    steps: int = field(metadata={"static": True}, default=0)
+    steps_per_call: int | None = field(metadata={"static": True}, default=None)
+
+    def start(self, rows: Any) -> Any:
+        """The whole computation."""
+        return self.function(self.shared, rows, **dict(self.options))
+
+    def advance(self, state: Any, steps: int) -> Any:
+        """Nothing is left to do."""
+        return state
+
+    def finish(self, state: Any) -> Any:
+        """The results."""
+        return state
+
+
+class Sums(NamedTuple):
+    """The sum over the samples of so many chunks."""
+
+    rows: Any
+    total: Any
+    chunk: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SampleSum:
+    """Σᵢ `sample(network, image, label, i, *rest, **options)`, i = 0 … count − 1, for every row.
+
+    Rows are (images, labels, rest...). Only sums are kept, so memory does not grow with `count`. A
+    step adds one chunk of samples and is one compiled call: on CPUs XLA runs convolutions inside a
+    compiled loop slowly where their kernels are not prepared for it, and a step is long compared
+    with its dispatch.
+    """
+
+    network: TracedNetwork
+    sample: Callable[..., jax.Array] = field(metadata={"static": True})
+    count: int = field(metadata={"static": True})
+    chunk: int = field(metadata={"static": True})  # samples at once
+    options: Options = field(metadata={"static": True})
+    bytes_per_row: int = field(metadata={"static": True})
+
+    @property
+    def steps(self) -> int:
+        """Number of chunks."""
+        return -(-self.count // self.chunk)
+
+    @property
+    def steps_per_call(self) -> int:
+        """One chunk a call."""
+        return 1
+
+    def start(self, rows: Any) -> Sums:
+        """Sums of nothing."""
+        shape = jax.eval_shape(self._sum, rows, jnp.int32(0))
+        return Sums(rows, jnp.zeros(shape.shape, shape.dtype), jnp.int32(0))
+
+    def advance(self, state: Sums, steps: int) -> Sums:
+        """Add chunks."""
+
+        def add(state: Sums, _: None) -> tuple[Sums, None]:
+            total = state.total + self._sum(state.rows, state.chunk)
+            return Sums(state.rows, total, state.chunk + 1), None
+
+        if steps == 1:
+            return add(state, None)[0]
+        return jax.lax.scan(add, state, None, length=steps)[0]
+
+    def finish(self, state: Sums) -> Any:
+        """The sums."""
+        return state.total
+
+    def _sum(self, rows: Any, chunk: jax.Array) -> jax.Array:
+        index = chunk * self.chunk + jnp.arange(self.chunk)
+
+        def one_row(image: jax.Array, label: jax.Array, *rest: jax.Array) -> jax.Array:
+            def one_sample(i: jax.Array) -> jax.Array:
+                options = dict(self.options)
+                return self.sample(self.network, image, label, i, *rest, **options)
+
+            parts = jax.vmap(one_sample)(index)
+            inside = (index < self.count).reshape(-1, *[1] * (parts.ndim - 1))
+            return jnp.where(inside, parts, 0).sum(0)
+
+        return jax.vmap(one_row)(*rows)

@@ -1,0 +1,58 @@
+"""The biases of a program (paper Eq. 12 to 14): every place where a constant is added.
+
+Elementwise operations with constants are joined into chains, so that a convolution's bias and the
+BatchNorm after it are one bias.
+"""
+
+from collections.abc import Sequence
+
+from dmbp_jax.graph.operations import ELEMENTWISE, MAY_ADD_CONSTANT
+from dmbp_jax.graph.program import BiasGroup, Constant, Step, count_reads
+from dmbp_jax.graph.zeros import is_zero
+
+
+def group_biases(steps: Sequence[Step]) -> list[BiasGroup]:
+    """The chains that add something, and the pieces with an intercept, in order of evaluation."""
+    groups = [
+        BiasGroup(tuple(chain))
+        for chain in _chains(steps)
+        if any(_adds_constant(steps[position]) for position in chain)
+    ]
+    groups += [
+        BiasGroup((position,))
+        for position, step in enumerate(steps)
+        if step.piece is not None and step.piece.has_intercept
+    ]
+    return sorted(groups, key=lambda group: group.steps[-1])
+
+
+def _chains(steps: Sequence[Step]) -> list[list[int]]:
+    reads = count_reads(steps)
+    open_chains: dict[int, list[int]] = {}  # result of the last step -> chain
+    chains: list[list[int]] = []
+    for position, step in enumerate(steps):
+        if step.kind != "affine":
+            continue
+        if step.name in ELEMENTWISE and sum(step.depends) == 1:
+            source = step.operands[step.depends.index(True)]
+            assert isinstance(source, int)
+            chain = open_chains.pop(source, None) if reads.get(source) == 1 else None
+            if chain is None:
+                chain = []
+                chains.append(chain)
+            chain.append(position)
+            open_chains[step.results[0]] = chain
+        elif step.name in MAY_ADD_CONSTANT and not all(step.depends):
+            chains.append([position])
+    return chains
+
+
+def _adds_constant(step: Step) -> bool:
+    if step.name not in MAY_ADD_CONSTANT or all(step.depends):
+        return False
+    constants = [
+        operand
+        for position, operand in enumerate(step.operands)
+        if not step.depends[position] and not (step.name == "select_n" and position == 0)
+    ]
+    return any(not (isinstance(c, Constant) and is_zero(c.value)) for c in constants)

@@ -1,0 +1,169 @@
+"""From a jaxpr to a flat program: calls are looked into, every equation is classified.
+
+An equation that depends on x is a piece, or affine, or refused by name and scope. Because of that a
+bare `max(x, 0)` can be trusted to be a ReLU: the clamps inside normalisation layers come with a
+square or a product of two dependent values and are refused there.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jax.extend import core as jex
+
+from dmbp_jax.errors import NoReluError
+from dmbp_jax.graph.biases import group_biases
+from dmbp_jax.graph.jaxprs import body, called_jaxpr, called_name, join_scopes
+from dmbp_jax.graph.naming import name_sites
+from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine, refusal
+from dmbp_jax.graph.pieces import Equation, Piece, PieceFamily, find_piece
+from dmbp_jax.graph.program import Constant, Operand, Program, Step
+from dmbp_jax.graph.zeros import is_zero
+
+
+def flatten(jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...]) -> Program:
+    """The program of a network whose last argument is x.
+
+    Args:
+      jaxpr: equations of `(arrays..., x) -> logits`.
+      zeros: which constants of the jaxpr are zero everywhere.
+      families: what may be a piece.
+
+    Raises:
+      NonAffineError, ControlFlowError: an operation on the path from x is not supported.
+      NoReluError: no masked piece on the path from x.
+    """
+    flat = _Flattener(families)
+    inputs = [flat.new() for _ in jaxpr.invars]
+    constants = [flat.new(zero) for zero in zeros]
+    image = inputs.pop()
+    flat.on_path.add(image)
+    (logits,) = flat.inline(jaxpr, [*inputs, image], constants, scope="")
+    if not any(step.piece is not None and step.piece.masked for step in flat.steps):
+        raise NoReluError(
+            "Expected a network with at least one ReLU (jax.nn.relu or jnp.maximum(x, 0)) "
+            "between x and the logits, got none, so there is nothing to mask."
+        )
+    groups = group_biases(flat.steps)
+    return Program(
+        steps=tuple(flat.steps),
+        inputs=(*inputs, *constants),
+        image=image,
+        logits=logits,
+        sites=name_sites(flat.steps, groups),
+        bias_groups={
+            flat.steps[group.steps[-1]].results[0]: (index, group)
+            for index, group in enumerate(groups)
+        },
+        boundary=flat.boundary(logits),
+    )
+
+
+class _Flattener:
+    """Walks a jaxpr once, looking into calls and classifying every equation."""
+
+    def __init__(self, families: tuple[PieceFamily, ...]) -> None:
+        self.steps: list[Step] = []
+        self.on_path: set[int] = set()  # values that depend on x
+        self._families = families
+        self._after_piece: set[int] = set()  # values that depend on what a piece made
+        self._zeros: set[int] = set()  # constants known to be zero everywhere
+        self._count = 0
+        self._pieces = {True: 0, False: 0}  # masked and others, so far
+
+    def new(self, zero: bool = False) -> int:
+        self._count += 1
+        if zero:
+            self._zeros.add(self._count)
+        return self._count
+
+    def inline(
+        self, jaxpr: Any, arguments: Sequence[Operand], constants: Sequence[Operand], scope: str
+    ) -> list[Operand]:
+        names: dict[Any, Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
+        names.update(zip(jaxpr.constvars, constants, strict=True))
+
+        def read(atom: Any) -> Operand:
+            return Constant(atom.val) if isinstance(atom, jex.Literal) else names[atom]
+
+        for equation in jaxpr.eqns:
+            operands = [read(atom) for atom in equation.invars]
+            here = join_scopes(scope, str(equation.source_info.name_stack))
+            piece = self._find_piece(equation, operands)
+            if piece is None and equation.primitive.name in CALLS:
+                inner, inner_constants = body(called_jaxpr(equation))
+                extra = [Constant(value) for value in inner_constants]
+                results = self.inline(inner, operands, extra, here)
+            else:
+                results = self._append(equation, operands, here, piece)
+            names.update(zip(equation.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def boundary(self, logits: Operand) -> tuple[int, ...]:
+        """Values that depend on x and on no piece, read by a piece or by what comes after one."""
+        early = self.on_path - self._after_piece
+        wanted = {
+            operand
+            for step in self.steps
+            if step.after_piece or step.kind == "piece"
+            for operand in step.operands
+            if isinstance(operand, int) and operand in early
+        }
+        if isinstance(logits, int) and logits in early:
+            wanted.add(logits)
+        return tuple(sorted(wanted))
+
+    def _depends(self, operands: Sequence[Operand]) -> tuple[bool, ...]:
+        return tuple(operand in self.on_path for operand in operands)
+
+    def _find_piece(self, equation: Any, operands: Sequence[Operand]) -> Piece | None:
+        depends = self._depends(operands)
+        if not any(depends):
+            return None
+        view = Equation(
+            name=called_name(equation),
+            is_call=equation.primitive.name in CALLS,
+            params=equation.params,
+            depends=depends,
+            is_zero=tuple(map(self._known_zero, operands)),
+        )
+        return find_piece(view, self._families)
+
+    def _append(
+        self, equation: Any, operands: list[Operand], scope: str, piece: Piece | None
+    ) -> list[int]:
+        name, depends = equation.primitive.name, self._depends(operands)
+        results = [self.new() for _ in equation.outvars]
+        kind, index = "constant", -1
+        if piece is not None:
+            kind, index = "piece", self._pieces[piece.masked]
+            self._pieces[piece.masked] += 1
+        elif any(depends):
+            if not is_affine(equation, depends):
+                raise refusal(name, scope)
+            kind = "affine"
+        elif name in KEEPS_ZERO and self._known_zero(operands[0]):
+            self._zeros.update(results)
+        if kind != "constant":
+            self.on_path.update(results)
+        after_piece = any(operand in self._after_piece for operand in operands)
+        if after_piece or piece is not None:
+            self._after_piece.update(results)
+        self.steps.append(
+            Step(
+                kind=kind,
+                equation=equation,
+                operands=tuple(operands),
+                results=tuple(results),
+                scope=scope,
+                depends=depends,
+                after_piece=after_piece,
+                piece=piece,
+                index=index,
+            )
+        )
+        return results
+
+    def _known_zero(self, operand: Operand) -> bool:
+        if isinstance(operand, Constant):
+            return is_zero(operand.value)
+        return operand in self._zeros

@@ -1,0 +1,103 @@
+"""Jaxprs of every supported JAX version: the only file that knows how they differ.
+
+`jax.make_jaxpr`, `jax.extend.core` and `primitive.bind` are used. Up to JAX 0.11 calls hold a
+`ClosedJaxpr`, from 0.12 a `Jaxpr` with its constants. Parameters of scan, while and cond are never
+read. Line numbers and name scopes of the user's code are kept by JAX's own `source_info_util`.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+
+try:
+    from jax._src import source_info_util
+except ImportError:  # profiles and tracebacks then lack the user's code, values are the same
+    source_info_util = None
+
+_SCOPES_OF_JAX = r"(?:p?jit\(.*\)|checkpoint|rematted_computation)"
+
+
+def body(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """Equations and constants of a `ClosedJaxpr` (JAX up to 0.11) or a `Jaxpr` (from 0.12)."""
+    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+
+
+def called_jaxpr(equation: Any) -> Any:
+    """The jaxpr of a call."""
+    for key in ("call_jaxpr", "jaxpr", "fun_jaxpr"):
+        if key in equation.params:
+            return equation.params[key]
+    raise AssertionError(f"{equation.primitive.name} carries no jaxpr")
+
+
+def called_name(equation: Any) -> str:
+    """The name of a called function; of a primitive, its own."""
+    return str(equation.params.get("name", equation.primitive.name))
+
+
+def bind(equation: Any, values: Sequence[Any]) -> list[Any]:
+    """The results of one equation, evaluated or traced anew."""
+    parameters = equation.primitive.get_bind_params(equation.params)
+    result = equation.primitive.bind(*values, **parameters)
+    return list(result) if equation.primitive.multiple_results else [result]
+
+
+def user_code(equation: Any, scope: str) -> AbstractContextManager[Any]:
+    """Attribute what is traced inside to the user's line and scope, in tracebacks and profiles."""
+    if source_info_util is None:
+        return jax.named_scope(scope) if scope else nullcontext()
+    stack = source_info_util.current_name_stack()
+    return source_info_util.user_context(
+        equation.source_info.traceback, name_stack=stack.extend(scope) if scope else stack
+    )
+
+
+def evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    """The results of a whole jaxpr, without looking into its calls."""
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
+    values.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, jex.Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        with user_code(equation, str(equation.source_info.name_stack)):
+            results = bind(equation, [read(atom) for atom in equation.invars])
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def value_bytes(jaxpr: Any) -> int:
+    """Bytes of all values that a jaxpr computes, those inside its calls included."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = [body(inner)[0] for inner in jex.jaxprs_in_params(equation.params)]
+        if inner:
+            total += sum(map(value_bytes, inner))
+        else:
+            total += sum(_bytes(variable.aval) for variable in equation.outvars)
+    return total
+
+
+def join_scopes(outer: str, inner: str) -> str:
+    """Concatenate name scopes, dropping what only JAX's own transformations wrote."""
+    parts = []
+    for part in (outer + "/" + inner).split("/"):
+        while match := re.fullmatch(r"(?:vmap|jvp|transpose|remat|checkpoint)\((.*)\)", part):
+            part = match[1]
+        if part and not re.fullmatch(_SCOPES_OF_JAX, part):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _bytes(aval: Any) -> int:
+    shape, dtype = getattr(aval, "shape", None), getattr(aval, "dtype", None)
+    if shape is None or not isinstance(dtype, np.dtype):
+        return 0
+    return math.prod(shape) * dtype.itemsize

@@ -1,0 +1,145 @@
+"""A network as a flat program: steps, sites and bias groups, without any array.
+
+Made by `tracing`, evaluated by `graph`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dmbp_jax.graph.pieces import Piece
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of a network that a method may act on.
+
+    Attributes:
+      kind: kind of the piece, such as "relu" or "max_pool", or "bias".
+      index: position among the masked pieces (activations), the other pieces (pools) or the
+        biases, in order of evaluation.
+      name: unique name made of the name scopes around it, such as `ResNet/layer1_0/relu1`.
+      shape: shape of the piece's value, or of the value after the bias was added, for one image
+        (leading axis 1).
+      dtype: its dtype.
+      masked: whether it carries a mask.
+    """
+
+    kind: str
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+    masked: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """An operand whose value is known: a literal of the jaxpr. Hashed by identity."""
+
+    value: Any
+
+
+Operand = int | Constant  # an int names a value of the program
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One inlined equation.
+
+    Attributes:
+      kind: "constant" (does not depend on x), "affine" or "piece".
+      equation: as JAX traced it.
+      operands: what it reads.
+      results: names of the values it makes.
+      scope: name scopes around it.
+      depends: which operands depend on x.
+      after_piece: whether it reads what a piece made.
+      piece: of kind "piece".
+      index: of kind "piece": among the masked pieces, or among the others.
+    """
+
+    kind: str
+    equation: Any
+    operands: tuple[Operand, ...]
+    results: tuple[int, ...]
+    scope: str
+    depends: tuple[bool, ...]
+    after_piece: bool = False
+    piece: Piece | None = None
+    index: int = -1
+
+    @property
+    def name(self) -> str:
+        """Name of the primitive."""
+        return self.equation.primitive.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Parameters of the primitive."""
+        return self.equation.params
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the first result."""
+        return getattr(self.equation.outvars[0].aval, "shape", ())
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the first result."""
+        return getattr(self.equation.outvars[0].aval, "dtype", None)
+
+
+@dataclass(frozen=True)
+class BiasGroup:
+    """A chain of elementwise operations with constants (conv + bias, BatchNorm): r ↦ a·r + b."""
+
+    steps: tuple[int, ...]  # positions in the program
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """The flattened program of a network at one shape of x. Hashed by identity.
+
+    Attributes:
+      steps: in order of evaluation.
+      inputs: names of the network's arrays, then of the constants of its trace.
+      image: name of x.
+      logits: what the network returns.
+      sites: every piece and every bias.
+      bias_groups: last result of a group -> (index of its site, group).
+      boundary: values before the first piece that later steps still read.
+    """
+
+    steps: tuple[Step, ...]
+    inputs: tuple[int, ...]
+    image: int
+    logits: Operand
+    sites: tuple[Site, ...]
+    bias_groups: dict[int, tuple[int, BiasGroup]]
+    boundary: tuple[int, ...]
+
+    @property
+    def masked(self) -> tuple[Site, ...]:
+        """Sites of the masked pieces (activations) in order of evaluation."""
+        return tuple(site for site in self.sites if site.masked)
+
+    @property
+    def unmasked(self) -> tuple[Site, ...]:
+        """Sites of the other pieces (pools) in order of evaluation."""
+        return tuple(site for site in self.sites if not site.masked and site.kind != "bias")
+
+    @property
+    def biases(self) -> tuple[Site, ...]:
+        """The places where a constant is added, in order of evaluation."""
+        return tuple(site for site in self.sites if site.kind == "bias")
+
+
+def count_reads(steps: Sequence[Step]) -> dict[int, int]:
+    """How often each value is read."""
+    reads: dict[int, int] = {}
+    for step in steps:
+        for operand in step.operands:
+            if isinstance(operand, int):
+                reads[operand] = reads.get(operand, 0) + 1
+    return reads

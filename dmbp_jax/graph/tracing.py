@@ -1,0 +1,199 @@
+"""From a JAX function to its program: one trace of the network at one image, kept for later calls.
+
+Class count, sites, decomposition and every method read the same trace.
+"""
+
+import re
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import FunctionType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.flattening import flatten
+from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.jaxprs import body, evaluate, value_bytes
+from dmbp_jax.graph.model import Model, is_traced
+from dmbp_jax.graph.pieces import PieceFamily, families
+from dmbp_jax.graph.program import Program
+from dmbp_jax.graph.zeros import is_zero
+
+_KEPT = 16  # traces of one function, the oldest go first
+
+
+class Trace:
+    """What one trace of a network found, without its arrays. Hashed by identity.
+
+    Attributes:
+      jaxpr: equations of `(arrays..., constants..., x (1, H, W, C)) -> logits (1, classes)`.
+      classes: number of logits.
+      bytes_per_image: of all values that one forward pass computes.
+    """
+
+    def __init__(self, jaxpr: Any, constants: Sequence[Any]):
+        self.jaxpr = jaxpr
+        self.classes: int = jaxpr.outvars[0].aval.shape[1]
+        self.bytes_per_image = value_bytes(jaxpr)
+        self._zeros = tuple(map(is_zero, constants))
+        self._programs: dict[tuple[PieceFamily, ...], Program] = {}
+
+    def program(self) -> Program:
+        """The flat program, with the pieces that are registered now.
+
+        Raises:
+          NonAffineError, ControlFlowError, NoReluError: the network is not supported.
+        """
+        known = families()
+        if known not in self._programs:
+            self._programs[known] = flatten(self.jaxpr, self._zeros, known)
+        return self._programs[known]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TracedNetwork:
+    """A network as its trace and its arrays: a pytree that goes through `jax.jit` in their place.
+
+    It holds neither `apply_fn` nor what that captured, so nothing of the caller outlives the call.
+
+    Attributes:
+      inputs: arrays of the network, then constants that its function captured.
+      trace: static.
+    """
+
+    inputs: tuple[jax.Array, ...]
+    trace: Trace = field(metadata={"static": True})
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return self.trace.classes
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits (N, classes) of images (N, H, W, C), each image by itself."""
+        return jax.vmap(lambda image: self.logits(image))(x)
+
+    def logits(self, image: jax.Array) -> jax.Array:
+        """Logits (classes,) of one image (H, W, C)."""
+        jaxpr = self.trace.jaxpr
+        arrays = self.inputs[: len(jaxpr.invars) - 1]
+        constants = self.inputs[len(arrays) :]
+        return evaluate(jaxpr, constants, [*arrays, image[None]])[0][0]
+
+    def program(self) -> Program:
+        """As `Trace.program`."""
+        return self.trace.program()
+
+    def graph(self) -> Graph:
+        """The network with its arrays, to be run with rules inside one JAX trace."""
+        return Graph(self.program(), self.inputs)
+
+    def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
+        """The same network with other parameters of the same shapes."""
+        return replace(self, inputs=(*arrays, *self.inputs[len(arrays) :]))
+
+
+def trace(
+    model: Model, image: jax.Array | jax.ShapeDtypeStruct, precision: str | None = None
+) -> TracedNetwork:
+    """Trace a network at one image (1, H, W, C); only shape and dtype of the image matter.
+
+    The trace is kept: for as long as a plain `apply_fn` lives, and of other callables (a bound
+    method, a callable pytree) for the newest few.
+
+    Args:
+      model: the network.
+      image: what it is traced with.
+      precision: of convolutions and matrix products, as in `jax.default_matmul_precision`.
+
+    Raises:
+      InputError: the network refuses images of this shape, or does not return (N, classes).
+      InputTypeError: it does not return one floating-point array.
+      Any error of the network's own code, with a note that says when it was raised.
+    """
+    shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
+    here = (tuple(image.shape), jnp.result_type(image.dtype), precision, *_settings())
+    kept = _kept_traces(model.apply_fn)
+    key = (model.apply_fn if kept is _of_others else None, model.skeleton, shapes, here)
+    if key not in kept:
+        found, constants = _trace(model, shapes, here[0], here[1], precision)
+        if is_traced(constants):  # captured from another trace, which they must not outlive
+            return TracedNetwork((*model.arrays, *constants), found)
+        kept[key] = found, constants
+        while len(kept) > _KEPT:
+            kept.popitem(last=False)
+    found, constants = kept[key]
+    return TracedNetwork((*model.arrays, *constants), found)
+
+
+_Kept = OrderedDict[Any, tuple[Trace, tuple[Any, ...]]]
+_of_functions: weakref.WeakKeyDictionary[FunctionType, _Kept] = weakref.WeakKeyDictionary()
+_of_others: _Kept = OrderedDict()
+
+
+def _kept_traces(apply_fn: Any) -> _Kept:
+    if isinstance(apply_fn, FunctionType):
+        return _of_functions.setdefault(apply_fn, OrderedDict())
+    return _of_others
+
+
+def _settings() -> tuple[Any, ...]:
+    """Settings of JAX that change what a trace finds."""
+    config: Any = jax.config
+    return (
+        config.jax_enable_x64,
+        config.jax_default_matmul_precision,
+        config.jax_numpy_dtype_promotion,
+    )
+
+
+def _trace(
+    model: Model, shapes: Any, image_shape: tuple[int, ...], dtype: Any, precision: str | None
+) -> tuple[Trace, tuple[Any, ...]]:
+    arrays = tuple(jax.ShapeDtypeStruct(*shape) for shape in shapes)
+    image = jax.ShapeDtypeStruct(image_shape, dtype)
+    call = model.apply_fn, model.skeleton
+    try:
+        with jax.default_matmul_precision(precision):
+            closed, result = jax.make_jaxpr(
+                lambda arrays, x: call[0](call[1].merge(arrays), x), return_shape=True
+            )(arrays, image)
+    except Exception as error:
+        if _speaks_of_shapes(error):
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"x: Expected images the network accepts, got shape {image_shape[1:]} per image; "
+                f"the network said: {reason}"
+            ) from error
+        error.add_note(f"Raised while the network was traced with one image {image_shape}.")
+        raise
+    _check_logits(result, image_shape)
+    jaxpr, constants = body(closed)
+    return Trace(jaxpr, constants), tuple(constants)
+
+
+def _speaks_of_shapes(error: Exception) -> bool:
+    """Whether JAX or Flax refused the shape of something, rather than the network being wrong."""
+    words = r"shapes?|dimensions?|dims?|channels?|features?|axis|axes|rank|ndim|broadcast\w*|sizes?"
+    return isinstance(error, (TypeError, ValueError)) and bool(
+        re.search(rf"\b({words})\b", str(error), re.IGNORECASE)
+    )
+
+
+def _check_logits(result: Any, image_shape: tuple[int, ...]) -> None:
+    if not hasattr(result, "shape") or not jnp.issubdtype(result.dtype, jnp.floating):
+        raise InputTypeError(
+            "apply_fn: Expected one floating-point array of logits, "
+            f"got {jax.tree.map(lambda a: (a.shape, str(a.dtype)), result)}."
+        )
+    if len(result.shape) != 2 or result.shape[0] != 1:
+        raise InputError(
+            "apply_fn: Expected logits of shape (N, classes) for images (N, H, W, C), "
+            f"got {result.shape} for {image_shape}. Wrap a per-image function with jax.vmap."
+        )

@@ -1,0 +1,47 @@
+"""`dmbp demo`: what it draws and measures."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import jax_settings_as_before  # noqa: F401 - on for every test here
+from PIL import Image
+from pixels import pixels
+
+from dmbp_jax.cli import demo, main
+from dmbp_jax.data.generated import CLASSES, generate
+
+
+def test_demo_draws_and_measures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    argv = ["demo", "-o", str(folder), "--steps", "2", "--no-compilation-cache", "--quiet"]
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    names = {path.name for path in folder.iterdir()}
+    assert len(names) == 5 + 10 + 1
+    assert {"scene-1.png", "scene-4.star.png", "scene-4.cross.png", "comparison.png"} <= names
+    shares = [[int(n) for n in re.findall(r"(\d+)%", line)] for line in out.splitlines()[:2]]
+    assert [len(numbers) for numbers in shares] == [3, 3]
+    with Image.open(folder / "scene-4.png") as picture:
+        expected = generate(demo.SEED, 3, ("star", "cross")).image
+        np.testing.assert_array_equal(np.asarray(picture), expected)
+
+
+def test_shares_of_hand_made_maps() -> None:
+    star, cross = CLASSES.index("star"), CLASSES.index("cross")
+    sample = generate(demo.SEED, 0, ("star", "cross"))
+    pair = demo.Pair(sample, star, cross)
+    target, rival = sample.masks[star], sample.masks[cross]
+    right = target.astype(float) - rival
+    area = demo.areas([pair])
+    flat = demo.measure([pair], np.ones((1, 96, 96)))
+    assert demo.measure([pair], right[None]) == (1.0, 1.0)
+    assert demo.measure([pair], -right[None]) == (0.0, 0.0)
+    assert demo.measure([pair], np.zeros((1, 96, 96))) == (0.0, 0.0)
+    assert flat == (pytest.approx(area.positive_on_label), 0.0)
+    both = demo.measure([pair] * 2, np.stack([right, -right]))
+    assert both == (0.5, 0.5)
+    assert pixels(demo.draw_masks(pair))[target].tolist()[0] == [255, 0, 0]
+    assert pixels(demo.draw_masks(pair))[rival].tolist()[0] == [0, 0, 255]

@@ -1,0 +1,92 @@
+"""The last layer is found and re-drawn, and nothing else is touched."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import real_networks
+from linen_classifier import X, linen
+
+from dmbp_jax.errors import InputError, SiteNotFoundError
+from dmbp_jax.metrics import redraw_last_layer
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.mark.parametrize("head", ["dense", "conv"])
+def test_only_the_last_kernel_changes(head: str) -> None:
+    params, apply_fn = linen(head)
+    new = redraw_last_layer(params, X, apply_fn=apply_fn, key=jax.random.key(1))
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), params, new)
+    paths = [jax.tree_util.keystr(p) for p, c in jax.tree.leaves_with_path(changed) if c]
+    assert paths == ["['params']['a_first_name']['kernel']"]
+
+
+def test_new_weights_have_the_mean_and_deviation_of_the_old(rng: np.random.Generator) -> None:
+    params = {"w": rng.normal(3, 0.5, size=(2000, 10)).astype(np.float32)}
+
+    def net(params: Any, x: jax.Array) -> jax.Array:
+        return x.reshape(-1, 2000) @ params["w"]
+
+    x = np.ones((20, 100, 1), np.float32)
+    new = redraw_last_layer(params, x, apply_fn=net, key=jax.random.key(0))["w"]
+    assert new.shape == (2000, 10)
+    assert new.mean() == pytest.approx(params["w"].mean(), abs=5 * 0.5 / np.sqrt(20_000))
+    assert new.std() == pytest.approx(params["w"].std(), rel=0.03)
+    again = redraw_last_layer(params, x, apply_fn=net, key=jax.random.key(0))["w"]
+    other = redraw_last_layer(params, x, apply_fn=net, key=jax.random.key(1))["w"]
+    np.testing.assert_array_equal(new, again)
+    assert (new != other).mean() > 0.99
+
+
+def test_equinox_keeps_classes_first() -> None:
+    class Net(eqx.Module):
+        hidden: eqx.nn.Linear
+        head: eqx.nn.Linear
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return jax.vmap(lambda v: self.head(jax.nn.relu(self.hidden(v.ravel()))))(x)
+
+    keys = jax.random.split(jax.random.key(0))
+    net = Net(eqx.nn.Linear(128, 7, key=keys[0]), eqx.nn.Linear(7, 7, key=keys[1]))
+    new = redraw_last_layer(net, X, key=jax.random.key(1))
+    assert isinstance(new, Net)
+    assert (new.head.weight != net.head.weight).any()
+    assert (new.hidden.weight == net.hidden.weight).all()
+    assert (new.head.bias == net.head.bias).all()
+
+
+def test_two_heads_are_ambiguous_until_one_is_named() -> None:
+    params, apply_fn = linen("two")
+    with pytest.raises(InputError, match="found params/one/kernel, params/two/kernel") as info:
+        redraw_last_layer(params, X, apply_fn=apply_fn, key=jax.random.key(0))
+    assert "last_layer= one of" in str(info.value) and "params/stem/kernel" in str(info.value)
+    for name in ("params/two", "params/two/kernel", "/params/two/"):
+        new = redraw_last_layer(
+            params, X, apply_fn=apply_fn, key=jax.random.key(0), last_layer=name
+        )
+        assert (new["params"]["two"]["kernel"] != params["params"]["two"]["kernel"]).any()
+        assert (new["params"]["one"]["kernel"] == params["params"]["one"]["kernel"]).all()
+    for name in ("params", "two", "params/two/bias"):
+        with pytest.raises(SiteNotFoundError, match="last_layer: Expected the path of one"):
+            redraw_last_layer(params, X, apply_fn=apply_fn, key=jax.random.key(0), last_layer=name)
+
+
+def test_a_network_without_weights_has_no_last_layer() -> None:
+    with pytest.raises(InputError, match="found none"):
+        redraw_last_layer(
+            jnp.float32(1), X, apply_fn=lambda p, x: p * x.mean((1, 2)), key=jax.random.key(0)
+        )
+
+
+@pytest.mark.skipif(not real_networks.HAVE_REAL, reason="no real network beside the repository")
+def test_squeezenet_ends_in_conv10() -> None:
+    params, apply_fn, preprocess = real_networks.squeezenet()
+    x = preprocess(real_networks.photos()[0][0])
+    new = redraw_last_layer(params, x, apply_fn=apply_fn, key=jax.random.key(0))
+    changed = {name for name in params if new[name] is not params[name] and "kernel" in new[name]}
+    changed = {n for n in changed if (new[n]["kernel"] != params[n]["kernel"]).any()}
+    assert changed == {"conv10"}
