@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.catalogue import ROWS
 from dmbp_jax.cli import compilation
+from dmbp_jax.cli.commands import add_command
 from dmbp_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ named on stderr; the others are evaluated and the exit code is 1.
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp evaluate --table 1|2|3|all --dataset NAME --root DIR --network NAME …`."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "evaluate",
+        run,
         help="measure how faithful maps are: the paper's tables",
         description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=EXAMPLE,
     )
     add = parser.add_argument
     add("--table", choices=("1", "2", "3", "all"), default="all", help="default all")
@@ -102,7 +104,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """One batch and one method: the maps are made once, and every measure is taken from them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,12 +14,12 @@ from dmbp_jax.experiments.rows import MethodRow
 from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics import (
+    attribution_inside,
     complementary_insertion,
     insertion,
+    layer_reinitialisation,
     pointing_game,
-    redraw_last_layer,
 )
-from dmbp_jax.metrics.rank_correlation import spearman
 
 TOLERANCE = 15 / 224  # of the pointing game, as a share of the shorter side: 15 pixels of 224
 
@@ -63,7 +63,20 @@ def measure(
             curve = complementary_insertion(network.params, batch.x, batch.others, heat, **options)
             values["cim"], curves["cim"] = np.array(curve.auc), np.array(curve.scores)
     if "rank" in measures:
-        values |= correlate_with_redrawn(network, batch, method, heat, settings)
+        # The same key for every batch and method, so that all meet the same new layers.
+        redrawn = layer_reinitialisation(
+            network.params,
+            batch.x,
+            batch.labels,
+            method,
+            apply_fn=network.apply_fn,
+            key=jax.random.key(settings.seed),
+            redraws=settings.redraws,
+            last_layer=settings.last_layer,
+            heatmap=heat,
+        )
+        values["rank"] = np.array(redrawn.correlation)
+        values["rank_absolute"] = np.array(redrawn.correlation_absolute)
     if "im" in measures and batch.masks is not None:
         values |= localise(np.asarray(heat), batch.masks)
     records = []
@@ -78,52 +91,16 @@ def measure(
     return records, np.asarray(maps)[: len(records)]
 
 
-def correlate_with_redrawn(
-    network: EvaluatedNetwork,
-    batch: Batch,
-    method: Callable[..., jax.Array],
-    heat: jax.Array,
-    settings: Settings,
-) -> dict[str, np.ndarray]:
-    """Table 3: rank correlation with the maps of networks whose last layer is re-drawn.
-
-    `rank` is of the signed maps and `rank_absolute` of their absolute values, each (N,) and the
-    mean over `settings.redraws` new layers; undefined ones (a constant map) are left out, NaN if
-    all are. Every batch and method meets the same layers.
-    """
-    key = jax.random.key(settings.seed)
-    signed, absolute = [], []
-    for i in range(settings.redraws):
-        params = redraw_last_layer(
-            network.params,
-            batch.x,
-            apply_fn=network.apply_fn,
-            key=jax.random.fold_in(key, i),
-            last_layer=settings.last_layer,
-        )
-        maps = method(params, batch.x, batch.labels, apply_fn=network.apply_fn)
-        signed.append(spearman(heat, maps))
-        absolute.append(spearman(jnp.abs(heat), jnp.abs(maps)))
-    return {
-        "rank": np.array(jnp.nanmean(jnp.stack(signed), axis=0)),
-        "rank_absolute": np.array(jnp.nanmean(jnp.stack(absolute), axis=0)),
-    }
-
-
 def localise(heat: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
     """Where the map lies, against where the target is known to be.
 
     `pointing`: 1 if the highest point is on the target, or nearer than 15 pixels of 224; `inside`:
-    Σ max(h, 0) over the target / Σ max(h, 0), 0 for a map without anything positive; `area`: what
-    `inside` is for a map that is the same everywhere. NaN where the mask is empty.
+    share of the positive attribution on the target; `area`: what `inside` is for a map that is
+    the same everywhere. NaN where the mask is empty.
     """
     tolerance = TOLERANCE * min(heat.shape[1:])
-    positive = np.maximum(heat.astype(np.float64), 0)
-    total = positive.sum((1, 2))
-    known = masks.any((1, 2))
-    share = (positive * masks).sum((1, 2)) / np.where(total > 0, total, 1)
     return {
         "pointing": np.array(pointing_game(heat, masks, tolerance=tolerance).hit),
-        "inside": np.where(known, share, np.nan),
-        "area": np.where(known, masks.mean((1, 2)), np.nan),
+        "inside": np.array(attribution_inside(heat, masks)),
+        "area": np.where(masks.any((1, 2)), masks.mean((1, 2)), np.nan),
     }

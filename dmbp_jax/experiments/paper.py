@@ -6,19 +6,23 @@ They were measured with published weights, so they stand beside those weights an
 import math
 from collections.abc import Iterable
 
+from dmbp_jax.catalogue import CATALOGUE, find_method
+
 DASH = "–"
 Setting = tuple[str, str]  # dataset, network
 
 _VOC_VGG16, _VOC_RESNET50 = ("voc", "vgg16_voc"), ("voc", "resnet50_voc")
 _IMAGENET_VGG16, _IMAGENET_RESNET50 = ("imagenet", "vgg16"), ("imagenet", "resnet50")
 
-# fmt: off
+_NAMES = {method.abbreviation: method.name for method in CATALOGUE}
+_ORDER = ("Grad", "IG", "SG", "BIG", "DL", "GBp", "GGC", "LPR", "RISE", "FG", "GC", "DMBP")
 _COLUMNS = {
-    1: ("gradient", "dmbp-positive", "dmbp-positive-negative", "dmbp"),
-    2: ("gradient", "integrated_gradients", "smoothgrad", "blur_ig", "deeplift", "guided_backprop",
-        "guided_gradcam", "lpr", "rise", "fullgrad", "gradcam", "dmbp"),
-    3: ("guided_backprop", "guided_gradcam", "dmbp"),
+    1: (_NAMES["Grad"], *find_method("dmbp").rows),
+    2: tuple(_NAMES[abbreviation] for abbreviation in _ORDER),
+    3: tuple(_NAMES[abbreviation] for abbreviation in ("GBp", "GGC", "DMBP")),
 }
+
+# fmt: off
 _PRINTED: dict[int, dict[tuple[Setting, str], tuple[str, ...]]] = {
     1: {
         (_VOC_VGG16, "im"): (".36", ".62", ".51", ".57"),

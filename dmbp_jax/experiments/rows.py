@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from dmbp_jax.catalogue import CATALOGUE, ROWS, Method
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.errors import InputError
-from dmbp_jax.graph.model import ApplyFn, check_images
+from dmbp_jax.graph.images import check_images
+from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.heatmaps import fit_heatmap
 
 Options = Mapping[str, Mapping[str, Any]]
