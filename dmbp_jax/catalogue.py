@@ -25,6 +25,8 @@ class Method:
       has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
       random: whether the map depends on `key=`.
       options: keyword arguments beyond the convention that all methods share.
+      abbreviation: in the head of the paper's tables.
+      variants: objectives that the paper's Table 1 compares, the default last.
     """
 
     name: str
@@ -35,6 +37,13 @@ class Method:
     has_zero: bool = True
     random: bool = False
     options: tuple[str, ...] = ()
+    abbreviation: str = ""
+    variants: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Its rows in the paper's tables, one for each variant; the default has the plain name."""
+        return (*(f"{self.name}-{variant}" for variant in self.variants[:-1]), self.name)
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -47,40 +56,47 @@ CATALOGUE: tuple[Method, ...] = (
         "gradient",
         "ND = gradient × input",
         options=("multiply_by_input",),
+        abbreviation="Grad",
     ),
     Method(
         "integrated_gradients",
         "Integrated Gradients",
         options=("points", "rule", "baseline", "multiply_by_input"),
+        abbreviation="IG",
     ),
     Method(
         "smoothgrad",
         "SmoothGrad",
         random=True,
         options=("samples", "noise_fraction", "multiply_by_input"),
+        abbreviation="SG",
     ),
     Method(
         "blur_ig",
         "Blur IG",
         options=("max_sigma", "steps", "grad_step", "spacing"),
+        abbreviation="BIG",
     ),
     Method(
         "deeplift",
         "DeepLift",
         options=("baseline", "multiply_by_input"),
+        abbreviation="DL",
     ),
     Method(
         "guided_backprop",
         "Guided Backprop",
         options=("multiply_by_input",),
+        abbreviation="GBp",
     ),
     Method(
         "guided_gradcam",
         "Guided Grad-CAM",
         options=("layer", "multiply_by_input"),
+        abbreviation="GGC",
     ),
-    Method("gradcam", "Grad-CAM", signed=False, coarse=True, options=("layer",)),
-    Method("fullgrad", "FullGrad", signed=False, coarse=True),
+    Method("gradcam", "Grad-CAM", signed=False, coarse=True, options=("layer",), abbreviation="GC"),
+    Method("fullgrad", "FullGrad", signed=False, coarse=True, abbreviation="FG"),
     Method(
         "rise",
         "RISE",
@@ -89,6 +105,7 @@ CATALOGUE: tuple[Method, ...] = (
         has_zero=False,
         random=True,
         options=("masks", "cells", "keep", "activation"),
+        abbreviation="RISE",
     ),
     Method(
         "lpr",
@@ -96,9 +113,18 @@ CATALOGUE: tuple[Method, ...] = (
         signed=False,
         coarse=True,
         options=("steps", "learning_rate", "area_weight", "activation"),
+        abbreviation="LPR",
     ),
-    Method("dmbp", "DMBP", options=("config",)),
+    Method(
+        "dmbp",
+        "DMBP",
+        options=("config",),
+        abbreviation="DMBP",
+        variants=("positive", "positive-negative", "all"),
+    ),
 )
+
+ROWS: tuple[str, ...] = tuple(row for method in CATALOGUE for row in method.rows)
 
 
 def find_method(name: str) -> Method:

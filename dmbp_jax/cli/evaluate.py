@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmbp_jax.catalogue import ROWS
 from dmbp_jax.cli import compilation
+from dmbp_jax.cli.commands import add_command
 from dmbp_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,29 +18,12 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 1  # exit code: done, but pictures were left out
 DATASETS = ("generated", "imagenet", "voc", "csv")
-METHODS = (
-    "gradient",
-    "integrated_gradients",
-    "smoothgrad",
-    "blur_ig",
-    "deeplift",
-    "guided_backprop",
-    "guided_gradcam",
-    "gradcam",
-    "fullgrad",
-    "rise",
-    "lpr",
-    "dmbp-positive",
-    "dmbp-positive-negative",
-    "dmbp",
-)  # spelled out, because the parser does not import JAX; a test holds it equal to the library's
-IMAGES_PER_CLASS = {"generated": 4, "imagenet": 5, "voc": 5, "csv": "all"}
 GENERATED_SIZE = 200  # pictures of the generated dataset that targets are drawn from
 SHOWN = 50  # left-out pictures named on stderr; all are in the page and in skipped.txt
 
 DESCRIPTION = """\
 Measure how faithful attribution maps are: insertion metrics of DMBP's variants (Table 1) and of all
-methods (Table 2), rank correlation after the last layer is drawn anew (Table 3), and where the
+methods (Table 2), rank correlation after the last layer is re-drawn (Table 3), and where the
 dataset knows its objects, how well maps localise them.
 """
 EXAMPLE = """\
@@ -49,19 +34,20 @@ examples:
   dmbp evaluate --table 2 --dataset csv --root photos --network resnet50 --option rise.masks=500
 
 Stopped or killed, the same command continues where it was. OUT gets tables.md, tables.csv and
-evaluation.html. Pictures that cannot be read are named on stderr; the others are evaluated and the
-exit code is 1.
+evaluation.html; a folder that holds anything else is refused. Pictures that cannot be read are
+named on stderr; the others are evaluated and the exit code is 1.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp evaluate --table 1|2|3|all --dataset NAME --root DIR --network NAME …`."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "evaluate",
+        run,
         help="measure how faithful maps are: the paper's tables",
         description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=EXAMPLE,
     )
     add = parser.add_argument
     add("--table", choices=("1", "2", "3", "all"), default="all", help="default all")
@@ -80,17 +66,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--methods",
         metavar="M",
         nargs="+",
-        choices=METHODS,
-        help="rows of the tables instead of the paper's: " + ", ".join(METHODS),
+        choices=ROWS,
+        help="rows of the tables instead of the paper's: " + ", ".join(ROWS),
     )
     add(
         "--images-per-class",
         metavar="N",
         type=_count_or_all,
-        help="targets drawn for each class, a number or all; default 5, generated 4, csv all",
+        help="targets drawn for each class, a number or all; default 5 for imagenet, 4 for "
+        "generated, all for voc and csv",
     )
     add("--limit", metavar="N", type=int, help="at most N targets, spread evenly over those drawn")
     add("--seed", metavar="N", type=int, default=0, help="of all random choices; default 0")
+    add("--redraws", metavar="N", type=int, default=5, help="new last layers, Table 3; default 5")
     add("--steps", metavar="N", type=int, help="optimisation steps of dmbp; default 200")
     add(
         "--option",
@@ -109,10 +97,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=Path,
         help="folder, made if missing; default dmbp-evaluate/DATASET-NETWORK-TABLE",
     )
-    add("--force", action="store_true", help="start over, deleting earlier results in OUT")
+    add(
+        "--force",
+        action="store_true",
+        help="start over: remove the earlier results in OUT, no others",
+    )
     add("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,7 +111,6 @@ def run(args: argparse.Namespace) -> int:
     check_options(args)
     options = method_options(args)
     network = args.network or "builtin"
-    per_class = args.images_per_class or IMAGES_PER_CLASS[args.dataset]
     out = args.output or Path("dmbp-evaluate", f"{args.dataset}-{network}-{args.table}")
     compilation.use_cache(args)
     from dmbp_jax import load
@@ -130,16 +120,25 @@ def run(args: argparse.Namespace) -> int:
         tables=(1, 2, 3) if args.table == "all" else (int(args.table),),
         methods=args.methods,
         options=options,
-        images_per_class=per_class if isinstance(per_class, int) else None,
+        images_per_class=args.images_per_class,
         limit=args.limit,
         seed=args.seed,
+        redraws=args.redraws,
         step=args.step,
         points=args.points,
         batch_size=args.batch,
     )
     net = load(network, args.weights, args.labels)
     dataset = list_dataset(args, net)
-    result = evaluate(net, dataset, out, settings, force=args.force, progress=not args.quiet)
+    result = evaluate(
+        net,
+        dataset,
+        out,
+        settings,
+        published=network if args.weights is None else None,
+        force=args.force,
+        progress=not args.quiet,
+    )
     print(result)
     print(f"{out / 'evaluation.html'}: the same with curves and pictures")
     report(result.skipped, out)

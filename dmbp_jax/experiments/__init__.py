@@ -1,11 +1,10 @@
 """The paper's tables from Python: `evaluate`, its settings, and what it returns."""
 
-from dmbp_jax.experiments.contenders import NAMES as NAMES
-from dmbp_jax.experiments.contenders import TABLES as TABLES
-from dmbp_jax.experiments.contenders import Contender as Contender
-from dmbp_jax.experiments.evaluation import Evaluation as Evaluation
-from dmbp_jax.experiments.evaluation import evaluate as evaluate
 from dmbp_jax.experiments.journal import Record as Record
+from dmbp_jax.experiments.outputs import Evaluation as Evaluation
+from dmbp_jax.experiments.rows import TABLES as TABLES
+from dmbp_jax.experiments.rows import MethodRow as MethodRow
+from dmbp_jax.experiments.run import evaluate as evaluate
 from dmbp_jax.experiments.settings import Settings as Settings
 from dmbp_jax.experiments.tables import Cell as Cell
 from dmbp_jax.experiments.tables import ResultTable as ResultTable

@@ -1,104 +1,134 @@
-"""Small pictures of the images with the best and the worst maps, kept while the maps exist."""
+"""Small pictures of the images with the best and the worst maps, written while the maps exist."""
 
 import math
-import shutil
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dmbp_jax.experiments.contenders import Contender
-from dmbp_jax.experiments.journal import Key, Record
+from dmbp_jax.experiments.folder import PICTURES, ResultFolder
+from dmbp_jax.experiments.journal import Record
+from dmbp_jax.experiments.rows import MethodRow
 from dmbp_jax.files import replacing
 from dmbp_jax.pictures import diverging
 
-FOLDER = "pictures"
 SIDE = 144  # pixels of the longer side
-PICTURE = "picture.png"
 
 TargetName = tuple[str, int]  # picture, label
 
 
-def folder_of(out: Path, target: TargetName) -> Path:
-    """Where the pictures of a target are."""
-    name = f"{target[0]}/{target[1]}".encode(errors="surrogateescape")
-    return out / FOLDER / sha256(name).hexdigest()[:20]
+class Ranking:
+    """The `count` best and the `count` worst targets of the records so far.
+
+    The score of a target is the IM of method `shown`, or where there is none minus its absolute
+    rank correlation; a target takes part once it has all `methods`.
+    """
+
+    def __init__(self, methods: Iterable[str], shown: str, count: int) -> None:
+        """Start with no records."""
+        self._count, self._shown = count, shown
+        self._methods = frozenset(methods)
+        self._missing: dict[TargetName, set[str]] = {}  # of targets that are not complete
+        self._scores: dict[TargetName, float] = {}
+        self._ends: list[tuple[float, str, int]] = []  # best first, at most 2 count
+
+    def add(self, records: Iterable[Record]) -> list[TargetName]:
+        """Take new records in; returns the targets that are now known not to be at an end.
+
+        A target that `count` others beat from either side stays beaten, so the cost of a record
+        does not depend on how many there are already.
+        """
+        out = []
+        for record in records:
+            if record.method not in self._methods:
+                continue
+            target = record.picture, record.label
+            missing = self._missing.setdefault(target, set(self._methods))
+            missing.discard(record.method)
+            if record.method == self._shown:
+                rank = -abs(record.values.get("rank", math.nan))
+                self._scores[target] = record.values.get("im", rank)
+            if missing:
+                continue
+            del self._missing[target]
+            score = self._scores.pop(target)
+            if math.isnan(score):
+                out.append(target)
+                continue
+            insort(self._ends, (-score, *target))
+            if len(self._ends) > 2 * self._count:
+                out.append(self._ends.pop(self._count)[1:])
+        return out
+
+    def best(self) -> list[TargetName]:
+        """At most `count`, the best first."""
+        half = -(-len(self._ends) // 2)
+        return [(name, label) for _, name, label in self._ends[: min(self._count, half)]]
+
+    def worst(self) -> list[TargetName]:
+        """At most `count`, the worst first; none of them is among the best."""
+        half = len(self._ends) // 2
+        return [(name, label) for _, name, label in self._ends[::-1][: min(self._count, half)]]
 
 
-def save_crops(out: Path, crops: Mapping[TargetName, Image.Image]) -> None:
-    """Keep what the network saw of each target."""
-    for target, crop in crops.items():
-        folder = folder_of(out, target)
-        folder.mkdir(parents=True, exist_ok=True)
-        _save(_shrink(crop), folder / PICTURE)
+def picture_name(target: TargetName, row: str | None = None) -> str:
+    """File of the map of a row, or of the picture itself, relative to the results."""
+    named = f"{target[0]}/{target[1]}".encode(errors="surrogateescape")
+    file = "picture" if row is None else f"map-{_file_name(row)}"
+    return f"{PICTURES}/{sha256(named).hexdigest()[:20]}/{file}.png"
+
+
+def save_crops(folder: ResultFolder, crops: Mapping[TargetName, Image.Image]) -> None:
+    """Write the crop of each target."""
+    _save(folder, {picture_name(target): crop for target, crop in crops.items()})
 
 
 def save_maps(
-    out: Path, contender: Contender, targets: Iterable[TargetName], maps: np.ndarray
+    folder: ResultFolder, row: MethodRow, targets: Iterable[TargetName], maps: np.ndarray
 ) -> None:
-    """Keep a picture of the maps of `targets` (none if there are none), if they are finite."""
+    """Write a picture of the map of each target (none if there are none), if it is finite."""
+    drawn = {}
     for target, heat in zip(targets, maps, strict=False):
         if np.isfinite(heat).all():
-            drawn = heat if contender.zero else heat - heat.mean()
-            picture = _shrink(diverging(drawn)).quantize(64)  # a quarter of the bytes
-            _save(picture, folder_of(out, target) / _file_name(contender.name))
+            picture = diverging(heat if row.has_zero else heat - heat.mean())
+            small = shrink(picture).quantize(64)  # a quarter of the bytes
+            drawn[picture_name(target, row.name)] = small
+    _save(folder, drawn)
 
 
-def picture_of(out: Path, target: TargetName, method: str | None = None) -> bytes | None:
-    """A kept picture as PNG: of the map of a method, or what the network saw; None if missing."""
-    name = PICTURE if method is None else _file_name(method)
-    path = folder_of(out, target) / name
+def read_picture(folder: ResultFolder, name: str) -> bytes | None:
+    """A picture of the gallery as PNG; None if there is none."""
+    path = folder.path / name
     return path.read_bytes() if path.is_file() else None
 
 
-def rank_targets(
-    records: Mapping[Key, Record], methods: Sequence[str], shown: str
-) -> list[TargetName]:
-    """Targets that have all `methods`, from the best map of method `shown` to its worst.
-
-    By IM, or where there is none by the absolute rank correlation, where 0 is best.
-    """
-    scored = []
-    for (picture, label, method), record in records.items():
-        complete = all((picture, label, other) in records for other in methods)
-        score = record.values.get("im", -abs(record.values.get("rank", math.nan)))
-        if method == shown and complete and not math.isnan(score):
-            scored.append((-score, picture, label))
-    return [(picture, label) for _, picture, label in sorted(scored)]
+def remove_pictures(
+    folder: ResultFolder, targets: Iterable[TargetName], rows: Sequence[str]
+) -> None:
+    """Remove the crops and maps of some targets."""
+    for target in targets:
+        folder.remove([picture_name(target), *(picture_name(target, row) for row in rows)])
 
 
-def ends(ranked: Sequence[TargetName], count: int) -> tuple[list[TargetName], list[TargetName]]:
-    """The `count` best, and the `count` worst beginning with the worst; none is in both."""
-    best = list(ranked[: min(count, -(-len(ranked) // 2))])
-    worst = list(ranked[::-1][: min(count, len(ranked) // 2)])
-    return best, worst
-
-
-def prune(out: Path, ranked: Sequence[TargetName], count: int) -> None:
-    """Drop the pictures of targets that more than `count` others beat at both ends.
-
-    Whoever is among the best in the end is among the best of any part before.
-    """
-    for target in ranked[count : max(count, len(ranked) - count)]:
-        shutil.rmtree(folder_of(out, target), ignore_errors=True)
-
-
-def _shrink(picture: Image.Image) -> Image.Image:
+def shrink(picture: Image.Image) -> Image.Image:
+    """The picture in RGB, its longer side at most `SIDE`."""
     small = picture.convert("RGB")
     small.thumbnail((SIDE, SIDE))
     return small
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        picture.save(part, "PNG")
+def _save(folder: ResultFolder, pictures: Mapping[str, Image.Image]) -> None:
+    folder.claim(pictures)
+    for name, picture in pictures.items():
+        path = folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            picture.save(part, "PNG")
 
 
-def _file_name(method: str) -> str:
-    """Of the map of a method, also where a `Contender` has a name that no file can have."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in method)
-    unique = plain if plain == method else f"{plain}-{sha256(method.encode()).hexdigest()[:8]}"
-    return f"map-{unique}.png"
+def _file_name(row: str) -> str:
+    """The name of a row, made into one that a file can have and no other row has."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in row)
+    return plain if plain == row else f"{plain}-{sha256(row.encode()).hexdigest()[:8]}"

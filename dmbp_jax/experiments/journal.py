@@ -1,28 +1,17 @@
-"""The results of an evaluation on disk: append-only, safe against a kill at any moment.
+"""What was measured, on disk: append-only, safe against a kill at any moment.
 
 A line for each map is on disk before the next batch starts; a line cut short is thrown away.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from dmbp_jax.errors import InputError, ResumeError
-from dmbp_jax.files import replacing
-
-try:
-    import fcntl
-except ImportError:  # Windows: two evaluations in one folder are then the user's own care
-    fcntl = None
-
-MANIFEST = "manifest.json"
-RECORDS = "records.jsonl"
-_ADVICE = "Choose another folder, or start over with force=True (--force)."
+from dmbp_jax.errors import ResumeError
 
 Key = tuple[str, int, str]  # picture, label, method
 
@@ -33,7 +22,7 @@ class Record(NamedTuple):
     Attributes:
       picture: name in its dataset.
       label: the target.
-      method: name of the `Contender`.
+      method: name of the row, such as "dmbp-positive".
       pixels: H W of the map.
       values: measure -> number, NaN where it is undefined.
       curves: measure -> (S,) scores, empty where undefined.
@@ -48,100 +37,38 @@ class Record(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What makes it one of its kind."""
+        """Picture, label and method; no two records share them."""
         return self.picture, self.label, self.method
 
 
 class Journal:
     """Records on disk in the order they were made; the same map is never recorded twice."""
 
-    def __init__(self, descriptor: int, records: dict[Key, Record]) -> None:
-        self._descriptor = descriptor
-        self.records = records
+    def __init__(self, descriptor: int, path: Path) -> None:
+        """Read the records of a file; what a kill left of a last line is cut off.
 
-    def append(self, records: Iterable[Record]) -> None:
-        """Write the new ones among `records` and wait until they are on disk."""
+        Args:
+          descriptor: of the file, open for appending.
+          path: of the file, to read it and to name it in errors.
+
+        Raises:
+          ResumeError: a line other than the last is not a record.
+        """
+        self._descriptor = descriptor
+        self.records = _read(descriptor, path)
+
+    def append(self, records: Iterable[Record]) -> list[Record]:
+        """Write the new ones among `records`, wait until they are on disk, and return them."""
         new = [record for record in records if record.key not in self.records]
         data = memoryview(b"".join(map(_encode, new)))
         while data:
             data = data[os.write(self._descriptor, data) :]
         os.fsync(self._descriptor)
         self.records |= {record.key: record for record in new}
-
-
-@contextmanager
-def open_journal(
-    folder: Path, configuration: Mapping[str, Any], *, force: bool
-) -> Iterator[Journal]:
-    """Start an evaluation in `folder`, or continue the one that is there.
-
-    Args:
-      folder: made if missing.
-      configuration: everything that the numbers depend on, as JSON.
-      force: throw away what is there.
-
-    Raises:
-      ResumeError: the evaluation there has another configuration (the message names the field),
-        or its files are damaged.
-      InputError: `folder` is a file, or another process writes there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"out: Expected a folder, got the file {folder}.") from error
-    descriptor = os.open(folder / RECORDS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        _lock(descriptor, folder)
-        if force:
-            (folder / MANIFEST).unlink(missing_ok=True)
-            os.ftruncate(descriptor, 0)
-        _check_manifest(folder, json.loads(json.dumps(configuration)))
-        yield Journal(descriptor, _read(descriptor, folder / RECORDS))
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system on a kill
-    except BlockingIOError as error:
-        raise InputError(f"out: Expected a free folder, {folder} is being written to.") from error
-
-
-def _check_manifest(folder: Path, configuration: dict[str, Any]) -> None:
-    path = folder / MANIFEST
-    if not path.exists():
-        if (folder / RECORDS).stat().st_size:
-            raise ResumeError(f"{folder}: Expected {MANIFEST} beside {RECORDS}. {_ADVICE}")
-        with replacing(path) as part:
-            part.write_text(json.dumps(configuration, indent=1), "utf-8")
-        return
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-        differing = [
-            name
-            for name in {**stored, **configuration}
-            if stored.get(name) != configuration.get(name)
-        ]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ResumeError(f"{path}: Expected the settings of an evaluation. {_ADVICE}") from error
-    if differing:
-        name = differing[0]
-        raise ResumeError(
-            f"{folder}: Expected the settings of the results that are there, got {name} = "
-            f"{_short(configuration.get(name))}, there it is {_short(stored.get(name))}. {_ADVICE}"
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+        return new
 
 
 def _read(descriptor: int, path: Path) -> dict[Key, Record]:
-    """The records on disk; what a kill left of a last line is cut off."""
     records: dict[Key, Record] = {}
     good = 0
     with path.open("rb") as lines:
@@ -149,7 +76,10 @@ def _read(descriptor: int, path: Path) -> dict[Key, Record]:
             record = _decode(line)
             if record is None:
                 if lines.read(1):
-                    raise ResumeError(f"{path}, line {number}: not a record. {_ADVICE}")
+                    raise ResumeError(
+                        f"{path}, line {number}: not a record. Choose another folder, or start "
+                        "over with force=True (--force)."
+                    )
                 os.ftruncate(descriptor, good)
                 break
             good += len(line)

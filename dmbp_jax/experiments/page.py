@@ -1,15 +1,16 @@
 """The result as one HTML page that needs no other file, no network and no script."""
 
+import json
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmbp_jax.data.samples import Skipped
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.drawing import colours, draw_curves
+from dmbp_jax.experiments.folder import ResultFolder
 from dmbp_jax.experiments.journal import Key, Record
 from dmbp_jax.experiments.tables import ResultTable, cells, header, mean_curve
 from dmbp_jax.metrics.curves import pixel_counts
@@ -29,33 +30,46 @@ svg text{font:11px system-ui,sans-serif;fill:#333}
 .row figcaption{font-size:11px;overflow-wrap:anywhere}
 img{width:144px;image-rendering:pixelated;display:block;border:1px solid #eee}
 """
+_SHORT = {"im": "IM", "cim": "cIM", "rank": "ρ", "rank_absolute": "ρ of |map|"}
 _NOTES = {
     "im": "IM (insertion metric): mean probability of the target while pixels are inserted into "
     "the blurred image, largest attribution first; higher is better.",
     "cim": "cIM (complementary insertion metric): mean probability of the image's other labels "
     "while pixels are inserted, smallest attribution first; higher is better. Images with one "
     "label have none.",
-    "rank": "Spearman's rank correlation of a map with that of the network whose last layer is "
-    "drawn anew; near 0 is better. The paper's values are ranges over its own networks.",
+    "avg": "Avg: mean of IM and cIM, as in the last row of the paper's Table 2, there over four "
+    "networks. The paper's value is computed from its two numbers for this network.",
+    "rank": "Rank correlation: Spearman's, of a signed map with that of a network whose last layer "
+    "is re-drawn; mean over the re-drawings, then over images. Near 0 is better.",
+    "rank_absolute": "Absolute rank correlation: the same of |map|. Where it is far "
+    "above the signed one, signs change with the last layer while places largely stay.",
     "pointing": "Pointing game: how often the highest point of a map is on the target, or nearer "
     "than 15 pixels of 224.",
     "inside": "Inside: share of the positive attribution that lies on the target.",
 }
 
 
-class Evaluated(NamedTuple):
-    """What the page shows."""
+class PageContent(NamedTuple):
+    """What the page shows.
+
+    Attributes:
+      tables, records, skipped, classes: as in an `Evaluation`, and the names of the classes.
+      configuration: the settings.
+      chooser: name of the row by whose score the gallery chooses images.
+      gallery: number of best and of worst images.
+    """
 
     tables: Sequence[ResultTable]
     records: Sequence[Record]
     skipped: Sequence[Skipped]
     configuration: Mapping[str, Any]
     classes: Sequence[str]
+    chooser: str
     gallery: int
 
 
-def make_page(folder: Path, shown: Evaluated) -> str:
-    """The page, with the pictures kept in `folder`."""
+def make_page(folder: ResultFolder, shown: PageContent) -> str:
+    """The page, with the pictures in `folder`."""
     titles = {row.method: row.title for table in shown.tables for row in table.rows}
     configuration = shown.configuration
     title = f"{configuration['network']} on {configuration['dataset']}"
@@ -64,7 +78,7 @@ def make_page(folder: Path, shown: Evaluated) -> str:
         f"<h1>Attribution methods: {escape(title)}</h1>",
         f"<p>{images} images, {configuration['targets']} targets chosen, "
         f"{len(shown.skipped)} pictures left out. Each number is a mean over images, with its "
-        "standard error; a dash is a number that is not known.</p>",
+        "standard error; a dash stands for a number that is not known.</p>",
         *map(_table, shown.tables),
         _notes(shown),
         _figures(shown, titles),
@@ -93,7 +107,7 @@ def _table(table: ResultTable) -> str:
     )
 
 
-def _notes(shown: Evaluated) -> str:
+def _notes(shown: PageContent) -> str:
     measures = dict.fromkeys(m for table in shown.tables for m in table.measures)
     notes = [_NOTES[measure] for measure in measures]
     areas = {(r.picture, r.label): r.values["area"] for r in shown.records if "area" in r.values}
@@ -106,7 +120,7 @@ def _notes(shown: Evaluated) -> str:
     return f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
 
 
-def _figures(shown: Evaluated, titles: Mapping[str, str]) -> str:
+def _figures(shown: PageContent, titles: Mapping[str, str]) -> str:
     palette = colours(titles)
     figures = []
     for measure, ylabel in (
@@ -123,22 +137,21 @@ def _figures(shown: Evaluated, titles: Mapping[str, str]) -> str:
     return f"<h2>Mean curves</h2>{''.join(figures)}" if figures else ""
 
 
-def _gallery(folder: Path, shown: Evaluated, titles: Mapping[str, str]) -> str:
+def _gallery(folder: ResultFolder, shown: PageContent, titles: Mapping[str, str]) -> str:
     records = {record.key: record for record in shown.records}
-    names = list(titles)
-    best_method = "dmbp" if "dmbp" in titles else names[0]
-    ranked = gallery.rank_targets(records, names, best_method)
+    ranking = gallery.Ranking(titles, shown.chooser, shown.gallery)
+    ranking.add(shown.records)
     parts = []
-    for text, targets in zip(("Best", "Worst"), gallery.ends(ranked, shown.gallery), strict=True):
+    for text, targets in (("Best", ranking.best()), ("Worst", ranking.worst())):
         rows = [_row(folder, target, records, titles, shown.classes) for target in targets]
         if any(rows):
-            heading = f"{text} images of {titles[best_method]}"
+            heading = f"{text} images of {titles[shown.chooser]}"
             parts.append(f"<h2>{escape(heading)}</h2>{''.join(rows)}")
     return "".join(parts)
 
 
 def _row(
-    folder: Path,
+    folder: ResultFolder,
     target: gallery.TargetName,
     records: Mapping[Key, Record],
     titles: Mapping[str, str],
@@ -147,19 +160,20 @@ def _row(
     """One target: the picture, and the map of every method with its score."""
     picture, label = target
     named = classes[label] if label < len(classes) else f"class {label}"
-    tiles = [_tile(gallery.picture_of(folder, target), f"{picture}: {named}")]
+    tiles = [_tile(folder, gallery.picture_name(target), f"{picture}: {named}")]
     for method, title in titles.items():
         values = records[(picture, label, method)].values
         text = ", ".join(
             f"{name} {values[key]:.3f}"
-            for key, name in (("im", "IM"), ("cim", "cIM"), ("rank", "ρ"))
+            for key, name in _SHORT.items()
             if not math.isnan(values.get(key, math.nan))
         )
-        tiles.append(_tile(gallery.picture_of(folder, target, method), f"{title} {text}"))
+        tiles.append(_tile(folder, gallery.picture_name(target, method), f"{title} {text}"))
     return f'<div class="row">{"".join(tiles)}</div>' if any(tiles) else ""
 
 
-def _tile(png: bytes | None, caption: str) -> str:
+def _tile(folder: ResultFolder, name: str, caption: str) -> str:
+    png = gallery.read_picture(folder, name)
     if png is None:
         return ""
     source = f"data:image/png;base64,{b64encode(png).decode()}"
@@ -185,4 +199,6 @@ def _pairs(configuration: Mapping[str, Any]) -> str:
 def _words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return json.dumps(value) if value else "–"
     return "–" if value in (None, "") else str(value)

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from dmbp_jax.catalogue import Method
 from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError
-from dmbp_jax.experiments.contenders import Contender, choose_contenders
+from dmbp_jax.experiments.rows import MethodRow, choose_rows
 from dmbp_jax.metrics.curves import ACTIVATIONS, Activation
+
+# Dataset -> targets drawn for each class, where not all are taken. The paper's Table 1 has a
+# subset of ImageNet alone; the generated dataset is ours and has no end.
+IMAGES_PER_CLASS = {"imagenet": 5, "generated": 4}
 
 
 @dataclass(frozen=True)
@@ -16,11 +21,14 @@ class Settings:
 
     Attributes:
       tables: which of the paper's tables, of 1, 2 and 3.
-      methods: rows of every table, names or `Contender`s; None takes the paper's rows.
+      methods: rows of every table: names, `dmbp_jax.catalogue.Method`s of your own, or
+        `MethodRow`s; None takes the paper's rows.
       options: method -> option -> value, such as `{"rise": {"masks": 500}, "dmbp": {"steps": 50}}`.
-      images_per_class: targets drawn for each class (5 in the paper's Table 1); None takes all.
+      images_per_class: targets drawn for each class, or "all"; None is what the dataset asks for:
+        5 for ImageNet (the paper's Table 1), 4 for generated pictures, all for every other.
       limit: at most so many targets, spread evenly over those drawn; None is no limit.
-      seed: of the choice of targets, of noise, and of the re-drawn layer.
+      seed: of the choice of targets, of noise, and of the re-drawn layers.
+      redraws: new last layers that Table 3 averages over.
       step: pixels inserted at a time; 224 when neither `step` nor `points` is given.
       points: number of points of a curve, instead of `step`.
       activation: "softmax" or "sigmoid"; None takes the network's own, else softmax.
@@ -37,11 +45,12 @@ class Settings:
     """
 
     tables: tuple[int, ...] = (1, 2, 3)
-    methods: Sequence[str | Contender] | None = None
+    methods: Sequence[str | Method | MethodRow] | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    images_per_class: int | None = 5
+    images_per_class: int | Literal["all"] | None = None
     limit: int | None = None
     seed: int = 0
+    redraws: int = 5
     step: int | None = None
     points: int | None = None
     activation: Activation | None = None
@@ -50,7 +59,9 @@ class Settings:
     gallery: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("images_per_class", "limit", "step"):
+        if self.images_per_class not in (None, "all"):
+            check_count(self.images_per_class, "images_per_class")
+        for name in ("limit", "step"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name)
         if self.points is not None:
@@ -58,16 +69,23 @@ class Settings:
             if self.step is not None:
                 raise InputError("points: Expected step or points, got both.")
         check_count(self.seed, "seed", minimum=0)
+        check_count(self.redraws, "redraws")
         check_count(self.batch_size, "batch_size")
         check_count(self.gallery, "gallery", minimum=0)
         if self.activation is not None and self.activation not in ACTIVATIONS[:2]:
             raise InputError(
                 f"activation: Expected one of {ACTIVATIONS[:2]} or None, got {self.activation!r}."
             )
-        self.contenders()
+        self.rows()
 
-    def contenders(self) -> dict[int, tuple[Contender, ...]]:
-        """Table -> its rows."""
-        return choose_contenders(
-            self.tables, self.methods, self.options, self.activation, self.batch_size
+    def rows(self, network: str = "") -> dict[int, tuple[MethodRow, ...]]:
+        """Table -> its rows, for a network of this name."""
+        return choose_rows(
+            self.tables, self.methods, self.options, self.activation, self.batch_size, network
         )
+
+    def per_class(self, dataset: str) -> int | None:
+        """Targets drawn for each class of a dataset of this name; None takes all."""
+        if self.images_per_class is None:
+            return IMAGES_PER_CLASS.get(dataset)
+        return None if self.images_per_class == "all" else self.images_per_class

@@ -6,23 +6,25 @@ The score of an image is the mean over its targets; images, not targets, are wha
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dmbp_jax.experiments.contenders import TABLES, Contender
 from dmbp_jax.experiments.journal import Record
 from dmbp_jax.experiments.paper import DASH, paper_value
+from dmbp_jax.experiments.rows import TABLES, MethodRow
 
 TITLES = {
     "im": "IM",
     "cim": "cIM",
+    "avg": "Avg",
     "rank": "rank correlation",
+    "rank_absolute": "absolute rank correlation",
     "pointing": "pointing game",
     "inside": "inside",
 }
-_IN_PAPER = ("im", "cim", "rank")
+_IN_PAPER = ("im", "cim", "avg", "rank")
 _LOCALISATION = ("pointing", "inside")
 
 
@@ -32,7 +34,8 @@ class Cell:
 
     Attributes:
       mean: over images; NaN without any.
-      standard_error: of the mean, from the deviation between images; NaN below two images.
+      standard_error: of the mean, from the deviation between images; NaN below two images, and
+        of an average of two measures.
       images: number of images for which the measure is defined.
       paper: what the paper reports, or a dash.
     """
@@ -89,39 +92,48 @@ def average(records: Iterable[Record], measure: str, paper: str = DASH) -> Cell:
     return Cell(mean, math.sqrt(variance / len(scores)), len(scores), paper)
 
 
+def average_of_cells(cells: Sequence[Cell], paper: str = DASH) -> Cell:
+    """The paper's Avg: the mean of a method's IM and cIM; undefined unless all are defined."""
+    images = min(cell.images for cell in cells)
+    mean = math.fsum(cell.mean for cell in cells) / len(cells) if images else math.nan
+    return Cell(mean, math.nan, images, paper)
+
+
 def make_tables(
     records: Sequence[Record],
-    contenders: dict[int, tuple[Contender, ...]],
+    rows: Mapping[int, Sequence[MethodRow]],
+    title: str,
     dataset: str,
-    network: str,
+    published: str | None,
 ) -> tuple[ResultTable, ...]:
-    """The chosen tables, from the records of all their methods."""
+    """The chosen tables, from the records of all their methods.
+
+    Args:
+      records: of every target and row.
+      rows: table -> its rows.
+      title: says which network and dataset; follows the title of each table.
+      dataset: name of the dataset, for the paper's numbers.
+      published: name of the network, if its weights are the published ones; else None.
+    """
     by_method: dict[str, list[Record]] = {}
     for record in records:
         by_method.setdefault(record.method, []).append(record)
     localised = any("inside" in record.values for record in records)
     tables = []
-    for number, rows in contenders.items():
-        measures = TABLES[number].measures
-        if number < 3 and localised:
-            measures += _LOCALISATION
-        made = [
-            Row(
-                contender.name,
-                contender.title or contender.name,
-                {
-                    measure: average(
-                        by_method.get(contender.name, ()),
-                        measure,
-                        paper_value(number, measure, contender.name, dataset, network),
-                    )
-                    for measure in measures
-                },
-            )
-            for contender in rows
-        ]
-        title = f"{TABLES[number].title}; {network} on {dataset}"
-        tables.append(ResultTable(number, title, tuple(made)))
+    for number, of_table in rows.items():
+        made = []
+        for row in of_table:
+            own = by_method.get(row.name, ())
+            papers = {
+                measure: paper_value(number, measure, row.name, dataset, published)
+                for measure in TITLES
+            }
+            cells = {m: average(own, m, papers[m]) for m in TABLES[number].measures}
+            if number < 3:
+                cells["avg"] = average_of_cells(list(cells.values()), papers["avg"])
+                cells |= {m: average(own, m) for m in _LOCALISATION if localised}
+            made.append(Row(row.name, row.title or row.name, cells))
+        tables.append(ResultTable(number, f"{TABLES[number].title}; {title}", tuple(made)))
     return tuple(tables)
 
 
@@ -141,7 +153,7 @@ def header(measures: Sequence[str]) -> list[str]:
     """Titles of the columns of a table with these measures."""
     titles = ["method"]
     for measure in measures:
-        titles += [TITLES[measure], "± s.e.", "images"]
+        titles += [TITLES[measure]] if measure == "avg" else [TITLES[measure], "± s.e.", "images"]
         titles += ["paper"] if measure in _IN_PAPER else []
     return titles
 
@@ -151,13 +163,14 @@ def cells(row: Row, measures: Sequence[str]) -> list[str]:
     texts = [row.title]
     for measure in measures:
         cell = row.cells[measure]
-        texts += [number(cell.mean), number(cell.standard_error), str(cell.images)]
+        own = [number(cell.mean), number(cell.standard_error), str(cell.images)]
+        texts += own[:1] if measure == "avg" else own
         texts += [cell.paper] if measure in _IN_PAPER else []
     return texts
 
 
 def number(value: float) -> str:
-    """Three decimals, or a dash where undefined; large numbers would be wrong, and are shown."""
+    """Three decimals, or a dash where undefined."""
     return DASH if math.isnan(value) else f"{value:.3f}"
 
 

@@ -1,0 +1,133 @@
+"""From targets to arrays: each picture is decoded once, for the network and for the gallery."""
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from dmbp_jax.data.samples import Target
+from dmbp_jax.errors import InputError
+from dmbp_jax.experiments.gallery import TargetName, shrink
+from dmbp_jax.experiments.plan import Plan
+
+Transform = Callable[[Image.Image], Any]
+
+
+class Transforms(NamedTuple):
+    """From an RGB picture to x, and to the part of it that x shows; the second may be unknown."""
+
+    preprocess: Transform
+    crop: Transform | None
+
+
+class Decoded(NamedTuple):
+    """A picture as the network takes it, and its small crop for the gallery if there is one."""
+
+    x: np.ndarray
+    crop: Image.Image | None
+
+
+class Batch(NamedTuple):
+    """Targets whose pictures could be read, filled up to the size that is compiled.
+
+    Attributes:
+      targets: the n targets.
+      crops: target -> its small crop; empty without a gallery.
+      x: (N, H, W, C) with N >= n; the rows beyond n repeat the first.
+      labels: (N,) int32.
+      others: (N, K) int32, the other labels of each picture, filled up with -1.
+      masks: (N, H, W) bool, where the target is, or None where no picture says so.
+      keys: one for each row.
+    """
+
+    targets: Sequence[Target]
+    crops: Mapping[TargetName, Image.Image]
+    x: jax.Array
+    labels: jax.Array
+    others: np.ndarray
+    masks: np.ndarray | None
+    keys: Sequence[jax.Array]
+
+
+def decode(transforms: Transforms, with_crop: bool, picture: Image.Image) -> Any:
+    """A picture as `Decoded`; called in the threads that read."""
+    crop = transforms.crop if with_crop else None
+    return Decoded(
+        np.asarray(transforms.preprocess(picture)), None if crop is None else shrink(crop(picture))
+    )
+
+
+def make_batch(
+    targets: Sequence[Target],
+    decoded: Mapping[str, Decoded],
+    plan: Plan,
+    seed: int,
+    crop: Transform | None,
+) -> Batch | None:
+    """The targets whose pictures could be read; None if there are none.
+
+    Args:
+      targets: at most `plan.size`.
+      decoded: name of a picture -> the picture.
+      plan: for the size of the batch and of `others`.
+      seed: of the noise.
+      crop: of the masks.
+
+    Raises:
+      InputError: `preprocess` made arrays of different shapes, or `crop` pictures of another size.
+    """
+    good = [target for target in targets if target.picture.name in decoded]
+    if not good:
+        return None
+    rows = [*good, *good[:1] * (plan.size - len(good))]
+    inputs = [decoded[target.picture.name].x for target in rows]
+    for target, x in zip(rows, inputs, strict=True):
+        if x.shape != inputs[0].shape:
+            raise InputError(
+                f"preprocess: Expected arrays of one shape, got {inputs[0].shape} and {x.shape} "
+                f"for {target.picture.name}."
+            )
+    crops = {(t.picture.name, t.label): decoded[t.picture.name].crop for t in good}
+    filled = [[*target.others, *[-1] * (plan.others - len(target.others))] for target in rows]
+    return Batch(
+        good,
+        {target: small for target, small in crops.items() if small is not None},
+        jnp.asarray(np.stack(inputs)),
+        jnp.asarray([target.label for target in rows], jnp.int32),
+        np.array(filled, np.int32).reshape(len(rows), plan.others),
+        _masks(rows, inputs[0].shape[:2], crop),
+        [target_key(seed, target) for target in rows],
+    )
+
+
+def target_key(seed: int, target: Target) -> jax.Array:
+    """The random key of a target, whatever batch it is in."""
+    name = f"{target.picture.name}/{target.label}".encode(errors="surrogateescape")
+    return jax.random.fold_in(
+        jax.random.key(seed), int.from_bytes(sha256(name).digest()[:4], "little")
+    )
+
+
+def _masks(
+    rows: Sequence[Target], shape: tuple[int, ...], crop: Transform | None
+) -> np.ndarray | None:
+    """Where each target is, in the pixels of x; None where no picture says so."""
+    if crop is None:
+        return None
+    pictures = [target.picture.mask(target.label) for target in rows]
+    if all(picture is None for picture in pictures):
+        return None
+    masks = np.zeros((len(rows), *shape), bool)
+    for i, picture in enumerate(pictures):
+        if picture is not None:
+            mask = np.asarray(crop(picture.convert("RGB")))[..., 0]
+            if mask.shape != shape:
+                raise InputError(
+                    f"crop: Expected pictures of x's {shape} pixels, got {mask.shape}."
+                )
+            masks[i] = mask > 127
+    return masks

@@ -1,0 +1,163 @@
+"""The rows of the paper's tables: methods of the catalogue, or your own, with their options."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dmbp_jax.catalogue import CATALOGUE, ROWS, Method
+from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.errors import InputError
+from dmbp_jax.graph.images import check_images
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.metrics.heatmaps import fit_heatmap
+
+Options = Mapping[str, Mapping[str, Any]]
+
+
+class Table(NamedTuple):
+    """One table of the paper: its title, its methods and its measures."""
+
+    title: str
+    methods: tuple[str, ...]
+    measures: tuple[str, ...]
+
+
+_ALL = tuple(method.name for method in CATALOGUE)
+_VARIANTS = tuple(name for method in CATALOGUE if method.variants for name in method.rows)
+
+TABLES: dict[int, Table] = {
+    1: Table("what each term of the objective adds", ("gradient", *_VARIANTS), ("im", "cim")),
+    2: Table("all methods", _ALL, ("im", "cim")),
+    3: Table("rank correlation after the last layer is re-drawn", _ALL, ("rank", "rank_absolute")),
+}
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A row of a table: a method with its options, ready to be called on a batch.
+
+    Attributes:
+      name: unique, in file names and records.
+      function: `f(params, x, label, *, apply_fn, **options)` to maps, as in `dmbp_jax.methods`.
+      title: in tables; "" is the name.
+      options: keyword arguments of `function`.
+      random: whether the map depends on `key=`. Then images are done one by one, each with a key
+        of its own, so that its map does not depend on its batch.
+      has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    title: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+    random: bool = False
+    has_zero: bool = True
+
+    def heatmaps(
+        self,
+        params: Any,
+        x: jax.Array,
+        label: jax.Array,
+        *,
+        keys: Sequence[jax.Array],
+        apply_fn: ApplyFn | None = None,
+    ) -> jax.Array:
+        """Signed heat maps (N, H, W) of a batch; `keys` are one for each image."""
+        call = partial(self.function, params, apply_fn=apply_fn, **dict(self.options))
+        if not self.random:
+            return fit_heatmap(call(x, label), check_images(x))
+        maps = [
+            fit_heatmap(call(image, one, key=key), check_images(image))
+            for image, one, key in zip(x, label, keys, strict=True)
+        ]
+        return jnp.concatenate(maps)
+
+
+def choose_rows(
+    tables: Sequence[int],
+    methods: Sequence[str | Method | MethodRow] | None,
+    options: Options,
+    activation: str | None,
+    batch_size: int,
+    network: str = "",
+) -> dict[int, tuple[MethodRow, ...]]:
+    """The rows of each table, in order, with their options.
+
+    Args:
+      tables: keys of `TABLES`.
+      methods: the rows of every table; None takes the paper's rows of each.
+      options: method name -> option -> value; those of "dmbp" are fields of `DMBP` and hold for
+        its variants too.
+      activation: for the methods that make probabilities; None leaves it to the network.
+      batch_size: images at once.
+      network: name of the network, for options that a method's paper sets for it alone.
+
+    Raises:
+      InputError: an unknown table, method or option.
+    """
+    for table in tables:
+        if table not in TABLES:
+            raise InputError(f"tables: Expected some of {tuple(TABLES)}, got {table!r}.")
+    if not tables or len(set(tables)) != len(tables):
+        raise InputError(f"tables: Expected each of 1, 2, 3 at most once, got {tuple(tables)}.")
+    given = () if methods is None else tuple(methods)
+    own = {method.name: method for method in given if isinstance(method, Method)}
+    known = {method.name: method for method in CATALOGUE} | own
+    for name in options:
+        if name not in known:
+            raise InputError(f"options: Expected a method of {tuple(known)}, got {name!r}.")
+
+    def make(row: str | Method | MethodRow) -> MethodRow:
+        if isinstance(row, MethodRow):
+            return row
+        name = row.name if isinstance(row, Method) else row
+        method = next((m for m in known.values() if name in m.rows), None)
+        if method is None:
+            raise InputError(f"methods: Expected some of {ROWS}, got {name!r}.")
+        chosen = dict(options.get(method.name, {}))
+        return _make_row(name, method, chosen, activation, batch_size, network)
+
+    if methods is None:
+        return {table: tuple(map(make, TABLES[table].methods)) for table in tables}
+    rows = tuple(map(make, given))
+    names = [row.name for row in rows]
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"methods: Expected different methods, at least one, got {names}.")
+    return dict.fromkeys(tables, rows)
+
+
+def _make_row(
+    name: str,
+    method: Method,
+    given: dict[str, Any],
+    activation: str | None,
+    batch_size: int,
+    network: str,
+) -> MethodRow:
+    if method.variants:
+        _check_options(method.name, given, [f.name for f in fields(DMBP) if f.name != "loss"])
+        variant = method.variants[method.rows.index(name)]
+        title = f"{method.title}, {variant}"
+        # A chunk chosen from free memory would make the last bits depend on the moment.
+        options = {"config": DMBP(loss=variant, **given), "chunk_size": batch_size}  # pyrefly: ignore[bad-argument-type]
+    else:
+        _check_options(method.name, given, method.options)
+        if "activation" in method.options and activation is not None:
+            given.setdefault("activation", activation)
+        if name == "rise" and network.split("_")[0] == "resnet50":
+            given.setdefault("masks", 8000)  # RISE, Sec. 4: 4000 for VGG16, 8000 for ResNet50
+        title, options = method.title, dict(sorted(given.items()))
+    return MethodRow(
+        name, method.function, title, tuple(options.items()), method.random, method.has_zero
+    )
+
+
+def _check_options(method: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            options = ", ".join(known) or "none"
+            raise InputError(f"options: Expected an option of {method} ({options}), got {name!r}.")

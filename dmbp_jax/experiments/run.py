@@ -1,0 +1,205 @@
+"""The paper's tables for any network on any dataset: the loop over batches and methods.
+
+Every map is made once and measured at once; what is measured is on disk before the loop goes on.
+"""
+
+import itertools
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dmbp_jax.data.loading import load_pictures
+from dmbp_jax.data.samples import Dataset, Skipped
+from dmbp_jax.errors import DataError, InputError, InputTypeError
+from dmbp_jax.experiments import gallery
+from dmbp_jax.experiments.batches import Batch, Decoded, Transform, Transforms, decode, make_batch
+from dmbp_jax.experiments.configuration import configure
+from dmbp_jax.experiments.folder import RECORDS, ResultFolder, open_folder
+from dmbp_jax.experiments.journal import Journal
+from dmbp_jax.experiments.measuring import EvaluatedNetwork, measure
+from dmbp_jax.experiments.outputs import Evaluation, write_outputs
+from dmbp_jax.experiments.page import PageContent
+from dmbp_jax.experiments.plan import Plan, make_plan, pictures_of
+from dmbp_jax.experiments.settings import Settings
+from dmbp_jax.experiments.tables import make_tables
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.networks.registry import find_entry
+
+
+def evaluate(
+    params: Any,
+    dataset: Dataset,
+    out: str | Path,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    *,
+    apply_fn: ApplyFn | None = None,
+    preprocess: Transform | None = None,
+    crop: Transform | None = None,
+    published: str | None = None,
+    force: bool = False,
+    progress: bool = False,
+) -> Evaluation:
+    """Reproduce the paper's tables: faithfulness of attribution methods, measured.
+
+    A target is a picture with one of its ground-truth labels. For each target and method the map
+    is made once; IM, cIM, rank correlation and localisation are taken from it. The score of an
+    image is the mean over its targets, and tables show mean, standard error and number of images.
+
+    Partial results are appended to `out`. A run that was stopped, by a kill too, is continued by
+    the same call, and ends with the same tables; a run with other settings is refused.
+
+    Args:
+      params: with `apply_fn`, any pytree; without, a callable pytree (`dmbp_jax.Network`, ...).
+      dataset: of `dmbp_jax.data`, such as `list_voc(root)` or `list_generated(size=200)`.
+      out: folder for the results: made if missing, empty, or that of an evaluation.
+      settings: tables, methods, their options, number of images, ...
+      apply_fn: `(params, x) -> logits`.
+      preprocess: from an RGB picture to x (H, W, C), of equal size for all; None takes
+        `params.preprocess`.
+      crop: from an RGB picture to the part of it that x shows, of the size of x; for the gallery
+        and for localisation. None takes `params.crop` if there is one; without, there is neither.
+      published: name of the network ("resnet50", "vgg16_voc", ...), if `params` holds its
+        published weights, unchanged. Only then the paper's numbers stand beside ours.
+      force: remove the files of the evaluation in `out`, and no others, and start over.
+      progress: show a bar with the time left.
+
+    Returns:
+      `Evaluation`. Written to `out`: `tables.md`, `tables.csv`, `evaluation.html` (a page that
+      needs nothing else), `skipped.txt`; and what a later call continues from.
+
+    Raises:
+      ResumeError: `out` holds an evaluation with other settings; the message names the field.
+      DataError: not one picture could be read.
+      InputError, InputTypeError: arguments that do not fit each other; `out` holds files, but no
+        evaluation.
+      The errors of the methods, for a network that is not supported.
+
+    Example:
+      >>> import dmbp_jax, tempfile
+      >>> from dmbp_jax.data import list_generated
+      >>> from dmbp_jax.experiments import Settings, evaluate
+      >>> settings = Settings(tables=(1,), methods=["gradient"], limit=2, points=5)
+      >>> result = evaluate(dmbp_jax.load("builtin"), list_generated(size=4),
+      ...                   tempfile.mkdtemp(), settings)
+      >>> result.table(1).cell("gradient", "im").images
+      2
+    """
+    if published is not None:
+        find_entry(published)
+    transforms = _find_transforms(params, preprocess, crop)
+    classes = _check_classes(dataset, params)
+    network = str(getattr(params, "name", getattr(apply_fn, "__name__", "network")))
+    rows = settings.rows(network)
+    plan = make_plan(dataset, settings, rows)
+    configuration = configure(params, apply_fn, network, dataset, settings, plan, transforms)
+    with open_folder(Path(out), configuration, force=force) as folder:
+        journal = Journal(folder.records, folder.path / RECORDS)
+        evaluated = EvaluatedNetwork(params, apply_fn)
+        unread = _measure_missing(
+            folder, journal, evaluated, plan, settings, transforms, progress=progress
+        )
+        records = tuple(journal.records[key] for key in plan.map_keys() if key in journal.records)
+        skipped = (*dataset.skipped, *unread)
+        if not records:
+            first = f"{skipped[0].name}: {skipped[0].reason}" if skipped else "no targets"
+            raise DataError(f"dataset: Expected at least one picture that can be read; {first}.")
+        title = f"{network} on {dataset.name}"
+        tables = make_tables(records, rows, title, dataset.name, published)
+        write_outputs(
+            folder,
+            PageContent(
+                tables, records, skipped, configuration, classes, plan.shown, settings.gallery
+            ),
+        )
+    return Evaluation(tables, records, skipped, folder.path)
+
+
+def _measure_missing(
+    folder: ResultFolder,
+    journal: Journal,
+    network: EvaluatedNetwork,
+    plan: Plan,
+    settings: Settings,
+    transforms: Transforms,
+    *,
+    progress: bool,
+) -> tuple[Skipped, ...]:
+    """Measure what is missing; returns the pictures that could not be read."""
+    from tqdm.auto import tqdm
+
+    names = [row.name for row in plan.rows]
+    ranking = gallery.Ranking(names, plan.shown, settings.gallery)
+    gallery.remove_pictures(folder, ranking.add(journal.records.values()), names)
+    total = sum(map(len, plan.batches)) * len(plan.rows)
+    done = sum(key in journal.records for key in plan.map_keys())
+    unread: dict[str, Skipped] = {}
+    with (
+        closing(_read_batches(journal, plan, settings, transforms, unread)) as batches,
+        tqdm(total=total, initial=done, unit="map", smoothing=0, disable=not progress) as bar,
+    ):
+        for batch in batches:
+            gallery.save_crops(folder, batch.crops)
+            for row in plan.missing(journal.records, batch.targets):
+                bar.set_postfix_str(row.name)
+                records, maps = measure(network, batch, row, plan.measures[row.name], settings)
+                gallery.save_maps(folder, row, batch.crops, maps)
+                new = journal.append(records)
+                gallery.remove_pictures(folder, ranking.add(new), names)
+                bar.update(len(new))
+    return tuple(unread.values())
+
+
+def _read_batches(
+    journal: Journal,
+    plan: Plan,
+    settings: Settings,
+    transforms: Transforms,
+    unread: dict[str, Skipped],
+) -> Generator[Batch, None, None]:
+    """The batches of which something is missing; pictures that cannot be read go to `unread`."""
+    pending = [batch for batch in plan.batches if plan.missing(journal.records, batch)]
+    pictures = [pictures_of(batch) for batch in pending]
+    one: Any = partial(decode, transforms, settings.gallery > 0)
+    with closing(load_pictures(itertools.chain(*pictures), one)) as loading:
+        for targets, needed in zip(pending, pictures, strict=True):
+            decoded: dict[str, Decoded] = {}
+            for item in itertools.islice(loading, len(needed)):
+                if isinstance(item, Skipped):
+                    unread[item.name] = item
+                else:
+                    decoded[item.picture.name] = item.x
+            batch = make_batch(targets, decoded, plan, settings.seed, transforms.crop)
+            if batch is not None and plan.missing(journal.records, batch.targets):
+                yield batch
+
+
+def _find_transforms(
+    params: Any, preprocess: Transform | None, crop: Transform | None
+) -> Transforms:
+    """The transforms that are given, or else those of the network."""
+    found = {
+        name: given if given is not None else getattr(params, name, None)
+        for name, given in (("preprocess", preprocess), ("crop", crop))
+    }
+    for name, transform in found.items():
+        if transform is not None and not callable(transform):
+            raise InputTypeError(f"{name}: Expected a function, got {type(transform).__name__}.")
+    if found["preprocess"] is None:
+        raise InputTypeError(
+            "preprocess: Expected a function from a picture to x, "
+            f"since {type(params).__name__} has no `preprocess`; got None."
+        )
+    return Transforms(**found)
+
+
+def _check_classes(dataset: Dataset, params: Any) -> tuple[str, ...]:
+    """Class names, of the network or else of the dataset."""
+    own = tuple(getattr(params, "labels", ()))
+    if own and dataset.classes and len(own) != len(dataset.classes):
+        raise InputError(
+            f"dataset: Expected the {len(own)} classes of {getattr(params, 'name', 'the network')},"
+            f" {dataset.name} has {len(dataset.classes)}."
+        )
+    return own or dataset.classes

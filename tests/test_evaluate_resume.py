@@ -1,0 +1,276 @@
+"""What `evaluate` keeps, continues and refuses; the kill test stops a real process with SIGKILL."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+from tiny_evaluation import (
+    LONG,
+    SETTINGS,
+    SHORT,
+    crop,
+    make_params,
+    network,
+    preprocess,
+    run,
+    watched,
+)
+
+from dmbp_jax.data import list_generated
+from dmbp_jax.errors import InputError, ResumeError
+from dmbp_jax.experiments import Evaluation, MethodRow, Settings, configuration
+from dmbp_jax.experiments.folder import MANIFEST, RECORDS
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+KILLS = int(os.environ.get("DMBP_KILLS", "3"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """An uninterrupted evaluation."""
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+def test_a_finished_evaluation_is_only_read(whole: Evaluation, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    for path in whole.folder.iterdir():
+        if path.is_file():
+            (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
+    unread = watched(lambda name: pytest.fail(f"{name} was opened"))
+    again = run(tmp_path / "copy", dataset=unread)
+    assert again.tables == whole.tables
+    assert str(again) == str(whole)
+
+
+def test_stopped_between_batches_it_continues(whole: Evaluation, tmp_path: Path) -> None:
+    pictures: list[str] = []
+
+    def stop(name: str) -> None:
+        pictures.append(name)
+        if len(pictures) > 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, dataset=watched(stop))
+    assert (tmp_path / RECORDS).stat().st_size
+    result = run(tmp_path)
+    assert result.tables == whole.tables
+    assert (tmp_path / RECORDS).read_bytes() == (whole.folder / RECORDS).read_bytes()
+
+
+def test_a_line_cut_short_anywhere_is_made_again(whole: Evaluation, tmp_path: Path) -> None:
+    lines = (whole.folder / RECORDS).read_bytes().splitlines(keepends=True)
+    text = b"".join(lines)
+    last = len(b"".join(lines[:16]))
+    (tmp_path / MANIFEST).write_bytes((whole.folder / MANIFEST).read_bytes())
+    for cut in (0, 1, last, last + 1, last + len(lines[16]) // 2, last + len(lines[16]) - 1):
+        (tmp_path / RECORDS).write_bytes(text[:cut])
+        result = run(tmp_path)
+        assert result.tables == whole.tables
+        stored = [json.loads(line) for line in (tmp_path / RECORDS).read_bytes().splitlines()]
+        keys = [(line["picture"], line["label"], line["method"]) for line in stored]
+        assert len(set(keys)) == len(keys) == 21
+
+
+def test_damage_elsewhere_is_refused(whole: Evaluation, tmp_path: Path) -> None:
+    for name in ("manifest.json", RECORDS):
+        (tmp_path / name).write_bytes((whole.folder / name).read_bytes())
+    with (tmp_path / RECORDS).open("r+b") as stream:
+        stream.write(b"x")
+    with pytest.raises(ResumeError, match="line 1: not a record"):
+        run(tmp_path)
+    stored = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps(stored | {"configuration": 3}))
+    with pytest.raises(ResumeError, match=r"manifest\.json: Expected the settings"):
+        run(tmp_path)
+    for damage in ("write", "unlink"):
+        if damage == "write":
+            (tmp_path / MANIFEST).write_text("{")
+        else:
+            (tmp_path / MANIFEST).unlink()
+        with pytest.raises(InputError, match=r"one with the manifest\.json of an evaluation, got"):
+            run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("seed", {"seed": 1}),
+        ("tables", {"tables": (1,)}),
+        ("limit", {"limit": 6}),
+        ("images per class", {"images_per_class": 1}),
+        (
+            "options of smoothgrad",
+            {"options": {"smoothgrad": {"samples": 3}, "dmbp": {"steps": 2}}},
+        ),
+        ("methods", {"methods": ("gradient",)}),
+        ("points", {"points": 4}),
+        ("activation", {"activation": "sigmoid"}),
+        ("batch size", {"batch_size": 2}),
+        ("redraws", {"redraws": 3}),
+        ("last layer", {"last_layer": "last"}),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    whole: Evaluation, field: str, changes: dict[str, Any]
+) -> None:
+    before = (whole.folder / RECORDS).read_bytes()
+    with pytest.raises(ResumeError, match=f"got {field} = ") as refusal:
+        run(whole.folder, dataclasses.replace(SETTINGS, **changes))
+    assert "--force" in str(refusal.value)
+    assert (whole.folder / RECORDS).read_bytes() == before
+
+
+def test_other_weights_and_pictures_are_refused(whole: Evaluation) -> None:
+    with pytest.raises(ResumeError, match="got weights = "):
+        run(whole.folder, params=make_params(1))
+    with pytest.raises(ResumeError, match="got network without weights = "):
+        run(whole.folder, params=make_params() | {"scale": 2})
+    with pytest.raises(ResumeError, match="got chosen targets = "):
+        run(whole.folder, dataset=list_generated(seed=3, size=8))
+
+
+def lighter(picture: Image.Image) -> np.ndarray:
+    return preprocess(picture) + 0.1
+
+
+def mirrored(picture: Image.Image) -> Image.Image:
+    return crop(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+
+
+def doubled(params: Any, x: jax.Array) -> jax.Array:
+    return 2 * network(params, x)
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("preprocess", {"preprocess": lighter}),
+        ("preprocess", {"preprocess": partial(preprocess)}),
+        ("crop", {"crop": mirrored}),
+        ("network", {"apply_fn": doubled}),
+    ],
+)
+def test_other_pictures_and_networks_are_refused(
+    whole: Evaluation, field: str, changes: dict[str, Any]
+) -> None:
+    before = (whole.folder / RECORDS).read_bytes()
+    with pytest.raises(ResumeError, match=f"got {field} = "):
+        run(whole.folder, **changes)
+    assert (whole.folder / RECORDS).read_bytes() == before
+
+
+def test_other_versions_and_devices_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, SHORT)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "__version__", "0.0.1")
+        with pytest.raises(ResumeError, match="got jax = "):
+            run(tmp_path, SHORT)
+    with monkeypatch.context() as patch:
+        patch.setattr(configuration, "__version__", "0.0.1")
+        with pytest.raises(ResumeError, match="got version = "):
+            run(tmp_path, SHORT)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest["configuration"]["device"] = "abacus"
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ResumeError, match="got device = "):
+        run(tmp_path, SHORT)
+
+
+def with_optimizer(rate: float) -> Settings:
+    options = {"dmbp": {"steps": 1, "optimizer": optax.adam(rate)}}
+    return dataclasses.replace(SHORT, methods=["dmbp"], options=options)
+
+
+def test_an_optax_optimiser_is_continued_and_another_one_refused(tmp_path: Path) -> None:
+    first = run(tmp_path, with_optimizer(0.1))
+    assert run(tmp_path, with_optimizer(0.1)).tables == first.tables
+    with pytest.raises(ResumeError, match="got options of dmbp = "):
+        run(tmp_path, with_optimizer(0.2))
+
+
+def test_options_that_print_alike_are_told_apart(tmp_path: Path) -> None:
+    def weighted(params: Any, x: Any, label: Any, *, apply_fn: Any, weights: Any) -> Any:
+        return x.sum(-1) * weights[: 24 * 24].reshape(24, 24)
+
+    def settings(weights: np.ndarray) -> Settings:
+        row = MethodRow("weighted", weighted, options=(("weights", weights),))
+        return dataclasses.replace(SHORT, methods=[row])
+
+    long, other = np.ones(2000), np.ones(2000)
+    other[300] = -1
+    assert repr(long) == repr(other)
+    run(tmp_path, settings(long))
+    run(tmp_path, settings(long.copy()))
+    with pytest.raises(ResumeError, match="got options of weighted = "):
+        run(tmp_path, settings(other))
+
+
+def test_other_code_of_a_method_is_refused(tmp_path: Path) -> None:
+    def settings(sign: int) -> Settings:
+        def own(params: Any, x: Any, label: Any, *, apply_fn: Any) -> Any:
+            return sign * x.sum(-1)
+
+        return dataclasses.replace(SHORT, methods=[MethodRow("own", own)])
+
+    run(tmp_path, settings(1))
+    run(tmp_path, settings(1))
+    with pytest.raises(ResumeError, match="got code of methods = "):
+        run(tmp_path, settings(-1))
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path: Path) -> None:
+    """`DMBP_KILLS=10` for ten kills; at least one of them hits a half-done evaluation."""
+    rng = random.Random(os.environ.get("DMBP_KILLS_SEED", "0"))
+    code = "import sys, pathlib, tiny_evaluation as t; t.run(pathlib.Path(sys.argv[1]), t.LONG)"
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as here: other code rounds otherwise
+    }
+    start = partial(
+        subprocess.Popen,
+        [sys.executable, "-c", code, str(tmp_path / "killed")],
+        cwd=Path(__file__).parent / "support",
+        env=environment,
+    )
+    out, records = tmp_path / "killed", tmp_path / "killed" / RECORDS
+    expected = run(tmp_path / "whole", LONG)
+    size = (tmp_path / "whole" / RECORDS).stat().st_size
+    cuts = sorted(rng.randrange(size) for _ in range(KILLS))
+    stops = []
+    for cut in cuts:
+        child = start()
+        while child.poll() is None and not (records.exists() and records.stat().st_size > cut):
+            time.sleep(0.0005)
+        time.sleep(rng.random() * 0.02)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        stops.append(records.stat().st_size)
+    assert min(stops) < size, "no kill came before the end"
+    with records.open("ab") as stream:  # and a line that a kill cut short
+        stream.write(b'{"picture": "1/')
+    assert start().wait() == 0
+    result = run(out, LONG)
+    assert result.tables == expected.tables
+    for name in ("tables.md", "tables.csv", "evaluation.html"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    keys = [record.key for record in result.records]
+    assert len(set(keys)) == len(keys) == len(expected.records)
+    assert len(records.read_bytes().splitlines()) == len(keys)
