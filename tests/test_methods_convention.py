@@ -19,6 +19,7 @@ from dmbp_jax.graph.model import bind
 from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.calling import Call
 from dmbp_jax.methods.gradcam import find_layer
+from dmbp_jax.methods.keys import image_key
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 IMAGE = (8, 7, 3)
@@ -102,16 +103,40 @@ def test_keys(name, params, images):
         (3, InputTypeError),
         (jnp.zeros(2), InputTypeError),
         (jax.random.split(key), InputError),
+        (jax.random.split(key, (3, 1)), InputError),
     ):
         with pytest.raises(error, match="key: Expected"):
             _run(name, params, images, 1, key=wrong)
+    with pytest.raises(InputError, match="key: Expected one random key or 1, one for each image"):
+        _run(name, params, images[0], 1, key=jax.random.split(key, 3))
 
 
-def test_noise_depends_on_the_position_in_the_batch_and_masks_do_not(params, images):
+def test_with_one_key_noise_depends_on_the_position_in_the_batch_and_masks_do_not(params, images):
     twins = jnp.stack([images[0]] * 3)
     smooth, masked = (_run(name, params, twins, 1) for name in ("smoothgrad", "rise"))
     assert np.abs(smooth[0] - smooth[1]).max() > 1e-4
     _close(masked[0], masked[1])
+
+
+@pytest.mark.parametrize("name", ["smoothgrad", "rise"])
+def test_with_a_key_per_image_the_position_does_not_matter(name, params, images):
+    labels = jnp.array([2, 0, 3])
+    keys = jnp.stack([image_key(0, image.tobytes()) for image in np.asarray(images)])
+    maps = _run(name, params, images, labels, key=keys)
+    for i in range(3):
+        _close(maps[i], _run(name, params, images[i], labels[i], key=keys[i]))
+    turned = _run(name, params, images[::-1], labels[::-1], key=keys[::-1], chunk_size=2)
+    _close(turned[::-1], maps)
+    old_style = jax.random.key_data(keys)
+    _close(_run(name, params, images, labels, key=old_style), maps)
+    assert np.abs(maps[1] - _run(name, params, images[1], 0, key=keys[0])).max() > 1e-4
+
+
+def test_image_key_is_that_of_the_name_and_the_seed():
+    first_bytes = bytes.fromhex("ba7816bf")  # SHA-256 of "abc" begins so (FIPS 180-4)
+    expected = jax.random.fold_in(jax.random.key(3), int.from_bytes(first_bytes, "little"))
+    assert image_key(3, "abc") == expected == image_key(3, b"abc")
+    assert image_key(4, "abc") != expected != image_key(3, "abd")
 
 
 @pytest.mark.parametrize("name", [*SAMPLED, "lpr", "dmbp"])
@@ -137,10 +162,10 @@ def test_nothing_to_explain_is_finite(name, params, images):
     for x in (jnp.zeros_like(images[0]), jnp.full_like(images[0], 0.7)):
         assert bool(jnp.isfinite(_run(name, params, x, 1)).all())
 
-    def deaf(params, x):  # no input reaches the logits
+    def constant(params, x):  # no input reaches the logits
         return jax.nn.relu(x - 1e6).sum((1, 2)) @ jnp.ones((3, 4))
 
-    dead = METHODS[name](0.0, images[0], 1, apply_fn=deaf, **SHORT.get(name, {}))
+    dead = METHODS[name](0.0, images[0], 1, apply_fn=constant, **SHORT.get(name, {}))
     assert bool(jnp.isfinite(dead).all())
     if name != "rise":
         np.testing.assert_array_equal(dead, np.zeros_like(dead))

@@ -15,7 +15,7 @@ from dmbp_jax.dmbp.decomposition import freeze
 from dmbp_jax.graph.graph import trace
 from dmbp_jax.graph.model import bind
 from dmbp_jax.methods import METHODS
-from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
+from dmbp_jax.methods.gaussian_blur import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods.integrated_gradients import RULES, quadrature
 from dmbp_jax.methods.lpr import loss as lpr_loss
 from dmbp_jax.methods.lpr import propagated_mask

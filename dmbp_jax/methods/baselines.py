@@ -11,8 +11,8 @@ from PIL import Image
 from dmbp_jax.checks import check_choice
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.model import check_images
-from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods.calling import Call
+from dmbp_jax.methods.gaussian_blur import filter_separably, gaussian_taps, kernel_radius
 
 NAMES = ("zero", "mean", "black", "blur")
 BLUR_SIGMA = 10.0  # pixels

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods.calling import Call, check_call, each_image, logit, sum_samples
+from dmbp_jax.methods.gaussian_blur import filter_separably, gaussian_taps, kernel_radius
 
 SPACINGS = ("linear", "sqrt")
 

@@ -13,13 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.engine.chunks import guarded, in_chunks
 from dmbp_jax.engine.scores import first_choice
-from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.model import (
     ApplyFn,
     Model,
@@ -177,30 +175,3 @@ def repeat(
 @partial(jax.jit, static_argnames=("step", "static"))
 def _once(step: Callable[..., Any], static: Any, state: Any, i: Any, inputs: Any) -> Any:
     return step(state, i, inputs, static)
-
-
-def check_key(key: Any) -> jax.Array:
-    """A JAX random key; None is `jax.random.key(0)`. Old-style `PRNGKey` arrays are accepted.
-
-    Raises:
-      InputTypeError: not a random key.
-      InputError: more than one key.
-    """
-    if key is None:
-        return jax.random.key(0)
-    dtype, shape = getattr(key, "dtype", None), np.shape(key)
-    if dtype is not None and dtype == np.uint32 and shape == (2,):
-        return jax.random.wrap_key_data(key)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise InputTypeError(
-            "key: Expected a random key such as jax.random.key(0), "
-            f"got {type(key).__name__} {key!r}."
-        )
-    if shape != ():
-        raise InputError(f"key: Expected one random key, got an array of keys of shape {shape}.")
-    return key
-
-
-def image_keys(key: Any, batch: int) -> jax.Array:
-    """(N,) keys: image i of the batch uses `fold_in(key, i)`."""
-    return jax.vmap(partial(jax.random.fold_in, check_key(key)))(jnp.arange(batch))

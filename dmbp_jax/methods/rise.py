@@ -4,13 +4,13 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
 from dmbp_jax.graph.model import ApplyFn, Model
-from dmbp_jax.methods.calling import check_call, check_key, sum_samples
+from dmbp_jax.methods.calling import check_call, sum_samples
+from dmbp_jax.methods.keys import shared_keys
 
 
 def rise(
@@ -36,8 +36,9 @@ def rise(
 
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
-      key: random key; None is `jax.random.key(0)`. Mask i is made from `fold_in(key, i)` and is
-        the same for every image: batch, position in it and `chunk_size` change nothing.
+      key: one random key, or one for each image, (N,); None is `jax.random.key(0)`. Mask i is
+        made from `fold_in(key, i)`, of one key the same for every image: batch, position in it
+        and `chunk_size` change nothing. With N keys, image n has the masks of `key[n]`.
       chunk_size: evaluations (images times masks) at once; None is 64.
       masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50.
       cells: cells of the grid along each side.
@@ -68,12 +69,11 @@ def rise(
     of the enlarged grid are clamped (scikit-image mirrors them). Masks are never stored.
     """
     call = check_call(params, x, label, apply_fn, chunk_size)
-    key = check_key(key)
     total = sum_samples(
         _rise,
         call,
         check_count(masks, "masks"),
-        jnp.broadcast_to(key, (len(call.images),)),
+        shared_keys(key, len(call.images)),
         progress=progress,
         masks=masks,
         cells=check_count(cells, "cells"),
