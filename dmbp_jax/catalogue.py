@@ -95,7 +95,7 @@ CATALOGUE: tuple[Method, ...] = (
         "LPR",
         signed=False,
         coarse=True,
-        options=("steps", "learning_rate", "area_weight", "activation"),
+        options=("steps", "learning_rate", "area_weight", "baseline"),
     ),
     Method("dmbp", "DMBP", options=("config",)),
 )

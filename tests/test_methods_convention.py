@@ -1,4 +1,4 @@
-"""What all methods share: shapes, batch independence, chunks, keys, transformations, refusals."""
+"""What all methods share: shapes, batch independence, chunks, transformations, refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from dmbp_jax.graph.model import bind
 from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.calling import Call
 from dmbp_jax.methods.gradcam import find_layer
-from dmbp_jax.methods.keys import image_key
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 IMAGE = (8, 7, 3)
@@ -88,55 +87,6 @@ def test_batch_mates_and_chunks_change_nothing(name, params, images):
     _close(_run(name, params, others, labels)[1], whole[1])
     for chunk_size in (2, 7):
         _close(_run(name, params, images, labels, chunk_size=chunk_size), whole)
-
-
-@pytest.mark.parametrize("name", ["smoothgrad", "rise"])
-def test_keys(name, params, images):
-    key = jax.random.key(7)
-    first = _run(name, params, images, 1, key=key)
-    np.testing.assert_array_equal(first, _run(name, params, images, 1, key=key))
-    _close(_run(name, params, images, 1, key=jax.random.PRNGKey(7)), first)
-    assert np.abs(first - _run(name, params, images, 1)).max() > 1e-4
-    default = _run(name, params, images, 1, key=jax.random.key(0))
-    np.testing.assert_array_equal(_run(name, params, images, 1), default)
-    for wrong, error in (
-        (3, InputTypeError),
-        (jnp.zeros(2), InputTypeError),
-        (jax.random.split(key), InputError),
-        (jax.random.split(key, (3, 1)), InputError),
-    ):
-        with pytest.raises(error, match="key: Expected"):
-            _run(name, params, images, 1, key=wrong)
-    with pytest.raises(InputError, match="key: Expected one random key or 1, one for each image"):
-        _run(name, params, images[0], 1, key=jax.random.split(key, 3))
-
-
-def test_with_one_key_noise_depends_on_the_position_in_the_batch_and_masks_do_not(params, images):
-    twins = jnp.stack([images[0]] * 3)
-    smooth, masked = (_run(name, params, twins, 1) for name in ("smoothgrad", "rise"))
-    assert np.abs(smooth[0] - smooth[1]).max() > 1e-4
-    _close(masked[0], masked[1])
-
-
-@pytest.mark.parametrize("name", ["smoothgrad", "rise"])
-def test_with_a_key_per_image_the_position_does_not_matter(name, params, images):
-    labels = jnp.array([2, 0, 3])
-    keys = jnp.stack([image_key(0, image.tobytes()) for image in np.asarray(images)])
-    maps = _run(name, params, images, labels, key=keys)
-    for i in range(3):
-        _close(maps[i], _run(name, params, images[i], labels[i], key=keys[i]))
-    turned = _run(name, params, images[::-1], labels[::-1], key=keys[::-1], chunk_size=2)
-    _close(turned[::-1], maps)
-    old_style = jax.random.key_data(keys)
-    _close(_run(name, params, images, labels, key=old_style), maps)
-    assert np.abs(maps[1] - _run(name, params, images[1], 0, key=keys[0])).max() > 1e-4
-
-
-def test_image_key_is_that_of_the_name_and_the_seed():
-    first_bytes = bytes.fromhex("ba7816bf")  # SHA-256 of "abc" begins so (FIPS 180-4)
-    expected = jax.random.fold_in(jax.random.key(3), int.from_bytes(first_bytes, "little"))
-    assert image_key(3, "abc") == expected == image_key(3, b"abc")
-    assert image_key(4, "abc") != expected != image_key(3, "abd")
 
 
 @pytest.mark.parametrize("name", [*SAMPLED, "lpr", "dmbp"])
@@ -287,7 +237,7 @@ def test_unknown_layers_are_refused_with_the_list_of_names(name, params, images)
         ("lpr", {"steps": -1}, InputError, "steps"),
         ("lpr", {"learning_rate": 0}, InputError, "learning_rate"),
         ("lpr", {"area_weight": -1.0}, InputError, "area_weight"),
-        ("lpr", {"activation": "linear"}, InputError, "activation"),
+        ("lpr", {"baseline": "white"}, InputError, "baseline"),
         ("dmbp", {"config": 3}, InputTypeError, "config"),
     ],
 )
