@@ -1,4 +1,4 @@
-"""The image that stands for "nothing" in integrated gradients and DeepLift."""
+"""The baseline image of integrated gradients and DeepLift; what LPR puts at masked pixels."""
 
 from typing import Any
 

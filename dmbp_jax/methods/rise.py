@@ -1,4 +1,4 @@
-"""RISE (Petsiuk et al., BMVC 2018): how likely the label is under random masks, averaged."""
+"""RISE (Petsiuk et al., BMVC 2018): the mean probability of the label under random masks."""
 
 import math
 from typing import Any
@@ -40,11 +40,13 @@ def rise(
         made from `fold_in(key, i)`, of one key the same for every image: batch, position in it
         and `chunk_size` change nothing. With N keys, image n has the masks of `key[n]`.
       chunk_size: evaluations (images times masks) at once; None is 64.
-      masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50.
+      masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50, and so
+        does `dmbp evaluate`.
       cells: cells of the grid along each side.
       keep: p, the probability that a cell is kept, in (0, 1].
-      activation: "softmax" or "sigmoid", what makes probabilities P out of logits; None asks the
-        network (`params.activation`) and is softmax where it does not say.
+      activation: "softmax" or "sigmoid", what makes probabilities P out of logits; None is the
+        network's own (`params.activation`), else softmax. A network trained with softmax needs
+        softmax: the sigmoid of a large logit is near 1 under every mask, and the map is flat.
       progress: show a bar.
 
     Returns:
@@ -58,7 +60,7 @@ def rise(
       >>> import jax.numpy as jnp
       >>> from dmbp_jax.methods import rise
       >>> def network(params, x):
-      ...     return 4 * x[:, :8, :8].mean((1, 2)) @ params  # looks at the upper left corner
+      ...     return 4 * x[:, :8, :8].mean((1, 2)) @ params  # reads the upper left corner
       >>> heat = rise(jnp.eye(3), jnp.ones((32, 32, 3)).at[..., 1:].set(0), 0,
       ...             apply_fn=network, masks=200)
       >>> bool(heat[4, 4] > heat[28, 28])
