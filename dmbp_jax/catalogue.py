@@ -112,7 +112,7 @@ CATALOGUE: tuple[Method, ...] = (
         "LPR",
         signed=False,
         coarse=True,
-        options=("steps", "learning_rate", "area_weight", "activation"),
+        options=("steps", "learning_rate", "area_weight", "baseline"),
         abbreviation="LPR",
     ),
     Method(

@@ -1,4 +1,4 @@
-"""What all methods share: shapes, batch independence, chunks, keys, transformations, refusals."""
+"""What all methods share: shapes, batch independence, chunks, transformations, refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,10 @@ from dmbp_jax.errors import (
     NoReluError,
     SiteNotFoundError,
 )
+from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
-from dmbp_jax.methods.calling import Call
 from dmbp_jax.methods.gradcam import find_layer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -89,31 +90,6 @@ def test_batch_mates_and_chunks_change_nothing(name, params, images):
         _close(_run(name, params, images, labels, chunk_size=chunk_size), whole)
 
 
-@pytest.mark.parametrize("name", ["smoothgrad", "rise"])
-def test_keys(name, params, images):
-    key = jax.random.key(7)
-    first = _run(name, params, images, 1, key=key)
-    np.testing.assert_array_equal(first, _run(name, params, images, 1, key=key))
-    _close(_run(name, params, images, 1, key=jax.random.PRNGKey(7)), first)
-    assert np.abs(first - _run(name, params, images, 1)).max() > 1e-4
-    default = _run(name, params, images, 1, key=jax.random.key(0))
-    np.testing.assert_array_equal(_run(name, params, images, 1), default)
-    for wrong, error in (
-        (3, InputTypeError),
-        (jnp.zeros(2), InputTypeError),
-        (jax.random.split(key), InputError),
-    ):
-        with pytest.raises(error, match="key: Expected"):
-            _run(name, params, images, 1, key=wrong)
-
-
-def test_noise_depends_on_the_position_in_the_batch_and_masks_do_not(params, images):
-    twins = jnp.stack([images[0]] * 3)
-    smooth, masked = (_run(name, params, twins, 1) for name in ("smoothgrad", "rise"))
-    assert np.abs(smooth[0] - smooth[1]).max() > 1e-4
-    _close(masked[0], masked[1])
-
-
 @pytest.mark.parametrize("name", [*SAMPLED, "lpr", "dmbp"])
 def test_progress_changes_nothing(name, params, images, capsys):
     shown = _run(name, params, images, 1, progress=True, chunk_size=2)
@@ -137,10 +113,10 @@ def test_nothing_to_explain_is_finite(name, params, images):
     for x in (jnp.zeros_like(images[0]), jnp.full_like(images[0], 0.7)):
         assert bool(jnp.isfinite(_run(name, params, x, 1)).all())
 
-    def deaf(params, x):  # no input reaches the logits
+    def constant(params, x):  # no input reaches the logits
         return jax.nn.relu(x - 1e6).sum((1, 2)) @ jnp.ones((3, 4))
 
-    dead = METHODS[name](0.0, images[0], 1, apply_fn=deaf, **SHORT.get(name, {}))
+    dead = METHODS[name](0.0, images[0], 1, apply_fn=constant, **SHORT.get(name, {}))
     assert bool(jnp.isfinite(dead).all())
     if name != "rise":
         np.testing.assert_array_equal(dead, np.zeros_like(dead))
@@ -172,7 +148,8 @@ def test_a_sharded_batch_gives_the_same_maps(name, params, images):
 def test_gradcam_finds_its_layer(module, layer, shape):
     x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
-    call = Call(bind(variables, module.apply), x, jnp.zeros(1, jnp.int32), True, None)
+    network = trace(bind(variables, module.apply), x)
+    call = Call(network, x, jnp.zeros(1, jnp.int32), True)
     site = find_layer(call, None)
     assert (site.name, site.shape) == (layer, shape)
 
@@ -262,7 +239,7 @@ def test_unknown_layers_are_refused_with_the_list_of_names(name, params, images)
         ("lpr", {"steps": -1}, InputError, "steps"),
         ("lpr", {"learning_rate": 0}, InputError, "learning_rate"),
         ("lpr", {"area_weight": -1.0}, InputError, "area_weight"),
-        ("lpr", {"activation": "linear"}, InputError, "activation"),
+        ("lpr", {"baseline": "white"}, InputError, "baseline"),
         ("dmbp", {"config": 3}, InputTypeError, "config"),
     ],
 )

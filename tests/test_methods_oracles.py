@@ -1,4 +1,4 @@
-"""Every compared method against a literal float64 NumPy version of it, and completeness."""
+"""The deterministic methods against a literal float64 NumPy version of them, and completeness."""
 
 import inspect
 
@@ -6,37 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from methods_oracle import Methods, enlarge_centres, flatten
+from methods_cases import CLOSE, LABEL, SPATIAL, make_case
+from methods_oracle import enlarge_centres
 from scipy.ndimage import gaussian_filter
-from small_networks import NETWORKS, apply_fn_of, make_image, make_params
+from small_networks import NETWORKS, make_image
 
 import dmbp_jax
-from dmbp_jax.dmbp.decomposition import freeze
-from dmbp_jax.graph.graph import trace
-from dmbp_jax.graph.model import bind
 from dmbp_jax.methods import METHODS
-from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
+from dmbp_jax.methods.gaussian_blur import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods.integrated_gradients import RULES, quadrature
-from dmbp_jax.methods.lpr import loss as lpr_loss
-from dmbp_jax.methods.lpr import propagated_mask
-from dmbp_jax.methods.rise import random_mask
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
-LABEL = 1
-CLOSE = {"rtol": 1e-9, "atol": 1e-11}
-APPLY = {name: apply_fn_of(layers) for name, layers in NETWORKS.items()}  # compiled once each
-SPATIAL = ["conv", "pool", "residual"]
-
-
-def _case(name, seed=0):
-    layers = NETWORKS[name]
-    params, x = make_params(layers, seed), make_image(seed)
-    return APPLY[name], params, x, Methods(layers, params, LABEL)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradient(name):
-    f, params, x, oracle = _case(name)
+    f, params, x, oracle = make_case(name)
     bare = METHODS["gradient"](params, x, LABEL, apply_fn=f, multiply_by_input=False)
     np.testing.assert_allclose(bare, oracle.gradient(x), **CLOSE)
     heat = METHODS["gradient"](params, x, LABEL, apply_fn=f)
@@ -45,7 +30,7 @@ def test_gradient(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_guided_backprop(name):
-    f, params, x, oracle = _case(name)
+    f, params, x, oracle = make_case(name)
     heat = METHODS["guided_backprop"](params, x, LABEL, apply_fn=f)
     np.testing.assert_allclose(heat, oracle.guided_backprop(x) * x, **CLOSE)
     assert np.abs(oracle.guided_backprop(x) - oracle.gradient(x)).max() > 1e-3
@@ -54,7 +39,7 @@ def test_guided_backprop(name):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", ["pool", "residual"])
 def test_integrated_gradients(name, rule):
-    f, params, x, oracle = _case(name)
+    f, params, x, oracle = make_case(name)
     start = make_image(7)
     heat, residual = METHODS["integrated_gradients"](
         params, x, LABEL, apply_fn=f, points=7, rule=rule, baseline=start, return_residual=True
@@ -76,7 +61,7 @@ def test_quadrature_weights_sum_to_one_and_integrate_a_line_exactly(points, rule
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integrated_gradients_are_complete(name):
-    f, params, x, oracle = _case(name)
+    f, params, x, oracle = make_case(name)
     heat, residual = METHODS["integrated_gradients"](
         params, x, LABEL, apply_fn=f, points=1000, return_residual=True
     )
@@ -87,7 +72,7 @@ def test_integrated_gradients_are_complete(name):
 
 @pytest.mark.parametrize("name", ["zero", "mean", "blur"])
 def test_named_baselines(name):
-    f, params, x, _ = _case("pool")
+    f, params, x, _ = make_case("pool")
     start = {
         "zero": np.zeros_like(x),
         "mean": np.broadcast_to(x.mean((0, 1)), x.shape),
@@ -102,7 +87,7 @@ def test_named_baselines(name):
 @pytest.mark.parametrize("spacing", ["linear", "sqrt"])
 @pytest.mark.parametrize("name", ["pool", "residual"])
 def test_blur_ig(name, spacing):
-    f, params, x, oracle = _case(name)
+    f, params, x, oracle = make_case(name)
     fraction = np.arange(9) / 8
     sigmas = 4.0 * (np.sqrt(fraction) if spacing == "sqrt" else fraction)
     options = {"max_sigma": 4.0, "steps": 8, "spacing": spacing}
@@ -116,9 +101,20 @@ def test_blur_ig(name, spacing):
     np.testing.assert_allclose(residual, expected.sum() - change, rtol=1e-7, atol=1e-9)
 
 
+def test_square_root_spacing_ends_at_max_sigma_and_reaches_the_authors_schedule():
+    f, params, x, oracle = make_case("pool")
+    options = {"apply_fn": f, "steps": 8, "spacing": "sqrt"}
+    authors = [(9.0 * i / 8) ** 0.5 for i in range(9)]  # ends at 3, not at 9
+    heat = METHODS["blur_ig"](params, x, LABEL, max_sigma=3.0, **options)
+    np.testing.assert_allclose(heat, oracle.blur_ig(x, authors, 0.01), rtol=1e-8, atol=1e-9)
+    wider = METHODS["blur_ig"](params, x, LABEL, max_sigma=9.0, **options)
+    ours = [9.0 * (i / 8) ** 0.5 for i in range(9)]
+    np.testing.assert_allclose(wider, oracle.blur_ig(x, ours, 0.01), rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["pool", "residual"])
 def test_blur_ig_is_complete(name):
-    f, params, x, oracle = _case(name)
+    f, params, x, oracle = make_case(name)
     heat, residual = METHODS["blur_ig"](
         params,
         x,
@@ -146,7 +142,7 @@ def test_blur_is_scipys(sigma):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_deeplift(name, seed):
-    f, params, x, oracle = _case(name, seed)
+    f, params, x, oracle = make_case(name, seed)
     start = make_image(7 + seed)
     for baseline in (start, np.zeros_like(x)):
         heat, residual = METHODS["deeplift"](
@@ -175,7 +171,7 @@ def test_deeplift_keeps_the_sum_through_a_pool_with_overlapping_windows_alone():
 
 
 def test_deeplift_at_its_own_baseline_gives_the_local_derivative():
-    f, params, x, oracle = _case("residual")
+    f, params, x, oracle = make_case("residual")
     multipliers = METHODS["deeplift"](
         params, x, LABEL, apply_fn=f, baseline=x, multiply_by_input=False
     )
@@ -184,17 +180,17 @@ def test_deeplift_at_its_own_baseline_gives_the_local_derivative():
 
 @pytest.mark.parametrize("name", SPATIAL)
 def test_gradcam_and_guided_gradcam(name):
-    f, params, x, oracle = _case(name)
+    f, params, x, oracle = make_case(name)
     sites = [s for s in dmbp_jax.sites(params, x, apply_fn=f) if s.kind != "bias"]
     sites = [s for s in sites if len(s.shape) == 4 and s.shape[1] * s.shape[2] > 1]
-    seen_positive = False
+    any_positive = False
     for site in sites:
         small = oracle.gradcam(x, site.kind, site.index)
         expected = enlarge_centres(small, x.shape[:2])
         heat = METHODS["gradcam"](params, x, LABEL, apply_fn=f, layer=site.name)
         np.testing.assert_allclose(heat, expected, **CLOSE)
-        seen_positive |= bool(expected.any())
-    assert seen_positive
+        any_positive |= bool(expected.any())
+    assert any_positive
     last = [s for s in sites if s.kind == "relu"][-1]
     default = METHODS["gradcam"](params, x, LABEL, apply_fn=f)
     expected = METHODS["gradcam"](params, x, LABEL, apply_fn=f, layer=last.name)
@@ -208,126 +204,12 @@ def test_gradcam_and_guided_gradcam(name):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_fullgrad(name, seed):
-    f, params, x, oracle = _case(name, seed)
+    f, params, x, oracle = make_case(name, seed)
     heat, residual = METHODS["fullgrad"](params, x, LABEL, apply_fn=f, return_residual=True)
     expected, left_over = oracle.fullgrad(x)
     assert abs(left_over) < 1e-10
     np.testing.assert_allclose(heat, expected, rtol=1e-8, atol=1e-10)
     assert abs(float(residual)) < 1e-4 * abs(oracle.logit(x))
-
-
-def test_smoothgrad_is_the_mean_over_the_documented_noise():
-    f, params, x, oracle = _case("residual")
-    key = jax.random.key(3)
-    heat = METHODS["smoothgrad"](params, x, LABEL, apply_fn=f, key=key, samples=4)
-    sigma = 0.15 * (x.max() - x.min())
-    mean = np.zeros_like(x)
-    for i in range(4):
-        noise_key = jax.random.fold_in(jax.random.fold_in(key, 0), i)
-        noise = np.asarray(jax.random.normal(noise_key, x.shape, jnp.float64))
-        mean += oracle.gradient(x + sigma * noise) / 4
-    np.testing.assert_allclose(heat, mean * x, **CLOSE)
-    plain = METHODS["smoothgrad"](params, x, LABEL, apply_fn=f, samples=3, noise_fraction=0)
-    np.testing.assert_allclose(plain, oracle.gradient(x) * x, **CLOSE)
-
-
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_rise_is_the_weighted_mean_of_its_masks(activation):
-    f, params, x, oracle = _case("residual")
-    key, count = jax.random.key(5), 6
-    heat = METHODS["rise"](
-        params, x, LABEL, apply_fn=f, key=key, masks=count, cells=3, keep=0.4, activation=activation
-    )
-    expected = np.zeros(x.shape[:2])
-    for i in range(count):
-        mask = np.asarray(
-            random_mask(jax.random.fold_in(key, i), *x.shape[:2], 3, 0.4, jnp.float64)
-        )
-        logits = oracle.logits(x * mask[..., None])
-        exponentials = np.exp(logits)
-        softmax = exponentials[LABEL] / exponentials.sum()
-        p = softmax if activation == "softmax" else 1 / (1 + np.exp(-logits[LABEL]))
-        expected += p * mask / (count * 0.4)
-    np.testing.assert_allclose(heat, expected, **CLOSE)
-
-
-def test_rise_masks_are_enlarged_grids_at_a_random_shift():
-    height, width, cells = 23, 30, 5
-    masks = [
-        np.asarray(random_mask(jax.random.key(i), height, width, cells, 0.5, jnp.float64))
-        for i in range(300)
-    ]
-    cell = (-(-height // cells), -(-width // cells))
-    grid_key, row_key, column_key = jax.random.split(jax.random.key(0), 3)
-    grid = np.asarray(jax.random.bernoulli(grid_key, 0.5, (cells, cells)), float)
-    large = enlarge_centres(grid, ((cells + 1) * cell[0], (cells + 1) * cell[1]))
-    row = int(jax.random.randint(row_key, (), 0, cell[0]))
-    column = int(jax.random.randint(column_key, (), 0, cell[1]))
-    crop = large[row : row + height, column : column + width]
-    np.testing.assert_allclose(masks[0], crop, atol=1e-12)
-    assert np.min(masks) >= 0 and np.max(masks) <= 1
-    assert abs(np.mean(masks) - 0.5) < 0.02
-
-
-@pytest.mark.parametrize("name", SPATIAL)
-def test_lpr_mask_is_the_weighted_backward_pass(name):
-    f, params, x, oracle = _case(name)
-    theta = _theta(name, oracle, x)
-    got, _, _ = _lpr_mask(f, params, x, theta)
-    np.testing.assert_allclose(got, oracle.lpr_mask(x, theta), **CLOSE)
-    assert got.max() == 1 and got.min() == 0
-    start = METHODS["lpr"](params, x, LABEL, apply_fn=f, steps=0)
-    zero = [np.zeros_like(t) for t in theta]
-    np.testing.assert_allclose(start, oracle.lpr_mask(x, zero), **CLOSE)
-
-
-def test_lpr_gradient_is_that_of_finite_differences():
-    f, params, x, oracle = _case("pool")
-    theta = _theta("pool", oracle, x)
-    model, image = bind(params, f), jnp.asarray(x)
-    _, graph, frozen = _lpr_mask(f, params, x, theta)
-    settings = {"area_weight": 2.0, "activation": "softmax"}
-    value, gradient = jax.value_and_grad(
-        lambda theta: lpr_loss(model, graph, frozen, theta, image, LABEL, **settings)
-    )(tuple(jnp.asarray(t)[None] for t in theta))
-    np.testing.assert_allclose(value, oracle.lpr_loss(x, theta, 2.0), rtol=1e-10)
-    rng = np.random.default_rng(0)
-    for layer, g in enumerate(gradient):
-        for flat in rng.choice(g.size, min(15, g.size), replace=False):
-            index = np.unravel_index(flat, g.shape)[1:]
-            values = []
-            for step in (1e-5, -1e-5):
-                moved = [t.copy() for t in theta]
-                moved[layer][index] += step
-                values.append(oracle.lpr_loss(x, moved, 2.0))
-            difference = (values[0] - values[1]) / 2e-5
-            np.testing.assert_allclose(g[0][index], difference, rtol=1e-5, atol=1e-8)
-
-
-def test_lpr_lowers_its_loss():
-    f, params, x, oracle = _case("residual")
-    masks = [
-        METHODS["lpr"](params, x, LABEL, apply_fn=f, steps=steps, area_weight=0.0)
-        for steps in (0, 30)
-    ]
-    before, after = (
-        -np.log(np.exp(z := oracle.logits(x * np.asarray(m)[..., None]))[LABEL] / np.exp(z).sum())
-        for m in masks
-    )
-    assert after < before
-
-
-def _theta(name, oracle, x):
-    nodes = oracle.nodes(x)
-    rng = np.random.default_rng(4)
-    return [rng.normal(size=n.after.shape) for n in flatten(nodes) if n.kind == "relu"]
-
-
-def _lpr_mask(f, params, x, theta):
-    graph = trace(bind(params, f), jnp.asarray(x)[None])
-    frozen = freeze(graph, jnp.asarray(x)[None])
-    arrays = tuple(jnp.asarray(t)[None] for t in theta)
-    return propagated_mask(graph, frozen, arrays, jnp.asarray(x), LABEL), graph, frozen
 
 
 def test_every_method_is_listed_with_the_shared_arguments():

@@ -14,7 +14,7 @@ from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.decompose import drop_leading_one
-from dmbp_jax.dmbp.decomposition import Frozen, attribution_by_backward, mask_dtype
+from dmbp_jax.dmbp.decomposition import Frozen, gated_logits, mask_dtype, masked_map
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.errors import InputTypeError
 from dmbp_jax.graph.call import check_call
@@ -175,20 +175,23 @@ def _finish(
     history: jax.Array,
     return_masks: bool,
 ) -> Attribution:
-    """Maps and terms of the learned masks, by the paper's backward form."""
+    """Maps of the learned masks by the masked backward pass, terms by the gated forward pass."""
     dtype = mask_dtype(x)
     cast = x.astype(frozen.logits.dtype)[None]
 
     sigma = loop.masks_of(state.theta)
 
     def signed(sign: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # The value by the forward form: the same number as the backward form's, with the biases'
+        # gradients left out of the program.
+        logits, _ = gated_logits(graph, frozen, loop.divisors(state.theta, sign))
         masks = loop.signed_masks(sigma, sign)
-        return attribution_by_backward(graph, frozen, cast, masks, label)
+        image_map = masked_map(graph, frozen, cast, masks, label)
+        return loop.signed_part(frozen, logits, label), image_map
 
-    values, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))
-    y_positive, y_negative = values.astype(dtype)
+    (y_positive, y_negative), maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))
     positive, negative = maps[:, 0].astype(dtype)
-    y = frozen.logits[label].astype(dtype) - frozen.output_bias[label].astype(dtype)
+    y = loop.signed_part(frozen, frozen.logits, label)
     finite = jnp.isfinite(jnp.stack([y, y_positive, y_negative])).all()
     finite &= jnp.isfinite(positive).all() & jnp.isfinite(negative).all()
     masks = None

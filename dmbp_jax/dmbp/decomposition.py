@@ -99,6 +99,18 @@ def masked_cotangents(
     return tuple(pull_back(jnp.ones((), frozen.logits.dtype))[0])
 
 
+def masked_map(
+    graph: Graph, frozen: Frozen, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
+) -> jax.Array:
+    """The map ∇ₓF ⊙ x (1, H, W, C) of one sign's masks, by the masked backward pass (Eq. 7)."""
+
+    def logit(x: jax.Array) -> jax.Array:
+        return graph.run(x, _masked_rules(frozen, masks))[0, label]
+
+    _, pull_back = jax.vjp(logit, x)
+    return pull_back(jnp.ones((), frozen.logits.dtype))[0] * x
+
+
 def attribution_by_backward(
     graph: Graph, frozen: Frozen, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -119,13 +131,7 @@ def attribution_by_backward(
             biases.append(constant)
             return value + probes[index]
 
-        rules = Rules(
-            applying(frozen.gates),
-            applying(frozen.winners),
-            bias,
-            after=lambda index, value: mask_cotangent(value, masks[index]),
-        )
-        return graph.run(x, rules)[0, label]
+        return graph.run(x, _masked_rules(frozen, masks, bias))[0, label]
 
     probes = [jnp.zeros(site.shape, site.dtype) for site in graph.biases]
     _, pull_back = jax.vjp(logit, x, probes)
@@ -133,3 +139,13 @@ def attribution_by_backward(
     image_map = gradient * x
     from_biases = sum(jnp.vdot(g, b) for g, b in zip(bias_gradients, biases, strict=True))
     return image_map.sum() + from_biases - frozen.output_bias[label], image_map
+
+
+def _masked_rules(frozen: Frozen, masks: Sequence[jax.Array], bias: Any = None) -> Rules:
+    """The network frozen at x, its cotangents masked on the way back."""
+    return Rules(
+        applying(frozen.gates),
+        applying(frozen.winners),
+        bias,
+        after=lambda index, value: mask_cotangent(value, masks[index]),
+    )

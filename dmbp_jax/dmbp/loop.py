@@ -122,13 +122,13 @@ def terms_and_gradient(
     """
 
     def forward(sign: jax.Array) -> tuple[jax.Array, Masks]:
-        logits, activations = gated_logits(graph, frozen, _divisors(theta, sign))
-        return _signed_part(frozen, logits, label), activations
+        logits, activations = gated_logits(graph, frozen, divisors(theta, sign))
+        return signed_part(frozen, logits, label), activations
 
     def gradient(sign: jax.Array, weight: jax.Array, activations: Masks) -> Masks:
         """Weight ∂y±/∂θ of one sign."""
-        cotangents = masked_cotangents(graph, frozen, _divisors(theta, sign), label)
-        complements = _divisors(theta, -sign)  # 1 / (1 − m)
+        cotangents = masked_cotangents(graph, frozen, divisors(theta, sign), label)
+        complements = divisors(theta, -sign)  # 1 / (1 − m)
         scale = sign * weight
         return tuple(
             scale * (u.astype(t.dtype) * c.astype(t.dtype)) / d
@@ -137,7 +137,7 @@ def terms_and_gradient(
 
     signs = jnp.array([1.0, -1.0], theta[0].dtype)
     (y_positive, y_negative), both_activations = jax.vmap(forward)(signs)
-    y = _signed_part(frozen, frozen.logits, label)
+    y = signed_part(frozen, frozen.logits, label)
     objective = config.objective()
     weights = jnp.stack(objective.weights(y, y_positive, y_negative))
     if objective.one_sided:
@@ -160,12 +160,12 @@ def signed_masks(sigma: Masks, sign: jax.Array) -> Masks:
     return tuple(jnp.where(sign > 0, s, 1 - s) for s in sigma)
 
 
-def _divisors(theta: Masks, sign: jax.Array) -> Masks:
+def divisors(theta: Masks, sign: jax.Array) -> Masks:
     """1 / Σ = 1 + exp(−θ) for sign +1, 1 / (1 − Σ) = 1 + exp(θ) for sign −1."""
     return tuple(1 + jnp.exp(-sign * t) for t in theta)
 
 
-def _signed_part(frozen: Frozen, logits: jax.Array, label: jax.Array) -> jax.Array:
+def signed_part(frozen: Frozen, logits: jax.Array, label: jax.Array) -> jax.Array:
     """F_σ(x) − F_0 of the label, in the precision of the masks."""
     dtype = jnp.promote_types(jnp.float32, logits.dtype)
     return logits[label].astype(dtype) - frozen.output_bias[label].astype(dtype)

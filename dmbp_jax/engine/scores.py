@@ -17,7 +17,6 @@ from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
 
 PROBABILITIES = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
-LOG_PROBABILITIES = {"softmax": jax.nn.log_softmax, "sigmoid": jax.nn.log_sigmoid}
 
 
 def find_activation(

@@ -1,4 +1,4 @@
-"""The image that stands for "nothing" in integrated gradients and DeepLift."""
+"""The baseline image of integrated gradients and DeepLift; what LPR puts at masked pixels."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from dmbp_jax.checks import check_choice
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.images import check_images
-from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
+from dmbp_jax.methods.gaussian_blur import filter_separably, gaussian_taps, kernel_radius
 
 NAMES = ("zero", "mean", "black", "blur")
 BLUR_SIGMA = 10.0  # pixels

@@ -12,8 +12,8 @@ from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.blurring import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods.calling import check_method_call, each_image, logit, sum_samples
+from dmbp_jax.methods.gaussian_blur import filter_separably, gaussian_taps, kernel_radius
 
 SPACINGS = ("linear", "sqrt")
 
@@ -48,7 +48,7 @@ def blur_ig(
       steps: number of steps from σ = 0, at least 1.
       grad_step: δ, above 0.
       spacing: "linear", σᵢ = max_sigma · i / steps, or "sqrt", σᵢ = max_sigma · √(i / steps).
-        Every step is weighted by its own width σᵢ₊₁ − σᵢ.
+        Both end at max_sigma. Every step is weighted by its own width σᵢ₊₁ − σᵢ.
       return_residual: also return Σ map − (F_c(x) − F_c(b(max_sigma))), which the number of
         steps and the kinks of the network leave over: () for a single image, else (N,).
       progress: show a bar.
@@ -72,8 +72,10 @@ def blur_ig(
 
     Source: Xu, Venugopalan, Sundararajan, CVPR 2020, and the authors' code in PAIR's `saliency`,
     whose defaults these are. That code weights a batch of steps with the width of the last one
-    (with "sqrt" the sum is off by up to 35 %); here every step has its own. The differences of
-    the kernels are taken in float64 before they touch the image.
+    (with "sqrt" the sum is off by up to 35 %); here every step has its own. Its square-root
+    schedule is σᵢ = √(max_sigma · i / steps), which ends at √max_sigma, 7.07 pixels for 50;
+    `max_sigma=50**0.5, spacing="sqrt"` gives the same σᵢ here. The differences of the kernels
+    are taken in float64 before they touch the image.
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size)
     path = {

@@ -5,19 +5,15 @@ A method writes its equation for one image, as a module-level function, and hand
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.mapping import BatchFunction, SampleSum
 from dmbp_jax.engine.memory import fitting_rows
 from dmbp_jax.engine.scores import with_labels
-from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -80,30 +76,3 @@ def sum_samples(
     explainer = SampleSum(call.network, sample, count, samples, static, each * samples)
     title = sample.__name__.strip("_") if progress else None
     return explain(explainer, (call.images, call.labels, *rows), chunk_size=images, progress=title)
-
-
-def check_key(key: Any) -> jax.Array:
-    """A JAX random key; None is `jax.random.key(0)`. Old-style `PRNGKey` arrays are accepted.
-
-    Raises:
-      InputTypeError: not a random key.
-      InputError: more than one key.
-    """
-    if key is None:
-        return jax.random.key(0)
-    dtype, shape = getattr(key, "dtype", None), np.shape(key)
-    if dtype is not None and dtype == np.uint32 and shape == (2,):
-        return jax.random.wrap_key_data(key)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise InputTypeError(
-            "key: Expected a random key such as jax.random.key(0), "
-            f"got {type(key).__name__} {key!r}."
-        )
-    if shape != ():
-        raise InputError(f"key: Expected one random key, got an array of keys of shape {shape}.")
-    return key
-
-
-def image_keys(key: Any, batch: int) -> jax.Array:
-    """(N,) keys: image i of the batch uses `fold_in(key, i)`."""
-    return jax.vmap(partial(jax.random.fold_in, check_key(key)))(jnp.arange(batch))

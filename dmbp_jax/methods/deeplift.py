@@ -42,7 +42,7 @@ def deeplift(
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
-      chunk_size: images at once; None takes the whole batch.
+      chunk_size: images at once; None is as many as fit.
       baseline: x′, as in `integrated_gradients`.
       multiply_by_input: False gives the multipliers m, which do not sum to anything.
       return_residual: also return Σ map − (F_c(x) − F_c(x′)), rounding only: () or (N,).

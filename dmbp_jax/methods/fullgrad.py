@@ -36,7 +36,7 @@ def fullgrad(
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
-      chunk_size: images at once; None takes the whole batch.
+      chunk_size: images at once; None is as many as fit.
       return_residual: also return Σ of all terms − F_c(x), rounding only: () or (N,).
 
     Returns:

@@ -33,7 +33,7 @@ def gradcam(
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
-      chunk_size: images at once; None takes the whole batch.
+      chunk_size: images at once; None is as many as fit.
       layer: name of a ReLU or max-pool site, whose output is A (`dmbp_jax.sites` lists the
         names). None is the last ReLU whose output still has more than one position: relu5_3 of
         VGG16, the output of the last stage of a ResNet.

@@ -29,7 +29,7 @@ def guided_backprop(
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
-      chunk_size: images at once; None takes the whole batch.
+      chunk_size: images at once; None is as many as fit.
       multiply_by_input: False gives the guided gradient itself.
 
     Returns:

@@ -31,7 +31,7 @@ def guided_gradcam(
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
-      chunk_size: images at once; None takes the whole batch.
+      chunk_size: images at once; None is as many as fit.
       layer: as in `gradcam`.
       multiply_by_input: as in `guided_backprop`.
 

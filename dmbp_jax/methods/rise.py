@@ -1,17 +1,17 @@
-"""RISE (Petsiuk et al., BMVC 2018): how likely the label is under random masks, averaged."""
+"""RISE (Petsiuk et al., BMVC 2018): the mean probability of the label under random masks."""
 
 import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_key, check_method_call, sum_samples
+from dmbp_jax.methods.calling import check_method_call, sum_samples
+from dmbp_jax.methods.keys import shared_keys
 
 
 def rise(
@@ -37,14 +37,17 @@ def rise(
 
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
-      key: random key; None is `jax.random.key(0)`. Mask i is made from `fold_in(key, i)` and is
-        the same for every image: batch, position in it and `chunk_size` change nothing.
+      key: one random key, or one for each image, (N,); None is `jax.random.key(0)`. Mask i is
+        made from `fold_in(key, i)`, of one key the same for every image: batch, position in it
+        and `chunk_size` change nothing. With N keys, image n has the masks of `key[n]`.
       chunk_size: evaluations (images times masks) at once; None is 64.
-      masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50.
+      masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50, and so
+        does `dmbp evaluate`.
       cells: cells of the grid along each side.
       keep: p, the probability that a cell is kept, in (0, 1].
-      activation: "softmax" or "sigmoid", what makes probabilities P out of logits; None asks the
-        network (`params.activation`) and is softmax where it does not say.
+      activation: "softmax" or "sigmoid", what makes probabilities P out of logits; None is the
+        network's own (`params.activation`), else softmax. A network trained with softmax needs
+        softmax: the sigmoid of a large logit is near 1 under every mask, and the map is flat.
       progress: show a bar.
 
     Returns:
@@ -58,7 +61,7 @@ def rise(
       >>> import jax.numpy as jnp
       >>> from dmbp_jax.methods import rise
       >>> def network(params, x):
-      ...     return 4 * x[:, :8, :8].mean((1, 2)) @ params  # looks at the upper left corner
+      ...     return 4 * x[:, :8, :8].mean((1, 2)) @ params  # reads the upper left corner
       >>> heat = rise(jnp.eye(3), jnp.ones((32, 32, 3)).at[..., 1:].set(0), 0,
       ...             apply_fn=network, masks=200)
       >>> bool(heat[4, 4] > heat[28, 28])
@@ -69,12 +72,11 @@ def rise(
     of the enlarged grid are clamped (scikit-image mirrors them). Masks are never stored.
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size)
-    key = check_key(key)
     total = sum_samples(
         _rise,
         call,
         check_count(masks, "masks"),
-        jnp.broadcast_to(key, (len(call.images),)),
+        shared_keys(key, len(call.images)),
         progress=progress,
         masks=masks,
         cells=check_count(cells, "cells"),

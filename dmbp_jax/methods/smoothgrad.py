@@ -1,4 +1,4 @@
-"""SmoothGrad (Smilkov et al. 2017): the mean gradient over noisy copies of the image."""
+"""SmoothGrad (Smilkov et al. 2017): the mean gradient over copies of the image with noise."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from jax.typing import ArrayLike
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call, image_keys, logit, sum_samples
+from dmbp_jax.methods.calling import check_method_call, logit, sum_samples
+from dmbp_jax.methods.keys import image_keys
 
 
 def smoothgrad(
@@ -24,17 +25,20 @@ def smoothgrad(
     multiply_by_input: bool = True,
     progress: bool = False,
 ) -> jax.Array:
-    """The mean of signed gradients at `samples` noisy copies of the image, times the input.
+    """The mean of signed gradients at copies of the image with Gaussian noise, times the input.
 
         map = x ⊙ (1/n) Σᵢ ∂F_c/∂x (x + σ εᵢ),   εᵢ ~ N(0, 1),   σ = 0.15 · (max x − min x)
 
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
-      key: random key; None is `jax.random.key(0)`. Sample i of image n uses
-        `fold_in(fold_in(key, n), i)`: neither its batch mates nor `chunk_size` change it,
-        its position n in the batch does (a single image is n = 0).
+      key: one random key, or one for each image, (N,); None is `jax.random.key(0)`. With one
+        key, sample i of image n uses `fold_in(fold_in(key, n), i)`: neither its batch mates nor
+        `chunk_size` change it, its position n in the batch does (a single image is n = 0). With
+        N keys it uses `fold_in(fold_in(key[n], 0), i)`, and the position does not matter:
+        image n gets the map that it gets alone with `key[n]`. `methods.keys.image_key` makes
+        such keys.
       chunk_size: evaluations (images times samples) at once; None is 64.
-      samples: number n of noisy copies, at least 1.
+      samples: number n of copies, at least 1.
       noise_fraction: σ as a fraction of the image's own range, max − min over its pixels and
         channels; 0 gives the plain gradient, and so does a constant image.
       multiply_by_input: False gives the mean gradient.

@@ -207,20 +207,22 @@ class Methods:
                 heat += enlarge_corners((size / (size.max() + 1e-6)).sum(-1), x.shape[:2])
         return heat, sum(term.sum() for term in terms) - nodes[-1].after[self.label]
 
-    def lpr_mask(self, x: np.ndarray, theta: list[np.ndarray]) -> np.ndarray:
-        """The mask of the backward pass with weights sigmoid(θ) on the ReLUs' cotangents."""
+    def lpr_map(self, x: np.ndarray, theta: list[np.ndarray]) -> np.ndarray:
+        """Positive evidence of the backward pass with weights sigmoid(θ) on the cotangents."""
 
         def relu(node: Node, c: np.ndarray) -> np.ndarray:
             return c * (node.before > 0) / (1 + np.exp(-theta[node.index]))
 
-        positive = np.maximum((self.backward(self.nodes(x), relu=relu) * x).sum(-1), 0)
-        scale = np.percentile(positive, 90) or positive.max() or 1.0
-        return np.minimum(positive / scale, 1)
+        return np.maximum((self.backward(self.nodes(x), relu=relu) * x).sum(-1), 0)
 
-    def lpr_loss(self, x: np.ndarray, theta: list[np.ndarray], area_weight: float) -> float:
-        mask = self.lpr_mask(x, theta)
-        logits = self.logits(x * mask[..., None])
-        return np.log(np.exp(logits).sum()) - logits[self.label] + area_weight * mask.mean()
+    def lpr_loss(
+        self, x: np.ndarray, theta: list[np.ndarray], fill: np.ndarray, area_weight: float
+    ) -> float:
+        positive = self.lpr_map(x, theta)
+        scale = np.percentile(positive, 90) or positive.max() or 1.0
+        mask = np.minimum(positive / scale, 1)[..., None]
+        lost = self.logit(x) - self.logit(mask * x + (1 - mask) * fill)
+        return max(lost, 0.0) / abs(self.logit(x)) + area_weight * mask.mean()
 
 
 def windows(x: np.ndarray, size: int, stride: int, pad: int) -> list:

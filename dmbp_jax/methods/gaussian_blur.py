@@ -33,7 +33,7 @@ def filter_separably(image: jax.Array, rows: jax.Array, columns: jax.Array) -> j
         _toeplitz(rows.astype(image.dtype), height),
         image,
         _toeplitz(columns.astype(image.dtype), width),
-        precision="highest",  # TensorFloat-32 would drown Blur-IG's small differences
+        precision="highest",  # TensorFloat-32 is too coarse for Blur-IG's small differences
     )
 
 
