@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import dmbp_jax
-from dmbp_jax.dmbp.attribute import DmbpExplainer
+from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine import driver
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.graph import Rules

@@ -70,7 +70,7 @@ def main() -> None:
     add("--methods", nargs="+", help="rows instead of the paper's")
     add("--steps", type=int, default=60, help="of DMBP; default 60, the paper has 200")
     add("--rise-masks", type=int, default=1000, help="default 1000, the paper has 4000 and more")
-    add("--lpr-steps", type=int, default=50, help="default 50")
+    add("--lpr-steps", type=int, default=20, help="default 20")
     add("--points", type=int, default=65, help="of a curve; default 65")
     add("--batch", type=int, default=6, help="photos at once; default 6")
     add("--limit", type=int, help="only so many photos")

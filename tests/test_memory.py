@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dmbp_jax.dmbp.attribute import bytes_per_image
+from dmbp_jax.dmbp.explainer import bytes_per_image
 from dmbp_jax.engine import memory
 from dmbp_jax.graph.program import Site
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 import dmbp_jax
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
-from dmbp_jax.graph.graph import Rules
+from dmbp_jax.graph.graph import Rules, applying, choosing
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.pieces.max_pool import GlobalPool, WindowPool
 from dmbp_jax.graph.tracing import trace
@@ -274,3 +274,22 @@ def test_frozen_pool_is_linear_and_takes_the_first_winner(name):
     if name == "global":
         expected = np.asarray(z).reshape(2, -1, 3).argmax(1)  # NumPy: the first maximum
         np.testing.assert_array_equal(winners, expected)
+
+
+@pytest.mark.parametrize("way", WAYS_TO_MOVE_NUMBERS)
+def test_the_linear_part_is_the_gradient_times_the_input(way):
+    """F with gates frozen at x and every constant left out, against F(x) − F(0) by frozen gates."""
+    move = WAYS_TO_MOVE_NUMBERS[way]
+
+    def apply_fn(_, x):
+        return _head(jax.nn.relu(0.3 - (move(x) - 0.05)))
+
+    graph = trace(bind(None, apply_fn), IMAGE).graph()
+    gates, winners = [], []
+    graph.run(X[None], Rules(choosing(gates), choosing(winners)))
+    frozen = Rules(applying(gates), applying(winners))
+    expected = graph.run(X[None], frozen) - graph.run(0 * X[None], frozen)
+    linear = graph.without_biases()
+    np.testing.assert_allclose(linear.run(X[None], frozen), expected, rtol=1e-5, atol=1e-6)
+    before = linear.before_pieces(X[None])
+    np.testing.assert_allclose(linear.run_from(before, frozen), expected, rtol=1e-5, atol=1e-6)

@@ -73,37 +73,23 @@ def map_by_method(
     label: int | None,
 ) -> Iterator[PhotoMap]:
     """Maps of a batch by one of the compared methods, with the logit of the label."""
+    import jax.numpy as jnp
     import numpy as np
 
     from dmbp_jax.methods import METHODS
+    from dmbp_jax.methods.keys import image_key
 
     method, function = find_method(name), METHODS[name]
     logits = np.asarray(forward(net, x))
     labels = logits.argmax(axis=-1) if label is None else np.full(len(x), label)
-    if method.random:
-        # One by one, because a key belongs to a batch and its numbers to a place in the batch.
-        maps = [
-            np.asarray(function(net, x[[i]], labels[[i]], key=content_key(photo.digest)))[0]
-            for i, photo in enumerate(photos)
-        ]
-    else:
-        maps = np.asarray(function(net, x, labels))
+    keys = [image_key(0, photo.digest) for photo in photos]
+    keys += keys[:1] * (len(x) - len(keys))  # for the repeats that fill the batch
+    maps = np.asarray(function(net, x, labels, key=jnp.stack(keys) if method.random else None))
     for _, one, explained, scores in zip(photos, maps, labels, logits, strict=False):
         logit = scores[explained]
         save = partial(np.savez_compressed, map=one, label=explained, logit=logit)
         drawn = one if method.has_zero else one - one.mean()
         yield PhotoMap(int(explained), f"logit {logit:.3f}", drawn, None, save)
-
-
-def content_key(digest: bytes) -> "jax.Array":
-    """A random key from a file's hash: the same photo gets the same random numbers anywhere."""
-    import jax
-    import numpy as np
-
-    key = jax.random.key(0)
-    for word in np.frombuffer(digest, "<u4"):
-        key = jax.random.fold_in(key, word)
-    return key
 
 
 def draw(format: str, crop: "Image.Image", one: PhotoMap, name: str) -> "Image.Image":

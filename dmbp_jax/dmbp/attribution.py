@@ -13,7 +13,7 @@ import numpy as np
 from dmbp_jax.errors import DataError, InputError
 from dmbp_jax.files import replacing
 
-_FORMAT = 1  # raised when the layout of a saved file changes
+_FORMAT = 2  # raised when the layout of a saved file changes
 
 
 @jax.tree_util.register_dataclass
@@ -25,7 +25,12 @@ class Attribution:
       positive: (N, H, W, C), ∇ₓF_σ ⊙ x: evidence for the label.
       negative: (N, H, W, C), ∇ₓF_{1−σ} ⊙ x: evidence against it.
       y: (N,), the label's logit without the output bias, F(x) − F_0.
-      y_positive, y_negative, y_nuisance: (N,), with y = y⁺ + y⁻ + ỹ.
+      y_positive, y_negative, y_nuisance: (N,), with y = y⁺ + y⁻ + ỹ + y_bias.
+      y_bias: (N,), the part of y that the objective does not count: 0 with evidence "all", the
+        biases' part Σ∇bᵀb of the network itself with evidence "input".
+      carried: (N, 2), for each sign the share of its evidence that the pixels carry, in [0, 1]:
+        |Σ map| / (|Σ map| + |Σ∇bᵀb|) of F_σ and F_{1−σ}. Near 0 a map shows almost nothing of
+        what was decided, whatever it looks like.
       label: (N,) int32, the class explained.
       history: (steps, N, 3), y⁺, y⁻ and ỹ of the masks before each step.
       status: (N,) bool, True where every number of that image is finite.
@@ -41,6 +46,8 @@ class Attribution:
     y_positive: jax.Array
     y_negative: jax.Array
     y_nuisance: jax.Array
+    y_bias: jax.Array
+    carried: jax.Array
     label: jax.Array
     history: jax.Array
     status: jax.Array

@@ -22,6 +22,8 @@ class DMBP:
       learning_rate: of the default optimiser.
       loss: "all" is L = y⁻ − y⁺ + |ỹ| (Eq. 10); "positive-negative" is y⁻ − y⁺ and "positive" is
         −y⁺ (Table 1). The last two have no term that bounds y⁺.
+      evidence: what y⁺ and y⁻ count. "all" is Eq. 14: pixels and biases. "input" is ∇ₓF±ᵀx alone
+        (Eq. 11 taken at its word on a network with biases; ours): only what a map can show.
       init: start of every θ, where σ = sigmoid(θ); 0 is σ = ½.
       optimizer: any `optax.GradientTransformation`; None is PyTorch's RMSProp, that is
         `optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)`.
@@ -49,6 +51,7 @@ class DMBP:
     steps: int = 200
     learning_rate: float = 0.01
     loss: str = "all"
+    evidence: str = "all"
     init: float = 0.0
     optimizer: optax.GradientTransformation | None = None
     precision: str | None = None
@@ -60,6 +63,7 @@ class DMBP:
         check_number(self.learning_rate, "learning_rate", low=0, above=True)
         check_number(self.init, "init")
         check_choice(self.loss, "loss", tuple(OBJECTIVES))
+        check_choice(self.evidence, "evidence", ("all", "input"))
         if self.optimizer is not None and not (
             hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")
         ):

@@ -47,6 +47,20 @@ def freeze(graph: Graph, x: jax.Array) -> Frozen:
     return Frozen(tuple(gates), tuple(winners), before, logits, closed)
 
 
+def keep_input_evidence(graph: Graph, frozen: Frozen, x: jax.Array) -> tuple[Graph, Frozen]:
+    """The linear part of the frozen network: y± is then ∇ₓF±ᵀx, what the pixels carry (Eq. 11).
+
+    With gates and winners fixed at x, F_σ(x) − F_σ(0) is a gated pass with every additive constant
+    left out. The cotangents are those of F_σ itself, so a step still takes three passes.
+    """
+    linear = graph.without_biases()
+    before = linear.before_pieces(x)
+    logits = linear.run_from(before, Rules(applying(frozen.gates), applying(frozen.winners)))[0]
+    return linear, frozen._replace(
+        before_pieces=before, logits=logits, output_bias=jnp.zeros_like(frozen.output_bias)
+    )
+
+
 def gated_logits(
     graph: Graph, frozen: Frozen, divisors: Sequence[jax.Array]
 ) -> tuple[jax.Array, Masks]:
@@ -111,18 +125,16 @@ def masked_map(
     return pull_back(jnp.ones((), frozen.logits.dtype))[0] * x
 
 
-def attribution_by_backward(
+def bias_products(
     graph: Graph, frozen: Frozen, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """y± and its map by the paper's backward form (Eq. 11, 14), for one sign's masks.
-
-    y± = ∇ₓFᵀx + Σ_l ∇_{b_l}Fᵀb_l (the output bias left out), map = ∇ₓF ⊙ x.
+) -> tuple[jax.Array, list[jax.Array]]:
+    """The map ∇ₓF ⊙ x and every ∇_{b_l}F ⊙ b_l of Eq. 14, for one sign's masks.
 
     Args:
       x: (1, H, W, C).
 
     Returns:
-      `(y_signed scalar, map (1, H, W, C))`.
+      `(map (1, H, W, C), one array per bias, in the shape of the value it is added to)`.
     """
     biases: list[jax.Array] = []
 
@@ -136,8 +148,24 @@ def attribution_by_backward(
     probes = [jnp.zeros(site.shape, site.dtype) for site in graph.biases]
     _, pull_back = jax.vjp(logit, x, probes)
     gradient, bias_gradients = pull_back(jnp.ones((), frozen.logits.dtype))
-    image_map = gradient * x
-    from_biases = sum(jnp.vdot(g, b) for g, b in zip(bias_gradients, biases, strict=True))
+    return gradient * x, [g * b for g, b in zip(bias_gradients, biases, strict=True)]
+
+
+def attribution_by_backward(
+    graph: Graph, frozen: Frozen, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """y± and its map by the paper's backward form (Eq. 11, 14), for one sign's masks.
+
+    y± = ∇ₓFᵀx + Σ_l ∇_{b_l}Fᵀb_l (the output bias left out), map = ∇ₓF ⊙ x.
+
+    Args:
+      x: (1, H, W, C).
+
+    Returns:
+      `(y_signed scalar, map (1, H, W, C))`.
+    """
+    image_map, products = bias_products(graph, frozen, x, masks, label)
+    from_biases = sum(product.sum() for product in products)
     return image_map.sum() + from_biases - frozen.output_bias[label], image_map
 
 

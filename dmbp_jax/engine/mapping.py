@@ -57,10 +57,13 @@ class Sums(NamedTuple):
 class SampleSum:
     """Σᵢ `sample(network, image, label, i, *rest, **options)`, i = 0 … count − 1, for every row.
 
-    Rows are (images, labels, rest...). Only sums are kept, so memory does not grow with `count`. A
-    step adds one chunk of samples and is one compiled call: on CPUs XLA runs convolutions inside a
-    compiled loop slowly where their kernels are not prepared for it, and a step is long compared
-    with its dispatch.
+    Rows are (images, labels, rest...). Only sums are kept, so memory does not grow with `count`.
+
+    A step adds one chunk of samples and is one compiled call: on CPUs XLA runs the input gradient
+    of a convolution about four times slower inside a compiled loop. JAX writes it with the kernel
+    flipped and its features swapped, and inside a loop XLA misses its fast kernel for that layout.
+    Forward passes are not slower, nor are gradients whose kernels were prepared outside the loop,
+    as `graph/convolution.py` does for the loop of DMBP.
     """
 
     network: TracedNetwork

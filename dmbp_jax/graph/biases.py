@@ -6,7 +6,7 @@ BatchNorm after it are one bias.
 
 from collections.abc import Sequence
 
-from dmbp_jax.graph.operations import ELEMENTWISE, MAY_ADD_CONSTANT
+from dmbp_jax.graph.operations import ELEMENTWISE, MAY_ADD_CONSTANT, SELECTORS
 from dmbp_jax.graph.program import BiasGroup, Constant, Step, count_reads
 from dmbp_jax.graph.zeros import is_zero
 
@@ -16,7 +16,7 @@ def group_biases(steps: Sequence[Step]) -> list[BiasGroup]:
     groups = [
         BiasGroup(tuple(chain))
         for chain in _chains(steps)
-        if any(_adds_constant(steps[position]) for position in chain)
+        if any(adds_constant(steps[position]) for position in chain)
     ]
     groups += [
         BiasGroup((position,))
@@ -47,12 +47,20 @@ def _chains(steps: Sequence[Step]) -> list[list[int]]:
     return chains
 
 
-def _adds_constant(step: Step) -> bool:
+def adds_constant(step: Step) -> bool:
+    """Whether an affine step adds something that is not known to be zero."""
+    return any(
+        not (isinstance(operand, Constant) and is_zero(operand.value))
+        for operand in (step.operands[position] for position in constant_operands(step))
+    )
+
+
+def constant_operands(step: Step) -> list[int]:
+    """Positions of the operands of an affine step that are additive constants."""
     if step.name not in MAY_ADD_CONSTANT or all(step.depends):
-        return False
-    constants = [
-        operand
-        for position, operand in enumerate(step.operands)
-        if not step.depends[position] and not (step.name == "select_n" and position == 0)
+        return []
+    return [
+        position
+        for position in range(len(step.operands))
+        if not step.depends[position] and position not in SELECTORS.get(step.name, ())
     ]
-    return any(not (isinstance(c, Constant) and is_zero(c.value)) for c in constants)

@@ -5,12 +5,14 @@ Every method of this package is such a set of rules.
 
 import itertools
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from dmbp_jax.graph.biases import adds_constant, constant_operands
 from dmbp_jax.graph.convolution import (
     adjoint_kernel,
     convolve,
@@ -77,6 +79,7 @@ class Graph:
 
     def __init__(self, program: Program, inputs: Sequence[Any]):
         self._program = program
+        self._adds_biases = True
         self._constants: dict[int, Any] = dict(zip(program.inputs, inputs, strict=True))
         for step in program.steps:
             if step.kind == "constant":
@@ -88,6 +91,15 @@ class Graph:
             and has_plain_adjoint(step.params)
             and not is_pointwise(self._kernel(step).shape, step.params)
         }
+
+    def without_biases(self) -> "Graph":
+        """The linear part of the network: every additive constant and every intercept is 0.
+
+        With choices recorded on the whole network, `run(x)` is then ∇ₓFᵀx, one forward pass.
+        """
+        linear = copy(self)
+        linear._adds_biases = False
+        return linear
 
     @property
     def masked(self) -> tuple[Site, ...]:
@@ -156,8 +168,13 @@ class Graph:
         """One step, then what the rules make of its bias, then of the masked value."""
         result = step.results[0]
         if step.piece is not None:
-            z = itertools.compress(step.operands, step.depends)
-            values[result] = rules.at(step, [_read(values, operand) for operand in z])
+            operands = itertools.compress(step.operands, step.depends)
+            z = [_read(values, operand) for operand in operands]
+            values[result] = rules.at(step, z)
+            if step.piece.has_intercept and not self._adds_biases:
+                values[result] -= rules.at(step, [jnp.zeros_like(one) for one in z])
+        elif not self._adds_biases and adds_constant(step):
+            values[result] = self._without_constants(step, values)
         elif _is_convolution_of_path(step):
             values[result] = self._convolve(step, values)
         else:
@@ -175,6 +192,17 @@ class Graph:
         if step.results[0] in self._adjoints:
             return convolve(x, kernel, self._adjoints[step.results[0]], step)
         return bind(step.equation, [x, kernel])[0]
+
+    def _without_constants(self, step: Step, values: dict[int, Any]) -> jax.Array:
+        """An affine step with its additive constants replaced by 0."""
+        if step.name in ("add", "add_any", "sub"):
+            x = _read(values, step.operands[step.depends.index(True)])
+            return -x if step.name == "sub" and step.depends[1] else x
+        constants = constant_operands(step)
+        operands = [_read(values, operand) for operand in step.operands]
+        for position in constants:
+            operands[position] = jnp.zeros_like(operands[position])
+        return bind(step.equation, operands)[0]
 
     def _kernel(self, step: Step) -> jax.Array:
         return _read(self._constants, step.operands[1])

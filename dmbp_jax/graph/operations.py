@@ -39,6 +39,13 @@ MAY_ADD_CONSTANT = {
     *("add", "add_any", "sub", "pad", "concatenate", "stack", "select_n"),
     *("dynamic_update_slice", "scatter", "scatter-add", "scatter-sub"),
 }
+SELECTORS = {  # operands that say where, not what: indices and conditions
+    "select_n": (0,),
+    "dynamic_update_slice": tuple(range(2, 16)),
+    "scatter": (1,),
+    "scatter-add": (1,),
+    "scatter-sub": (1,),
+}
 _NORMALISATION = "use normalisation layers in inference mode, with running statistics"
 _COMPARISON = "write the ReLU as jax.nn.relu or jnp.maximum(x, 0); leaky ReLU is not supported"
 HINTS = {

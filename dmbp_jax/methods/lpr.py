@@ -81,7 +81,7 @@ def lpr(
     asks the masked image to keep the logit: a cross-entropy goes on rewarding a mask under which
     the network is surer of the label than it is of the image. Masked pixels are blurred: zeros
     make edges of their own. A higher learning rate (0.1) raises the insertion metric further and
-    moves the maximum of the map off the object (docs/methods.md).
+    may move the maximum of the map off the object (docs/methods.md).
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size)
     check_count(steps, "steps", minimum=0)

@@ -1,0 +1,178 @@
+"""The paper's method for the engine: freeze at x, learn the masks, take the maps.
+
+`attribute` hands it to the driver; a large run does the same with pictures from a disk.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dmbp_jax.dmbp import loop
+from dmbp_jax.dmbp.attribution import Attribution
+from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.dmbp.decompose import drop_leading_one
+from dmbp_jax.dmbp.decomposition import (
+    Frozen,
+    bias_products,
+    gated_logits,
+    keep_input_evidence,
+    mask_dtype,
+    masked_map,
+)
+from dmbp_jax.dmbp.spreading import spread_biases
+from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.program import Site
+from dmbp_jax.graph.tracing import TracedNetwork
+
+# Per unit, in mask-sized values: θ and the optimiser's memory (2), both signs' values (2),
+# cotangents in flight, gates and winners. Measured with `benchmarks/speed.py` on CPU: ResNet50
+# 5.7 at batch 1 (adjoint kernels included) and 4.6 at batch 8, VGG16 6.0 and 5.0.
+_VALUES_PER_UNIT = 6
+
+
+def bytes_per_image(masked: Sequence[Site]) -> int:
+    """Device memory of one image in the loop, in bytes, rounded up."""
+    return _VALUES_PER_UNIT * sum(4 * math.prod(site.shape) for site in masked)
+
+
+class Run(NamedTuple):
+    """A batch while its masks are learned.
+
+    Attributes:
+      frozen: what the loop reads; with evidence "input" the network without its biases.
+      whole: boundary, logits and output bias of the whole network where they differ from these.
+      done: steps taken by the batch.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    frozen: Frozen
+    whole: tuple[Any, ...]
+    state: loop.State
+    history: jax.Array  # (N, steps, 3)
+    done: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DmbpExplainer:
+    """An `engine.Explainer` of one network and one setting.
+
+    Attributes:
+      network: the traced network.
+      config: static.
+      biases: "drop" or "spread", as in `attribute`.
+      return_masks: whether the result keeps the masks.
+    """
+
+    network: TracedNetwork
+    config: DMBP = field(metadata={"static": True})
+    biases: str = field(metadata={"static": True}, default="drop")
+    return_masks: bool = field(metadata={"static": True}, default=False)
+
+    steps_per_call = None
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.config.steps
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Device memory of one image in the loop."""
+        return bytes_per_image(self.network.program().masked)
+
+    def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
+        """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""
+        images, labels = rows
+        graph = self.network.graph()
+        dtype = mask_dtype(images)
+
+        def begin(image: jax.Array) -> tuple[Frozen, jax.Array, tuple[Any, ...], loop.State]:
+            frozen, state = loop.start(graph, image, self.config, dtype)
+            top, whole = jnp.argmax(frozen.logits), ()
+            if self.config.evidence == "input":
+                whole = frozen[2:]
+                _, frozen = keep_input_evidence(graph, frozen, image)
+            return frozen, top.astype(jnp.int32), whole, state
+
+        cast = images.astype(self.config.dtype) if self.config.dtype else images
+        frozen, top, whole, state = jax.vmap(lambda image: begin(image[None]))(cast)
+        labels = top if labels is None else labels
+        history = jnp.zeros((len(images), self.steps, 3), state.terms.dtype)
+        return Run(images, labels, frozen, whole, state, history, jnp.int32(0))
+
+    def advance(self, state: Run, steps: int) -> Run:
+        """Take optimiser steps with every image."""
+        run = state
+        if steps == 0:
+            return run
+        graph = self.network.graph()
+        if self.config.evidence == "input":
+            graph = graph.without_biases()
+        learned, terms = loop.advance(graph, run.frozen, run.state, run.labels, self.config, steps)
+        history = jax.lax.dynamic_update_slice_in_dim(run.history, terms, run.done, axis=1)
+        return run._replace(state=learned, history=history, done=run.done + steps)
+
+    def finish(self, state: Run) -> Attribution:
+        """Maps and terms of the learned masks; `history` is (N, steps, 3)."""
+        return jax.vmap(partial(self._finish, self.network.graph()))(state._replace(done=None))
+
+    def _finish(self, graph: Graph, run: Run) -> Attribution:
+        """The result of one image."""
+        label, theta = run.labels, run.state.theta
+        dtype = mask_dtype(run.images)
+        x = run.images.astype(run.frozen.logits.dtype)[None]
+        whole = run.frozen._replace(**dict(zip(Frozen._fields[2:], run.whole, strict=False)))
+        sigma = loop.masks_of(theta)
+
+        def signed(sign: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            """y± with biases, Σ map and the map of one sign."""
+            # The value by the forward form: the same number as the backward form's, with the
+            # gradients to the biases left out of the program.
+            logits, _ = gated_logits(graph, whole, loop.divisors(theta, sign))
+            total = loop.signed_part(whole, logits, label)
+            masks = loop.signed_masks(sigma, sign)
+            if self.biases == "drop":
+                image_map = masked_map(graph, whole, x, masks, label)
+                return total, image_map.sum().astype(dtype), image_map
+            image_map, products = bias_products(graph, whole, x, masks, label)
+            return total, image_map.sum().astype(dtype), spread_biases(image_map, products, total)
+
+        totals, sums, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))
+        positive, negative = maps[:, 0].astype(dtype)
+        y = loop.signed_part(whole, whole.logits, label)
+        counted = loop.signed_part(run.frozen, run.frozen.logits, label)
+        y_positive, y_negative = sums if self.config.evidence == "input" else totals
+        finite = jnp.isfinite(jnp.stack([y, *totals, *sums])).all()
+        finite &= jnp.isfinite(positive).all() & jnp.isfinite(negative).all()
+        masks = None
+        if self.return_masks:
+            masks = tuple(mask.reshape(drop_leading_one(mask.shape)) for mask in sigma)
+        return Attribution(
+            positive=positive,
+            negative=negative,
+            y=y,
+            y_positive=y_positive,
+            y_negative=y_negative,
+            y_nuisance=counted - y_positive - y_negative,
+            y_bias=y - counted,
+            carried=carried_share(sums, totals),
+            label=label.astype(jnp.int32),
+            history=run.history,
+            status=finite,
+            steps=run.state.steps,
+            masks=masks,
+        )
+
+
+def carried_share(sums: jax.Array, totals: jax.Array) -> jax.Array:
+    """|Σ map| / (|Σ map| + |biases' part|) of each sign, in [0, 1]; 1 where both are 0."""
+    by_pixels, by_biases = jnp.abs(sums), jnp.abs(totals - sums)
+    whole = by_pixels + by_biases
+    return jnp.where(whole > 0, by_pixels / jnp.where(whole > 0, whole, 1), 1)

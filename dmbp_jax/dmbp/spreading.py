@@ -1,0 +1,46 @@
+"""Complete maps: the biases' part of y± as a signed map of its layers, brought to the picture (ours).
+
+Eq. 14 adds Σ_l ∇_{b_l}Fᵀb_l to what the pixels carry. A bias acts at a position of its layer, so its
+part is a map as coarse as that layer; FullGrad draws it without its sign.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def spread_biases(
+    image_map: jax.Array, products: Sequence[jax.Array], total: jax.Array
+) -> jax.Array:
+    """The map with the biases' part added, so that it sums to `total`.
+
+    Every layer's ∇b ⊙ b is summed over channels and resized to the picture, bilinear, each cell
+    keeping its sum. Biases without positions (dense layers), less the output bias, are shared
+    equally by all pixels. A pixel's share is divided equally between its colour channels.
+
+    Args:
+      image_map: (1, H, W, C), ∇ₓF ⊙ x.
+      products: ∇_{b_l}F ⊙ b_l of every bias (1, h, w, channels), or of other rank.
+      total: scalar, y⁺ or y⁻.
+    """
+    height, width, channels = image_map.shape[1:]
+    spread = jnp.zeros((height, width), image_map.dtype)
+    for product in products:
+        if product.ndim == 4:
+            spread += enlarge_sums(product[0].sum(-1).astype(spread.dtype), (height, width))
+    rest = total - image_map.sum() - spread.sum()
+    spread += rest / (height * width)
+    return image_map + spread[None, ..., None] / channels
+
+
+def enlarge_sums(layer: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Bilinear resize (h, w) → (H, W) in which the share of every cell sums to its value."""
+    rows, columns = (_shares(size, to) for size, to in zip(layer.shape, shape, strict=True))
+    return rows @ layer.astype(rows.dtype) @ columns.T
+
+
+def _shares(size: int, to: int) -> jax.Array:
+    """(to, size): how a cell is shared between the pixels along one axis; columns sum to 1."""
+    weights = jax.image.resize(jnp.eye(size), (to, size), "linear")
+    return weights / weights.sum(0)
