@@ -87,7 +87,6 @@ def main() -> None:
             "rise": {"masks": args.rise_masks},
             "lpr": {"steps": args.lpr_steps},
         },
-        images_per_class=None,
         limit=args.limit,
         points=args.points,
         batch_size=args.batch,

@@ -53,10 +53,7 @@ class Method:
 
 CATALOGUE: tuple[Method, ...] = (
     Method(
-        "gradient",
-        "ND = gradient × input",
-        options=("multiply_by_input",),
-        abbreviation="Grad",
+        "gradient", "ND = gradient × input", options=("multiply_by_input",), abbreviation="Grad"
     ),
     Method(
         "integrated_gradients",
@@ -77,17 +74,9 @@ CATALOGUE: tuple[Method, ...] = (
         options=("max_sigma", "steps", "grad_step", "spacing"),
         abbreviation="BIG",
     ),
+    Method("deeplift", "DeepLift", options=("baseline", "multiply_by_input"), abbreviation="DL"),
     Method(
-        "deeplift",
-        "DeepLift",
-        options=("baseline", "multiply_by_input"),
-        abbreviation="DL",
-    ),
-    Method(
-        "guided_backprop",
-        "Guided Backprop",
-        options=("multiply_by_input",),
-        abbreviation="GBp",
+        "guided_backprop", "Guided Backprop", options=("multiply_by_input",), abbreviation="GBp"
     ),
     Method(
         "guided_gradcam",

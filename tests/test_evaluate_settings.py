@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +13,8 @@ from tiny_evaluation import SHORT, network, run
 import dmbp_jax
 from dmbp_jax.catalogue import CATALOGUE, ROWS, Method, find_method
 from dmbp_jax.data import Dataset, FilePicture, Skipped, list_generated
-from dmbp_jax.dmbp.config import DMBP, Loss
+from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.dmbp.objective import OBJECTIVES
 from dmbp_jax.errors import DataError, DmbpError, InputError, InputTypeError
 from dmbp_jax.experiments import TABLES, MethodRow, Settings
 from dmbp_jax.experiments.folder import RECORDS
@@ -85,7 +86,7 @@ def test_the_rows_are_those_of_the_catalogue() -> None:
     assert TABLES[1].methods == ("gradient", "dmbp-positive", "dmbp-positive-negative", "dmbp")
     assert TABLES[2].methods == TABLES[3].methods == tuple(method.name for method in CATALOGUE)
     variants = find_method("dmbp").variants
-    assert set(variants) == set(get_args(Loss)) and variants[-1] == DMBP().loss
+    assert set(variants) == set(OBJECTIVES) and variants[-1] == DMBP().loss
     rows = {row.name: row for table in Settings().rows().values() for row in table}
     assert set(rows) == set(ROWS)
     losses = {

@@ -143,7 +143,7 @@ def _make_row(
         variant = method.variants[method.rows.index(name)]
         title = f"{method.title}, {variant}"
         # A chunk chosen from free memory would make the last bits depend on the moment.
-        options = {"config": DMBP(loss=variant, **given), "chunk_size": batch_size}  # pyrefly: ignore[bad-argument-type]
+        options = {"config": DMBP(loss=variant, **given), "chunk_size": batch_size}
     else:
         _check_options(method.name, given, method.options)
         if "activation" in method.options and activation is not None:

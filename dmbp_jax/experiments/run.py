@@ -169,7 +169,8 @@ def _read_batches(
                 if isinstance(item, Skipped):
                     unread[item.name] = item
                 else:
-                    decoded[item.picture.name] = item.x
+                    made: Any = item.x  # what `one` returns
+                    decoded[item.picture.name] = made
             batch = make_batch(targets, decoded, plan, settings.seed, transforms.crop)
             if batch is not None and plan.missing(journal.records, batch.targets):
                 yield batch
@@ -179,19 +180,17 @@ def _find_transforms(
     params: Any, preprocess: Transform | None, crop: Transform | None
 ) -> Transforms:
     """The transforms that are given, or else those of the network."""
-    found = {
-        name: given if given is not None else getattr(params, name, None)
-        for name, given in (("preprocess", preprocess), ("crop", crop))
-    }
-    for name, transform in found.items():
+    preprocess = preprocess if preprocess is not None else getattr(params, "preprocess", None)
+    crop = crop if crop is not None else getattr(params, "crop", None)
+    for name, transform in (("preprocess", preprocess), ("crop", crop)):
         if transform is not None and not callable(transform):
             raise InputTypeError(f"{name}: Expected a function, got {type(transform).__name__}.")
-    if found["preprocess"] is None:
+    if preprocess is None:
         raise InputTypeError(
             "preprocess: Expected a function from a picture to x, "
             f"since {type(params).__name__} has no `preprocess`; got None."
         )
-    return Transforms(**found)
+    return Transforms(preprocess, crop)
 
 
 def _check_classes(dataset: Dataset, params: Any) -> tuple[str, ...]:
