@@ -45,9 +45,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         subparsers,
         "evaluate",
         run,
-        help="measure how faithful maps are: the paper's tables",
-        description=DESCRIPTION,
-        example=EXAMPLE,
+        "measure how faithful maps are: the paper's tables",
+        DESCRIPTION,
+        EXAMPLE,
     )
     add = parser.add_argument
     add("--table", choices=("1", "2", "3", "all"), default="all", help="default all")

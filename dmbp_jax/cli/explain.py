@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dmbp_jax.catalogue import CATALOGUE
+from dmbp_jax.catalogue import CATALOGUE, find_method
 from dmbp_jax.cli import compilation
 from dmbp_jax.cli.commands import add_command, add_output_folder
 from dmbp_jax.cli.maps import FORMATS, Mapper, draw, map_by_dmbp, map_by_method
@@ -16,7 +16,7 @@ from dmbp_jax.errors import DmbpError, DownloadError, InputError
 from dmbp_jax.files import replacing
 
 METHODS = tuple(method.name for method in CATALOGUE)
-LOSSES = ("all", "positive-negative", "positive")
+LOSSES = find_method("dmbp").variants
 
 SUMMARY = "explain what a network answers for photos"
 DESCRIPTION = """\

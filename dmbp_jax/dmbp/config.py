@@ -25,8 +25,13 @@ class DMBP:
       evidence: what y⁺ and y⁻ count. "all" is Eq. 14: pixels and biases. "input" is ∇ₓF±ᵀx alone
         (Eq. 11 taken at its word on a network with biases; ours): only what a map can show.
       init: start of every θ, where σ = sigmoid(θ); 0 is σ = ½.
-      optimizer: any `optax.GradientTransformation`; None is PyTorch's RMSProp, that is
-        `optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)`.
+      update: rule of the default optimiser. "rmsprop" is PyTorch's RMSProp, that is
+        `optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)`; "sign" moves every
+        θ by the rate against the sign of its gradient.
+      last_rate: the learning rate falls linearly to it over the steps; None keeps it constant.
+      alternate: in so many first steps y⁺ and y⁻ have the gradient in turn, whatever ỹ is. Eq. 10
+        pulls y⁻ only once y⁺ has passed y, which few steps may never reach.
+      optimizer: any `optax.GradientTransformation`, instead of `update`.
       precision: precision of convolutions and matrix products, as in
         `jax.default_matmul_precision`: None (the device's default, TF32 on recent GPUs),
         "highest", "float32", "tensorfloat32", "bfloat16", ...
@@ -53,6 +58,9 @@ class DMBP:
     loss: str = "all"
     evidence: str = "all"
     init: float = 0.0
+    update: str = "rmsprop"
+    last_rate: float | None = None
+    alternate: int = 0
     optimizer: optax.GradientTransformation | None = None
     precision: str | None = None
     dtype: str | None = None
@@ -64,6 +72,10 @@ class DMBP:
         check_number(self.init, "init")
         check_choice(self.loss, "loss", tuple(OBJECTIVES))
         check_choice(self.evidence, "evidence", ("all", "input"))
+        check_choice(self.update, "update", ("rmsprop", "sign"))
+        check_count(self.alternate, "alternate", minimum=0)
+        if self.last_rate is not None:
+            check_number(self.last_rate, "last_rate", low=0, above=True)
         if self.optimizer is not None and not (
             hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")
         ):
@@ -81,6 +93,39 @@ class DMBP:
                 raise InputError(
                     f"steps: Expected a multiple of {BLOCK} with a tolerance, got {self.steps}."
                 )
+
+    @classmethod
+    def quick(cls, **options: Any) -> "DMBP":
+        """Six steps of sign descent at a falling rate, the first two for y⁺ and y⁻ in turn (ours).
+
+            θ ← θ − r_t sign(∂L/∂θ),   r_t from 0.8 to 0.1
+
+        RMSProp with its small first averages is almost sign descent; what its masks reach depends
+        on the distance travelled more than on the number of steps. `benchmarks/faithfulness.py`
+        measures it against the paper's 200 steps.
+
+        Example:
+          >>> DMBP.quick().steps
+          6
+        """
+        defaults: dict[str, Any] = {
+            "steps": 6,
+            "update": "sign",
+            "learning_rate": 0.8,
+            "last_rate": 0.1,
+            "alternate": 2,
+        }
+        return cls(**(defaults | options))
+
+    @classmethod
+    def paper(cls, **options: Any) -> "DMBP":
+        """The paper's optimisation: 200 steps of PyTorch's RMSProp at rate 0.01 (Sec. 4).
+
+        Example:
+          >>> DMBP.paper() == DMBP()
+          True
+        """
+        return cls(**options)
 
     @classmethod
     def fast(cls, **options: Any) -> "DMBP":
@@ -103,10 +148,15 @@ class DMBP:
         return OBJECTIVES[self.loss]
 
     def transformation(self) -> optax.GradientTransformation:
-        """The optimiser of θ: the one given, or PyTorch's RMSProp."""
+        """The optimiser of θ: the one given, or `update` at the learning rate."""
         if self.optimizer is not None:
             return self.optimizer
-        return optax.rmsprop(self.learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+        rate: Any = self.learning_rate
+        if self.last_rate is not None:
+            rate = optax.linear_schedule(rate, self.last_rate, max(1, self.steps - 1))
+        if self.update == "sign":
+            return optax.sign_sgd(rate)
+        return optax.rmsprop(rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
 
 
 _PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")

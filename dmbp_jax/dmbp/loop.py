@@ -57,7 +57,7 @@ def advance(
     """
 
     def step(frozen: Frozen, state: State, label: jax.Array) -> State:
-        terms, gradient = terms_and_gradient(graph, frozen, state.theta, label, config)
+        terms, gradient = terms_and_gradient(graph, frozen, state.theta, label, config, state.steps)
         updates, optimizer = config.transformation().update(gradient, state.optimizer, state.theta)
         theta = optax.apply_updates(state.theta, updates)
         return State(theta, optimizer, terms, state.steps + 1, state.stopped)
@@ -112,9 +112,14 @@ def _on_plateau(before: jax.Array, after: jax.Array, config: DMBP) -> jax.Array:
 
 
 def terms_and_gradient(
-    graph: Graph, frozen: Frozen, theta: Masks, label: jax.Array, config: DMBP
+    graph: Graph,
+    frozen: Frozen,
+    theta: Masks,
+    label: jax.Array,
+    config: DMBP,
+    step: jax.Array | int = 0,
 ) -> tuple[jax.Array, Masks]:
-    """(y⁺, y⁻, ỹ) and ∂L/∂θ at one point.
+    """(y⁺, y⁻, ỹ) and ∂L/∂θ at one point, the masks before step number `step`.
 
     With m = σ or 1 − σ for the two signs, u = m H z what an activation returns and c the cotangent
     after it, ∂y±/∂θ = ±u ⊙ c ⊙ (1 − m). 1 − m comes from θ in the precision of the masks: a
@@ -140,6 +145,9 @@ def terms_and_gradient(
     y = signed_part(frozen, frozen.logits, label)
     objective = config.objective()
     weights = jnp.stack(objective.weights(y, y_positive, y_negative))
+    if config.alternate:
+        in_turn = jnp.where(step % 2 == 0, jnp.array([-2.0, 0.0]), jnp.array([0.0, 2.0]))
+        weights = jnp.where(step < config.alternate, in_turn.astype(weights.dtype), weights)
     if objective.one_sided:
         active = jnp.where(weights[0] != 0, 0, 1)
         chosen = jax.tree.map(lambda u: jnp.where(active == 0, u[0], u[1]), both_activations)

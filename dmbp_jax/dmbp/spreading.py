@@ -1,7 +1,7 @@
-"""Complete maps: the biases' part of y± as a signed map of its layers, brought to the picture (ours).
+"""Complete maps (ours): the biases' part of y± as signed maps of its layers, added to the picture.
 
-Eq. 14 adds Σ_l ∇_{b_l}Fᵀb_l to what the pixels carry. A bias acts at a position of its layer, so its
-part is a map as coarse as that layer; FullGrad draws it without its sign.
+Eq. 14 adds Σ_l ∇_{b_l}Fᵀb_l to what the pixels carry. A bias acts at a position of its layer, so
+its part is a map as coarse as that layer; FullGrad draws it without its sign.
 """
 
 from collections.abc import Sequence

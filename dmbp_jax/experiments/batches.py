@@ -1,7 +1,6 @@
 """From targets to arrays: each picture is decoded once, for the network and for the gallery."""
 
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from dmbp_jax.data.samples import Target
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.gallery import TargetName, shrink
 from dmbp_jax.experiments.plan import Plan
+from dmbp_jax.methods.keys import image_key
 
 Transform = Callable[[Image.Image], Any]
 
@@ -100,15 +100,7 @@ def make_batch(
         jnp.asarray([target.label for target in rows], jnp.int32),
         np.array(filled, np.int32).reshape(len(rows), plan.others),
         _masks(rows, inputs[0].shape[:2], crop),
-        [target_key(seed, target) for target in rows],
-    )
-
-
-def target_key(seed: int, target: Target) -> jax.Array:
-    """The random key of a target, whatever batch it is in."""
-    name = f"{target.picture.name}/{target.label}".encode(errors="surrogateescape")
-    return jax.random.fold_in(
-        jax.random.key(seed), int.from_bytes(sha256(name).digest()[:4], "little")
+        [image_key(seed, f"{target.picture.name}/{target.label}") for target in rows],
     )
 
 
