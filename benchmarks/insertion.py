@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import real_networks
 
 import dmbp_jax
+from dmbp_jax.methods import METHODS
 
 CHUNK = 32
 ROUNDS = 8
@@ -30,7 +31,7 @@ def main() -> None:
     paths, labels = real_networks.photos()
     paths, labels = paths[: options.photos], labels[: options.photos]
     x = jnp.stack([jnp.asarray(preprocess(path)) for path in paths])
-    heatmap = dmbp_jax.methods.gradient(params, x, labels, apply_fn=apply_fn)
+    heatmap = METHODS["gradient"](params, x, labels, apply_fn=apply_fn)
 
     def metric() -> Any:
         return dmbp_jax.metrics.insertion(

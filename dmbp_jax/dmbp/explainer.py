@@ -121,7 +121,9 @@ class DmbpExplainer:
 
     def finish(self, state: Run) -> Attribution:
         """Maps and terms of the learned masks; `history` is (N, steps, 3)."""
-        return jax.vmap(partial(self._finish, self.network.graph()))(state._replace(done=None))
+        finish = partial(self._finish, self.network.graph())
+        in_axes = Run(0, 0, 0, 0, 0, 0, None)  # the steps taken are those of the batch
+        return jax.vmap(finish, in_axes=(in_axes,))(state)
 
     def _finish(self, graph: Graph, run: Run) -> Attribution:
         """The result of one image."""

@@ -3,7 +3,6 @@
 Methods that perturb images and all metrics ask the same questions of a network.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -36,14 +35,13 @@ def find_activation(
     return check_choice(activation, "activation", choices)
 
 
-def with_labels(call: Call) -> Call:
-    """The call with the network's top-1 label of every image, where the caller named none."""
+def target_labels(call: Call) -> jax.Array:
+    """The labels of a call, (N,) int32; the network's top-1 where the caller named none."""
     if call.labels is not None:
-        return call
+        return call.labels
     network = call.network
     explainer = BatchFunction(network, _top_labels, (), network.trace.bytes_per_image)
-    labels = explain(explainer, (call.images,), chunk_size=call.chunk_size)
-    return replace(call, labels=labels)
+    return explain(explainer, (call.images,), chunk_size=call.chunk_size)
 
 
 def _top_labels(network: TracedNetwork, rows: tuple[jax.Array]) -> jax.Array:

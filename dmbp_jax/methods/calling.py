@@ -5,6 +5,7 @@ A method writes its equation for one image, as a module-level function, and hand
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax.typing import ArrayLike
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.mapping import BatchFunction, SampleSum
 from dmbp_jax.engine.memory import fitting_rows
-from dmbp_jax.engine.scores import with_labels
+from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -31,7 +32,8 @@ def check_method_call(
     Raises:
       InputError, InputTypeError: as `dmbp_jax.attribute`.
     """
-    return with_labels(check_call(params, x, label, apply_fn, chunk_size))
+    call = check_call(params, x, label, apply_fn, chunk_size)
+    return replace(call, labels=target_labels(call))
 
 
 def logit(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:

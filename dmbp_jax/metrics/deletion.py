@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
-from dmbp_jax.engine.scores import with_labels
+from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.curves import (
@@ -70,10 +70,8 @@ def deletion(
       >>> result.scores.tolist(), float(result.auc)
       ([3.0, 0.0, 0.0], 0.75)
     """
-    call = with_labels(check_call(params, x, label, apply_fn, chunk_size))
+    call = check_call(params, x, label, apply_fn, chunk_size)
     score = score_activation(activation, params, apply_fn)
     arguments = check_curve_arguments(call, heatmap, order, step, points, score)
-    images = call.images
-    return score_curve(
-        arguments, images, baseline_images(baseline, images, "baseline"), call.labels[:, None]
-    )
+    finish = baseline_images(baseline, call.images, "baseline")
+    return score_curve(arguments, call.images, finish, target_labels(call)[:, None])

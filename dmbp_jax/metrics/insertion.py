@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
-from dmbp_jax.engine.scores import with_labels
+from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.curves import (
@@ -76,10 +76,10 @@ def insertion(
       >>> result.scores.tolist(), float(result.auc)
       ([0.0, 3.0, 3.0], 2.25)
     """
-    call = with_labels(check_call(params, x, label, apply_fn, chunk_size))
+    call = check_call(params, x, label, apply_fn, chunk_size)
     score = score_activation(activation, params, apply_fn)
     arguments = check_curve_arguments(call, heatmap, order, step, points, score)
     images = call.images
     return score_curve(
-        arguments, baseline_images(blur, images, "blur"), images, call.labels[:, None]
+        arguments, baseline_images(blur, images, "blur"), images, target_labels(call)[:, None]
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count
-from dmbp_jax.engine.scores import with_labels
+from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.errors import InputTypeError
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.images import Images
@@ -115,10 +115,10 @@ def layer_reinitialisation(
             f"got {type(method).__name__}."
         )
     check_count(redraws, "redraws")
-    call = with_labels(check_call(params, x, label, apply_fn))
+    call = check_call(params, x, label, apply_fn)
     images = Images(call.images, call.single)
     layer = find_last_layer(params, call, last_layer)
-    x, target = call.unbatch((call.images, call.labels))
+    x, target = call.unbatch((call.images, target_labels(call)))
     if heatmap is None:
         original = fit_heatmap(method(params, x, target, apply_fn=apply_fn), images)
     else:
