@@ -1,7 +1,5 @@
 """Photos for `dmbp explain`: names of their results, decoding, hashing, and groups of one shape."""
 
-import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -64,18 +62,13 @@ def read(
 def batches(
     photos: Iterator[Photo], count: int, batch_size: int
 ) -> "Iterator[tuple[list[Photo], np.ndarray]]":
-    """Photos in groups of nearly equal size, with their inputs stacked.
+    """Photos in groups of equal size, with their inputs stacked.
 
-    A later group that is smaller is filled up with repeats of its last image, so that one
-    compiled program serves all of them; an image's result does not depend on its batch mates.
+    The last group is filled up with repeats of one of its images, so that one compiled program
+    serves all of them; an image's result does not depend on its batch mates.
     """
-    import numpy as np
+    from dmbp_jax.engine.batches import collect_rows, equal_size
 
-    size = math.ceil(count / math.ceil(count / batch_size))
-    first = True
-    while group := list(itertools.islice(photos, size)):
-        inputs = [photo.x for photo in group]
-        if not first:
-            inputs += inputs[-1:] * (size - len(inputs))
-        first = False
-        yield group, np.stack(inputs)
+    rows = ((photo, photo.x) for photo in photos)
+    for batch in collect_rows(rows, equal_size(count, batch_size)):
+        yield list(batch.items), batch.rows
