@@ -12,12 +12,12 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from compile_time import NUMBERS, PAPER_STEPS, compile_once, time_in_new_processes
 
 if TYPE_CHECKING:
     from contenders import Contender
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 NETWORKS = ("resnet50", "vgg16", "builtin")
 CONTENDERS = ("forward", "jax", "convolutions", "torch-gated", "torch-double")
 # Settings of `dmbp_jax.DMBP`: "default" is TF32 on recent GPUs, and float32 on a CPU.
-NUMBERS: dict[str, dict[str, Any]] = {
-    "float32": {"precision": "highest"},
-    "default": {},
-    "bfloat16": {"dtype": "bfloat16"},
-}
-PAPER_STEPS = 200
 _FULL = f"also time attribute() in chunks of its own choice; steps: {PAPER_STEPS}"
 AGREEMENT = 1e-3  # largest difference of y±, relative to the larger of y⁺ and |y⁻| of that step
 
@@ -67,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     # PyTorch's threads would spin while they wait: in JAX's turn, and for a core that is taken.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if args.compile_only:
-        print(json.dumps(_compile_once(args)))
+        print(json.dumps(compile_once(args)))
         return 0
     _fill_in(args)
     machine = _describe_machine()
@@ -90,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
             for batch in args.batches:
                 row = _measure(name, network, numbers, batch, peaks, args)
                 if (numbers, batch) == (args.numbers[0], args.batches[0]):
-                    row["compilation"] = _time_compilation(name, args)
+                    row["compilation"] = time_in_new_processes(name, args)
                 print("\n".join(["", *row_lines(row)]), flush=True)
                 results["rows"].append(row)
                 args.json.write_text(json.dumps(results, indent=1))
@@ -272,40 +266,6 @@ def _time_attribute(case: Any, steps: int) -> float:
 
     call()
     return statistics.median(call() for _ in range(3))
-
-
-def _time_compilation(name: str, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Tracing and compiling in a new process: with an empty persistent cache, then from it."""
-    if args.no_compile_time:
-        return {}
-    found = {}
-    with tempfile.TemporaryDirectory() as cache:
-        for key in ("cold", "cached"):
-            command = [sys.executable, __file__, "--compile-only", cache, "--networks", name]
-            command += ["--batches", str(args.batches[0]), "--size", str(args.size)]
-            command += ["--numbers", args.numbers[0]]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found[key] = json.loads(output.splitlines()[-1])
-    return found
-
-
-def _compile_once(args: argparse.Namespace) -> dict[str, float]:
-    """What the new process does."""
-    import jax
-    import jax.numpy as jnp
-    from jax_loop import time_compilation
-    from networks import make_images, make_network
-
-    import dmbp_jax
-
-    name, (batch,) = args.networks[0], args.batches
-    network, x = make_network(name, args.size), make_images(name, batch, args.size)
-    config = dmbp_jax.DMBP(steps=PAPER_STEPS, **NUMBERS[args.numbers[0]])
-    labels = jnp.zeros(batch, jnp.int32)
-    jax.config.update("jax_compilation_cache_dir", args.compile_only)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return time_compilation(network, x, labels, config)
 
 
 if __name__ == "__main__":

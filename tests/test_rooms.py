@@ -32,16 +32,6 @@ HEAVY = {"jax", "jaxlib", "flax", "optax"}
 LONGEST = 300  # lines
 NAMES = {method.name for method in CATALOGUE}
 
-# Temporary: what stood in the way when this test was written. Nothing is to be added here.
-TOO_LONG_FOR_NOW = {
-    "dmbp_jax/dmbp/decomposition.py",
-    "dmbp_jax/graph/graph.py",
-    "tests/test_attribute.py",
-    "tests/test_methods_oracles.py",
-}
-UPWARDS_FOR_NOW: set[str] = set()
-METHOD_LISTS_FOR_NOW: set[str] = set()
-
 
 def package_files() -> list[Path]:
     return [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -123,7 +113,7 @@ def test_imports_point_down() -> None:
     wrong = [
         f"{name_of(path)}, {offence}"
         for path in package_files()
-        if module_of(path) != DOOR and name_of(path) not in UPWARDS_FOR_NOW
+        if module_of(path) != DOOR
         for offence in wrong_imports(module_of(path), path.read_text("utf-8"))
     ]
     assert not wrong, "\n".join(wrong)
@@ -132,7 +122,7 @@ def test_imports_point_down() -> None:
 def test_files_are_short() -> None:
     files = [*package_files(), *sorted((ROOT / "tests").rglob("*.py"))]
     lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in files}
-    long = {name: n for name, n in lengths.items() if n > LONGEST and name not in TOO_LONG_FOR_NOW}
+    long = {name: n for name, n in lengths.items() if n > LONGEST}
     assert not long
 
 
@@ -140,7 +130,7 @@ def test_methods_are_listed_in_the_catalogue_only() -> None:
     found = [
         f"{name_of(path)}, {offence}"
         for path in package_files()
-        if path.name != "catalogue.py" and name_of(path) not in METHOD_LISTS_FOR_NOW
+        if path.name != "catalogue.py"
         for offence in method_lists(path.read_text("utf-8"))
     ]
     assert not found, "\n".join(found)
