@@ -122,7 +122,7 @@ class DmbpExplainer:
     def finish(self, state: Run) -> Attribution:
         """Maps and terms of the learned masks; `history` is (N, steps, 3)."""
         finish = partial(self._finish, self.network.graph())
-        in_axes = Run(0, 0, 0, 0, 0, 0, None)  # the steps taken are those of the batch
+        in_axes = Run._make([0] * 6 + [None])  # the steps taken are those of the batch
         return jax.vmap(finish, in_axes=(in_axes,))(state)
 
     def _finish(self, graph: Graph, run: Run) -> Attribution:
