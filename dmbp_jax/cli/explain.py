@@ -17,6 +17,7 @@ from dmbp_jax.files import replacing
 
 METHODS = tuple(method.name for method in CATALOGUE)
 LOSSES = find_method("dmbp").variants
+BIASES = ("drop", "spread")
 
 SUMMARY = "explain what a network answers for photos"
 DESCRIPTION = """\
@@ -77,6 +78,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--loss", choices=LOSSES, help="variant of dmbp in the paper's Table 1; default all"
     )
+    parser.add_argument(
+        "--quick", action="store_true", help="six steps of dmbp instead of the paper's 200"
+    )
+    parser.add_argument(
+        "--biases",
+        choices=BIASES,
+        default="drop",
+        help="spread: add what the biases of dmbp carry, as coarse as their layers; default drop",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)
 
@@ -119,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
                     one.save(part)
             numbers = f"{name} ({one.label})  {one.numbers}"
             print(f"{photo.path}: {numbers}  -> {photo.target}", flush=True)
+            if one.note:
+                print(f"{photo.path}: {one.note}", flush=True)
     return BAD_INPUT if failures else 0
 
 
@@ -134,6 +146,8 @@ def check_options(args: argparse.Namespace) -> None:
         return
     if args.steps is not None or args.loss is not None:
         raise InputError(f"--steps, --loss: Expected only with --method dmbp, got {args.method}.")
+    if args.quick or args.biases != "drop":
+        raise InputError(f"--quick, --biases: Expected only with --method dmbp, got {args.method}.")
     if args.format == "authors":
         raise InputError(
             "--format authors: Expected only with --method dmbp, whose maps have two parts, "
@@ -167,7 +181,8 @@ def choose_mapper(args: argparse.Namespace) -> Mapper:
 
     if args.method == "dmbp":
         settings = {"steps": args.steps, "loss": args.loss}
-        config = DMBP(**{name: value for name, value in settings.items() if value is not None})
-        return partial(map_by_dmbp, config, not args.quiet)
+        given = {name: value for name, value in settings.items() if value is not None}
+        config = DMBP.quick(**given) if args.quick else DMBP.paper(**given)
+        return partial(map_by_dmbp, config, args.biases, not args.quiet)
     forward = jax.jit(lambda net, x: net(x))
     return partial(map_by_method, args.method, forward)

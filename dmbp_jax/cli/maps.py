@@ -27,6 +27,7 @@ class PhotoMap(NamedTuple):
       map: (H, W) or (H, W, C), as it is drawn.
       parts: positive and negative part; None for methods other than dmbp.
       save: writes the arrays to a path.
+      note: what a reader of the map should know, or nothing.
     """
 
     label: int
@@ -34,6 +35,7 @@ class PhotoMap(NamedTuple):
     map: "np.ndarray"
     parts: "tuple[np.ndarray, np.ndarray] | None"
     save: Callable[[Path], object]
+    note: str = ""
 
 
 # (net, photos, their inputs with repeats to fill the batch, label) -> one map for each photo
@@ -42,6 +44,7 @@ Mapper = Callable[["Network", Sequence[Photo], "np.ndarray", int | None], Iterat
 
 def map_by_dmbp(
     config: "DMBP",
+    biases: str,
     progress: bool,
     net: "Network",
     photos: Sequence[Photo],
@@ -53,15 +56,27 @@ def map_by_dmbp(
 
     from dmbp_jax import attribute
 
-    batch = attribute(net, x, label, config=config, progress=progress)
+    batch = attribute(net, x, label, config=config, biases=biases, progress=progress)
     for i in range(len(photos)):
         one = batch[i]
         numbers = (
             f"y {one.y:.3f}  y+ {one.y_positive:.3f}  y- {one.y_negative:.3f}  "
-            f"y~ {one.y_nuisance:.3f}"
+            f"y~ {one.y_nuisance:.3f}  carried {one.carried[0]:.2f} {one.carried[1]:.2f}"
         )
         parts = (np.asarray(one.positive), np.asarray(one.negative))
-        yield PhotoMap(int(one.label), numbers, np.asarray(one.map), parts, one.save)
+        note = carried_note(np.asarray(one.carried), biases)
+        yield PhotoMap(int(one.label), numbers, np.asarray(one.map), parts, one.save, note)
+
+
+def carried_note(carried: "np.ndarray", biases: str) -> str:
+    """One sentence where the pixels carry less than half of the evidence of a sign."""
+    signs = [sign for sign, share in zip(("for", "against"), carried, strict=True) if share < 0.5]
+    if not signs or biases == "spread":
+        return ""
+    return (
+        f"the pixels carry less than half of the evidence {' and '.join(signs)} the label; "
+        "the rest comes from biases and is not in the map (--biases spread draws it)"
+    )
 
 
 def map_by_method(
