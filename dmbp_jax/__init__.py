@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dmbp_jax import convert, data, errors, experiments, methods, metrics, models, pictures
+    from dmbp_jax import (
+        convert,
+        data,
+        errors,
+        experiments,
+        methods,
+        metrics,
+        models,
+        pictures,
+        runs,
+    )
     from dmbp_jax.dmbp.attribute import attribute
     from dmbp_jax.dmbp.attribution import Attribution
     from dmbp_jax.dmbp.config import DMBP
@@ -40,6 +50,7 @@ _SUBPACKAGES = (
     "metrics",
     "models",
     "pictures",
+    "runs",
 )
 
 __all__ = [
@@ -61,6 +72,7 @@ __all__ = [
     "metrics",
     "models",
     "pictures",
+    "runs",
     "sites",
 ]
 

@@ -1,0 +1,194 @@
+"""The worker: loads and compiles once, then turns shards of a plan into parts. Touches no store.
+
+Pictures are decoded in threads while the device works, also those of the shard that comes next.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from dmbp_jax.checks import check_count
+from dmbp_jax.errors import ImageError
+from dmbp_jax.runs import arrays
+from dmbp_jax.runs.explain_batch import BATCH_SIZE, TOP1, Explained, explain_batch, replicate
+from dmbp_jax.runs.manifest import array_layout
+from dmbp_jax.runs.plan import Plan
+from dmbp_jax.runs.records import COLUMNS, FAILED, OK, Part, Row
+
+_THREADS = min(8, os.cpu_count() or 1)
+_NOT_FINITE = "the network's numbers overflow on this picture"
+
+
+class Decoded(NamedTuple):
+    """The network's input, with the hash of the file; or the reason why there is none."""
+
+    x: np.ndarray | None
+    hash: str | None
+    error: str | None
+
+
+class Done(NamedTuple):
+    """What a worker reports after every batch."""
+
+    rows: int
+    failed: int
+    busy: float  # seconds that the devices worked
+
+
+class Worker:
+    """Explains the shards of a plan, in any order.
+
+    Args:
+      plan: what to do.
+      batch_size: images each local device explains at once; None is 8, or fewer for short shards.
+
+    Raises:
+      InputError, InputTypeError: `batch_size` below 1, or not an integer.
+    """
+
+    def __init__(self, plan: Plan, batch_size: int | None = None) -> None:
+        if batch_size is not None:
+            check_count(batch_size, "batch_size")
+        self.plan = plan
+        devices = jax.local_device_count()
+        longest = -(-len(plan.rows(0)) // devices)  # rows of a shard for each device
+        self._batch = devices * min(batch_size or BATCH_SIZE, longest)
+        self._net = replicate(plan.network)
+        self._encoders = {
+            name: arrays.ShardEncoder(array) for name, array in array_layout(plan).items()
+        }
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")
+        self._ahead: dict[int, Future[Decoded]] = {}
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def process_shard(
+        self,
+        shard: int,
+        ahead: int | None = None,
+        report: Callable[[Done], None] = lambda done: None,
+    ) -> Part:
+        """Explain the rows of a shard.
+
+        Args:
+          shard: its number.
+          ahead: the shard that comes next, whose pictures are decoded in the meantime.
+          report: called after every batch.
+
+        Returns:
+          Encoded maps and rows. A picture that cannot be decoded, or on which the network's
+          numbers are not finite, is a row with status "failed" and the reason, and a map of NaN.
+
+        Raises:
+          DmbpError: the method refuses the network, or the device ran out of memory.
+        """
+        rows = self.plan.rows(shard)
+        maps = {
+            name: np.full((len(rows), *self.plan.map_shape(name)), np.nan, np.float32)
+            for name in self.plan.save
+        }
+        table: list[Row] = [{} for _ in rows]
+        for group in self._batches(shard, ahead):
+            readable = [(row, one) for row, one in group if one.x is not None]
+            began = time.perf_counter()
+            results = self._explain(readable) if readable else None
+            busy = time.perf_counter() - began
+            for row, one in group:
+                table[row - rows.start] = self._row(row, one, FAILED, one.error)
+            for place, (row, one) in enumerate(readable):
+                table[row - rows.start] = self._explained_row(row, one, results, place)
+                if results.finite[place]:
+                    for name, values in maps.items():
+                        values[row - rows.start] = results.maps[name][place]
+            failed = sum(table[row - rows.start]["status"] != OK for row, _ in group)
+            report(Done(len(group), failed, busy))
+        return Part(shard, self._encode(shard, maps), tuple(table))
+
+    def _batches(self, shard: int, ahead: int | None) -> Iterator[list[tuple[int, Decoded]]]:
+        """Groups of rows with `_batch` readable pictures each, the last with what is left."""
+        group: list[tuple[int, Decoded]] = []
+        readable = 0
+        for row, decoded in self._decode(shard, ahead):
+            group.append((row, decoded))
+            readable += decoded.x is not None
+            if readable == self._batch:
+                yield group
+                group, readable = [], 0
+        if group:
+            yield group
+
+    def _decode(self, shard: int, ahead: int | None) -> Iterator[tuple[int, Decoded]]:
+        """The pictures of a shard in order, with two batches decoded or being decoded ahead."""
+        own = self.plan.rows(shard)
+        order = [*own, *(self.plan.rows(ahead) if ahead is not None else ())]
+        wanted = set(order)
+        for row in [row for row in self._ahead if row not in wanted]:
+            self._ahead.pop(row).cancel()
+        for place, row in enumerate(own):
+            for coming in order[place : place + 1 + 2 * self._batch]:
+                if coming not in self._ahead:
+                    self._ahead[coming] = self._pool.submit(self._decode_one, coming)
+            yield row, self._ahead.pop(row).result()
+
+    def _decode_one(self, row: int) -> Decoded:
+        path = self.plan.inputs.path(row)
+        try:
+            x = self.plan.network.preprocess(path)
+            return Decoded(x, sha256(path.read_bytes()).hexdigest(), None)
+        except (ImageError, OSError) as error:  # OSError: the file vanished in between
+            return Decoded(None, None, " ".join(str(error).removeprefix(f"{path}: ").split()))
+
+    def _explain(self, readable: list[tuple[int, Decoded]]) -> Explained:
+        """One batch, filled up with repeats of its last picture."""
+        given = self.plan.inputs.labels
+        rows = [row for row, _ in readable]
+        pictures = [one.x for _, one in readable]
+        missing = self._batch - len(rows)
+        labels = [TOP1 if given[row] is None else given[row] for row in rows]
+        return explain_batch(
+            self._net,
+            np.stack(pictures + pictures[-1:] * missing),
+            np.array(labels + labels[-1:] * missing, np.int32),
+            method=self.plan.method,
+            options=self.plan.options,
+            save=self.plan.save,
+            first_row=rows[0],
+        )
+
+    def _explained_row(self, row: int, one: Decoded, results: Explained, place: int) -> Row:
+        if not results.finite[place]:
+            return self._row(row, one, FAILED, _NOT_FINITE)
+        names = ("y", "y_positive", "y_negative", "y_nuisance", "probability")
+        numbers = {name: getattr(results, name) for name in names}
+        written = {
+            # The shortest digits that give the same float32 again.
+            name: None if values is None else float(str(np.float32(values[place])))
+            for name, values in numbers.items()
+        }
+        label = int(results.label[place])
+        return self._row(row, one, OK, None) | written | {"label": label}
+
+    def _row(self, row: int, one: Decoded, status: str, error: str | None) -> Row:
+        inputs = self.plan.inputs
+        known = {"file": inputs.files[row], "label": inputs.labels[row], "sha256": one.hash}
+        return dict.fromkeys(COLUMNS) | known | {"status": status, "error": error}
+
+    def _encode(self, shard: int, maps: dict[str, np.ndarray]) -> dict[str, bytes]:
+        values: dict[str, np.ndarray] = {}
+        for name, one in maps.items():
+            if self.plan.dtype == "float16":
+                values[name], values[name + arrays.SCALE] = arrays.to_float16(one)
+            else:
+                values[name] = one
+        return {
+            f"{name}/{self._encoders[name].key(shard)}": self._encoders[name].encode(shard, one)
+            for name, one in values.items()
+        }
