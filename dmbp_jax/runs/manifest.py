@@ -68,10 +68,10 @@ def open_manifest(store: Store, plan: Plan) -> str:
                 f"{store.url}: Expected the run that is stored there, got another {difference}. "
                 "Choose another store, or go on with the former settings."
             )
-    layout = array_layout(plan)
-    objects = arrays.group(layout) | {INPUTS: plan.inputs.lines()}
-    there = {key for key in objects if store.keys(key)}
-    store.put_many({key: data for key, data in objects.items() if key not in there})
+    objects = arrays.group(array_layout(plan))
+    store.put_many({key: data for key, data in objects.items() if not store.keys(key)})
+    if not store.keys(INPUTS):
+        store.put(INPUTS, plan.inputs.lines())
     return fingerprint
 
 
