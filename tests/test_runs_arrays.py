@@ -63,5 +63,7 @@ def test_zarr_python_reads_the_maps(tmp_path):
     assert set(group.array_keys()) == {"heatmap", "heatmap_scale", "positive", "positive_scale"}
     maps = group["heatmap"][:].astype(np.float32) * group["heatmap_scale"][:][:, None, None]
     np.testing.assert_array_equal(maps, run.maps("heatmap")[:])
-    parts = group["positive"][:].astype(np.float32) * group["positive_scale"][:].reshape(-1, 1, 1, 1)
+    parts = group["positive"][:].astype(np.float32) * group["positive_scale"][:].reshape(
+        -1, 1, 1, 1
+    )
     np.testing.assert_array_equal(parts, run.maps("positive")[:])

@@ -80,10 +80,10 @@ def test_another_run_is_refused_naming_the_field(begun, options, field):
 def test_another_list_of_files_is_refused(begun):
     store, folder = begun
     (folder / "000.png").write_bytes(b"shorter")
-    with pytest.raises(ResumeError, match="another images.names and sizes"):
+    with pytest.raises(ResumeError, match=r"another images\.names and sizes"):
         open_manifest(store, small_plan(folder))
     write_pictures(folder, 6)
-    with pytest.raises(ResumeError, match="another images.rows: stored 5, now 6"):
+    with pytest.raises(ResumeError, match=r"another images\.rows: stored 5, now 6"):
         open_manifest(store, small_plan(folder))
 
 
@@ -91,7 +91,7 @@ def test_another_version_is_refused(begun, monkeypatch):
     store, folder = begun
     with monkeypatch.context() as patch:
         patch.setattr(dmbp_jax, "__version__", "9.9")
-        with pytest.raises(ResumeError, match="another package: stored .*, now '9.9'"):
+        with pytest.raises(ResumeError, match=r"another package: stored .*, now '9.9'"):
             open_manifest(store, small_plan(folder))
     monkeypatch.setattr(jax, "__version__", "0.99")
     with pytest.raises(ResumeError, match="another jax"):

@@ -1,4 +1,4 @@
-"""What a large run takes: folders, patterns, files, tables; and what is refused before it starts."""
+"""What a large run takes: folders, patterns, files, tables; and what is refused."""
 
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def test_what_is_refused(folder, tmp_path):
         with pytest.raises(InputError, match="images: Expected"):
             listed(images)
     (folder / "rows.csv").write_text("file,label\nz.png,1\n", "utf-8")
-    with pytest.raises(DataError, match="a row for every picture, got none for a/000.png"):
+    with pytest.raises(DataError, match=r"a row for every picture, got none for a/000\.png"):
         listed(folder, folder / "rows.csv")
     with pytest.raises(InputError, match="label: Expected none beside"):
         listed(folder / "rows.csv", 1)

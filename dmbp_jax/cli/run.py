@@ -1,6 +1,7 @@
 """`dmbp run`: maps of a million images, resumable, each exactly once."""
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -103,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
     shards = find_stripe() if args.shards is None else parse_stripe(args.shards)
     store = Store(args.output)
     compilation.use_cache(args)
+    if args.engine == "ray":  # the GPUs are the actors'; this process only needs to see them
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     plan = make_plan(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: as Ctrl-C
     try:
@@ -162,17 +165,21 @@ def choose_config(args: argparse.Namespace) -> "DMBP | None":
 
 def work(args: argparse.Namespace, plan: "Plan", store: "Store", shards: tuple[int, int]) -> None:
     """Run, with a progress line."""
-    from dmbp_jax.runs.local import run_local
-    from dmbp_jax.runs.manifest import open_manifest
     from dmbp_jax.runs.progress import Progress
     from dmbp_jax.runs.records import committed
 
-    open_manifest(store, plan)
     before = sum(len(plan.rows(k)) for k in committed(store))
-    options: dict[str, Any] = {"batch_size": args.batch_size}
     progress = Progress(len(plan.inputs), before, workers=args.workers or 1, quiet=args.quiet)
+    options: dict[str, Any] = {"batch_size": args.batch_size, "report": progress}
     try:
-        run_local(plan, store, shards=shards, report=progress, **options)
+        if args.engine == "ray":
+            from dmbp_jax.runs.ray import run_ray
+
+            run_ray(plan, store, workers=args.workers, **options)
+        else:
+            from dmbp_jax.runs.local import run_local
+
+            run_local(plan, store, shards=shards, **options)
     finally:
         progress.close()
 
