@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dmbp_jax import __version__
-from dmbp_jax.cli import convert, demo, evaluate, explain, networks, run, verify
+from dmbp_jax.cli import convert, demo, evaluate, explain, networks, report, run, verify
 from dmbp_jax.cli.reporting import BAD_INPUT, INTERRUPTED, one_line
 from dmbp_jax.errors import DmbpError
 
-COMMANDS = (demo, explain, run, verify, evaluate, networks, convert)
+COMMANDS = (demo, explain, run, report, verify, evaluate, networks, convert)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -21,12 +21,14 @@ from dmbp_jax.runs.verify import verify as verify
 if TYPE_CHECKING:
     from dmbp_jax.runs.local import run_local as run_local
     from dmbp_jax.runs.ray import run_ray as run_ray
+    from dmbp_jax.runs.report import write_report as write_report
     from dmbp_jax.runs.worker import Worker as Worker
 
 _HOME = {
     "Worker": "dmbp_jax.runs.worker",
     "run_local": "dmbp_jax.runs.local",
     "run_ray": "dmbp_jax.runs.ray",
+    "write_report": "dmbp_jax.runs.report",
 }
 
 

@@ -96,7 +96,8 @@ def run_ray(
     try:
         check_place(store, sum(node["Alive"] for node in ray.nodes()))
         resources = ray.cluster_resources()
-        actors += _start(plan, store, batch_size, workers, resources)
+        shared = ray.put(plan)  # held here until the end: an actor that restarts reads it again
+        actors += _start(shared, store, batch_size, workers, resources)
         ray.get([actor.ready.remote() for actor in actors])
         order = [*range(plan.shards)]
         shards = claim(order, committed(store), lambda k: store.get(key_of(k)) is not None)
@@ -129,7 +130,7 @@ def check_place(store: Store, nodes: int) -> None:
 
 
 def _start(
-    plan: Plan,
+    shared: Any,
     store: Store,
     batch_size: int | None,
     workers: int | None,
@@ -145,7 +146,6 @@ def _start(
         raise InputError(f"workers: Expected at most {most}, one for each {kind}, got {count}.")
     remote = ray.remote(max_restarts=-1, max_task_retries=_LOSSES)(_Actor)
     each = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-    shared = ray.put(plan)
     return [remote.options(**each).remote(shared, store, batch_size) for _ in range(count)]
 
 
