@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.catalogue import CATALOGUE
+from dmbp_jax.checks import check_count
 from dmbp_jax.cli import compilation
 from dmbp_jax.cli.reporting import INTERRUPTED
 from dmbp_jax.errors import InputError, StoreError
@@ -125,8 +126,12 @@ def check_options(args: argparse.Namespace) -> None:
     """Refuse options that would be ignored, before anything is loaded.
 
     Raises:
-      InputError: options of dmbp with another method, or of ray with another engine.
+      InputError: options of dmbp with another method, or of ray with another engine; a number
+        below 1.
     """
+    for name in ("batch_size", "workers"):
+        if getattr(args, name) is not None:
+            check_count(getattr(args, name), f"--{name.replace('_', '-')}")
     if args.method != "dmbp" and (args.steps is not None or args.quick):
         raise InputError(f"--steps, --quick: Expected only with --method dmbp, got {args.method}.")
     if args.engine != "ray" and args.workers is not None:
@@ -165,9 +170,12 @@ def choose_config(args: argparse.Namespace) -> "DMBP | None":
 
 def work(args: argparse.Namespace, plan: "Plan", store: "Store", shards: tuple[int, int]) -> None:
     """Run, with a progress line."""
+    from dmbp_jax.runs.manifest import open_manifest
     from dmbp_jax.runs.progress import Progress
     from dmbp_jax.runs.records import committed
 
+    if args.engine == "local":  # with ray, the actors know the device that the manifest names
+        open_manifest(store, plan)
     before = sum(len(plan.rows(k)) for k in committed(store))
     progress = Progress(len(plan.inputs), before, workers=args.workers or 1, quiet=args.quiet)
     options: dict[str, Any] = {"batch_size": args.batch_size, "report": progress}

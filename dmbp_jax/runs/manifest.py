@@ -59,8 +59,7 @@ def open_manifest(store: Store, plan: Plan) -> str:
         "labels": list(plan.network.labels),
     }
     manifest = {"fingerprint": fingerprint, "configuration": own, "about": about}
-    if store.get(KEY) is None:
-        _refuse_strange(store)
+    _refuse_strange(store)
     if not store.put_new(KEY, arrays.encode(manifest)):
         stored = read_manifest(store)
         if difference := _difference(stored["configuration"], own):
@@ -106,12 +105,14 @@ def array_layout(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def _refuse_strange(store: Store) -> None:
-    """Files that are not ours stay alone; locks of a writer that was killed are ours."""
+    """Leave alone what is not ours; the lock of a writer that was killed is ours."""
     folder = store.folder
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ResumeError(f"{store.url}: Expected a folder, got a file.")
+    if store.get(KEY) is not None:
+        return
     if folder is not None and folder.is_dir():
         names = [path.name for path in folder.iterdir() if not path.name.startswith(KEY)]
-    elif folder is not None and folder.exists():
-        raise ResumeError(f"{store.url}: Expected a folder, got a file.")
     else:
         names = [] if folder is not None else store.keys()
     if names:
