@@ -1,6 +1,5 @@
 """The store of a large run: whole objects, one winner, and errors that say what to do."""
 
-import os
 import pickle
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from small_runs import remount, small_disk
 
 from dmbp_jax.errors import InputError, StoreError, StoreFullError, StoreReadOnlyError
 from dmbp_jax.runs import Store
@@ -102,14 +102,8 @@ def test_a_file_in_the_way_is_a_typed_error(tmp_path):
 
 @pytest.fixture
 def mounted(tmp_path):
-    """A file system of one megabyte, where mounting is permitted."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if not hasattr(os, "geteuid") or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "small", "1m") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(mounted):
@@ -124,7 +118,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(mounted):
 
 def test_a_read_only_target_is_one_error(mounted):
     Store(mounted).put("first", b"1")
-    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+    remount(mounted, "ro")
     with pytest.raises(StoreReadOnlyError, match="may not be written"):
         Store(mounted).put_new("next", b"2")
     assert Store(mounted).get("first") == b"1"

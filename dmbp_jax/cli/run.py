@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.catalogue import CATALOGUE
-from dmbp_jax.checks import check_count
 from dmbp_jax.cli import compilation
 from dmbp_jax.cli.reporting import INTERRUPTED
 from dmbp_jax.errors import InputError, StoreError
@@ -129,6 +128,8 @@ def check_options(args: argparse.Namespace) -> None:
       InputError: options of dmbp with another method, or of ray with another engine; a number
         below 1.
     """
+    from dmbp_jax.checks import check_count
+
     for name in ("batch_size", "workers"):
         if getattr(args, name) is not None:
             check_count(getattr(args, name), f"--{name.replace('_', '-')}")

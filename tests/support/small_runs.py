@@ -1,11 +1,15 @@
 """A network that compiles in a second, small pictures, and the bytes of a store, for large runs."""
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 
 from dmbp_jax import DMBP, Network
@@ -56,3 +60,25 @@ def contents(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(".__lock")
     }
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of a given size; skips the test where mounting is not permitted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        permitted = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        permitted = False
+    if not permitted:
+        pytest.skip("mounting is not permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    """Change the options of a mounted file system: its size, or "ro"."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
