@@ -1,6 +1,6 @@
 """Large runs: throughput against a bare loop, memory, resuming, float16, and a run to look at.
 
-Usage: python benchmarks/runs.py {throughput,memory,resume,float16,show} [--network NAME]
+Usage: python benchmarks/runs.py {throughput,memory,resume,size,float16,show} [--network NAME]
 """
 
 import argparse
@@ -9,11 +9,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+from networks import make_network
 
 import dmbp_jax
 from dmbp_jax import DMBP, runs
 from dmbp_jax.data import FilePicture, list_generated, load_pictures
+from dmbp_jax.engine.scores import PROBABILITIES
 from dmbp_jax.metrics import insertion
 from dmbp_jax.runs.progress import Progress
 from dmbp_jax.runs.records import committed
@@ -32,16 +35,29 @@ def write_pictures(folder: Path, count: int, distinct: int | None = None) -> Pat
     return folder
 
 
-def bare_loop(net: dmbp_jax.Network, files: list[Path], config: DMBP) -> float:
-    """Seconds to decode ahead and explain batch by batch, keeping the heatmaps in memory."""
-    began, heatmaps = time.perf_counter(), []
+def bare_loop(
+    net: dmbp_jax.Network, files: list[Path], config: DMBP, *, probabilities: bool = True
+) -> float:
+    """Seconds to decode ahead and explain batch by batch, keeping the results in memory.
+
+    With `probabilities` it makes what a run stores; without, it spares a forward pass.
+    """
+    began, results = time.perf_counter(), []
     pictures = [FilePicture(file.name, file, (0,)) for file in files]
     loaded = load_pictures(pictures, net.preprocess, prefetch=2 * BATCH)
-    while group := [one.x for one, _ in zip(loaded, range(BATCH), strict=False)]:
-        result = dmbp_jax.attribute(net, np.stack(group), config=config, chunk_size=BATCH)
-        heatmaps.append(np.asarray(result.heatmap))
-    assert sum(map(len, heatmaps)) == len(files)
+    while group := [one.x for _, one in zip(range(BATCH), loaded, strict=False)]:
+        x = np.stack(group)
+        result = dmbp_jax.attribute(net, x, config=config, chunk_size=BATCH)
+        results.append(np.asarray(result.heatmap))
+        if probabilities:
+            np.asarray(_probabilities(net, x))
+    assert sum(map(len, results)) == len(files)
     return time.perf_counter() - began
+
+
+@jax.jit
+def _probabilities(net: dmbp_jax.Network, x: jax.Array) -> jax.Array:
+    return PROBABILITIES[net.activation](net(x))
 
 
 def stored_run(net: dmbp_jax.Network, folder: Path, config: DMBP) -> float:
@@ -55,23 +71,25 @@ def stored_run(net: dmbp_jax.Network, folder: Path, config: DMBP) -> float:
 
 def throughput(name: str, folder: Path) -> None:
     """Images a second of the run and of the loop, in turns."""
-    net, config = dmbp_jax.load(name), DMBP(steps=5)
-    count = 256 if name == "builtin" else 32
+    net, config = make_network(name, 224), DMBP(steps=5)
+    count, rounds = (256, 5) if name == "builtin" else (16, 3)
     pictures = write_pictures(folder / "in", count)
     files = sorted(pictures.iterdir())
     bare_loop(net, files[:BATCH], config)  # compiles
     stored_run(net, pictures, config)
-    loops, stored = [], []
-    for _ in range(5):
-        loops.append(bare_loop(net, files, config))
-        stored.append(stored_run(net, pictures, config))
-    rates = [count / np.median(times) for times in (loops, stored)]
-    ratios = np.array(loops) / np.array(stored)
-    print(
-        f"{name}, {config.steps} steps, {count} images: "
-        f"loop {rates[0]:.2f}/s, run {rates[1]:.2f}/s, "
-        f"ratio {np.median(ratios):.3f} ({ratios.min():.3f} to {ratios.max():.3f})"
-    )
+    seconds: dict[str, list[float]] = {"loop": [], "loop without probability": [], "run": []}
+    for _ in range(rounds):
+        seconds["loop"].append(bare_loop(net, files, config))
+        seconds["run"].append(stored_run(net, pictures, config))
+        without = bare_loop(net, files, config, probabilities=False)
+        seconds["loop without probability"].append(without)
+    print(f"{name}, {config.steps} steps, {count} images, {rounds} rounds:")
+    for title, times in seconds.items():
+        ratios = np.array(times) / np.array(seconds["run"])
+        print(
+            f"  {title}: {count / np.median(times):.2f} images/s; the run has "
+            f"{np.median(ratios):.3f} of its rate ({ratios.min():.3f} to {ratios.max():.3f})"
+        )
 
 
 def resident() -> float:
@@ -123,6 +141,17 @@ def resume(name: str, folder: Path) -> None:
         )
 
 
+def size(name: str, folder: Path) -> None:
+    """Bytes that a million images take, by what is saved."""
+    net = make_network(name, 224)
+    pictures = write_pictures(folder / "in", 16)
+    for save in ("heatmap", "map", "positive,negative"):
+        plan = runs.plan(pictures, network=net, config=DMBP(steps=5), save=save, shard_size=16)
+        part = runs.Worker(plan).process_shard(0)
+        each = sum(map(len, part.objects.values())) / len(part.rows)
+        print(f"{name}, {save}: {each / 1e3:.0f} kB an image, {each / 1e3:.0f} GB a million")
+
+
 def float16(name: str, folder: Path) -> None:
     """What float16 costs: relative error of the values, and the insertion metric."""
     net = dmbp_jax.load(name)
@@ -170,7 +199,7 @@ def show(name: str, folder: Path) -> None:
 
 def main() -> None:
     """Run one of them, in a folder that is removed afterwards."""
-    commands = {one.__name__: one for one in (throughput, memory, resume, float16, show)}
+    commands = {one.__name__: one for one in (throughput, memory, resume, size, float16, show)}
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=commands)
     parser.add_argument("--network", default="builtin")
