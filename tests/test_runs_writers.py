@@ -16,7 +16,7 @@ from dmbp_jax.runs.stripes import claim, find_stripe, parse_stripe, stripe
 from dmbp_jax.runs.verify import reopen, verify
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-SLOW = bool(os.environ.get("DMBP_SLOW_TESTS"))  # also with dmbp, which compiles for long
+SLOW = bool(os.environ.get("DMBP_SLOW_TESTS"))
 SUPPORT = Path(__file__).parent / "support"
 
 
@@ -118,12 +118,11 @@ def test_a_stripe_goes_on_with_what_the_others_left(reference, tmp_path):
     assert contents(tmp_path) == whole
 
 
+@pytest.mark.skipif(not SLOW, reason="DMBP_SLOW_TESTS=1 runs it")
 def test_any_number_of_devices_stores_the_same(tmp_path):
     """Eight simulated devices against one, both with one image at a time on each."""
     write_pictures(tmp_path / "in", 22)
-    methods = [("gradient", {"method": "gradient", "config": None})]
-    if SLOW:
-        methods.append(("dmbp", {}))
+    methods = [("gradient", {"method": "gradient", "config": None}), ("dmbp", {})]
     script = (
         "import sys; from pathlib import Path\n"
         "from small_runs import small_plan, contents\n"

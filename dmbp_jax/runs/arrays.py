@@ -120,9 +120,9 @@ def to_float16(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       True
     """
     flat = maps.reshape(len(maps), -1)
-    finite = np.isfinite(flat).all(-1)
-    largest = np.abs(np.where(finite[:, None], flat, 0)).max(-1, initial=0)
-    exponent = np.frexp(largest)[1] - _LARGEST_EXPONENT
+    largest = np.abs(flat).max(-1, initial=0)  # NaN where a value is NaN
+    finite = np.isfinite(largest)
+    exponent = np.frexp(np.where(finite, largest, 0))[1] - _LARGEST_EXPONENT
     exponent = np.where(largest > 0, np.maximum(exponent, _SMALLEST_EXPONENT), 0)
     scale = np.where(finite, np.ldexp(np.float32(1), exponent), np.float32("nan"))
     with np.errstate(invalid="ignore"):

@@ -6,7 +6,7 @@ Actors, because Ray ends the process of a task that used a GPU, and the next wou
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dmbp_jax.checks import check_count
@@ -134,7 +134,7 @@ def _start(
     store: Store,
     batch_size: int | None,
     workers: int | None,
-    resources: dict[str, float],
+    resources: Mapping[str, float],
 ) -> list[Any]:
     """The actors, one for each GPU; on CPUs as many as asked for."""
     import ray

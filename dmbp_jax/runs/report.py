@@ -93,7 +93,7 @@ def _heatmap(run: Run, row: int) -> np.ndarray:
     for name in ("heatmap", "map"):
         if name in run.save:
             return run.maps(name)[row]
-    return sum(run.maps(name)[row] for name in run.save)
+    return np.sum([run.maps(name)[row] for name in run.save], axis=0)
 
 
 def _picture(run: Run, path: Path) -> str | None:

@@ -95,22 +95,23 @@ class Worker:
             name: np.full((len(rows), *self.plan.map_shape(name)), np.nan, np.float32)
             for name in self.plan.save
         }
-        table: list[Row] = [{} for _ in rows]
+        table: dict[int, Row] = {}
         for group in self._batches(shard, ahead):
-            readable = [(row, one) for row, one in group if one.x is not None]
-            began = time.perf_counter()
-            results = self._explain(readable) if readable else None
-            busy = time.perf_counter() - began
-            for row, one in group:
-                table[row - rows.start] = self._row(row, one, FAILED, one.error)
-            for place, (row, one) in enumerate(readable):
-                table[row - rows.start] = self._explained_row(row, one, results, place)
-                if results.finite[place]:
-                    for name, values in maps.items():
-                        values[row - rows.start] = results.maps[name][place]
-            failed = sum(table[row - rows.start]["status"] != OK for row, _ in group)
+            table |= {row: self._row(row, one) for row, one in group}
+            readable = [(row, one.x) for row, one in group if one.x is not None]
+            busy = 0.0
+            if readable:
+                began = time.perf_counter()
+                results = self._explain(readable)
+                busy = time.perf_counter() - began
+                for place, (row, _) in enumerate(readable):
+                    table[row] |= _outcome(results, place)
+                    if results.finite[place]:
+                        for name, values in maps.items():
+                            values[row - rows.start] = results.maps[name][place]
+            failed = sum(table[row]["status"] != OK for row, _ in group)
             report(Done(len(group), failed, busy))
-        return Part(shard, self._encode(shard, maps), tuple(table))
+        return Part(shard, self._encode(shard, maps), tuple(table[row] for row in rows))
 
     def _batches(self, shard: int, ahead: int | None) -> Iterator[list[tuple[int, Decoded]]]:
         """Groups of rows with `_batch` readable pictures each, the last with what is left."""
@@ -146,13 +147,12 @@ class Worker:
         except (ImageError, OSError) as error:  # OSError: the file vanished in between
             return Decoded(None, None, " ".join(str(error).removeprefix(f"{path}: ").split()))
 
-    def _explain(self, readable: list[tuple[int, Decoded]]) -> Explained:
+    def _explain(self, readable: list[tuple[int, np.ndarray]]) -> Explained:
         """One batch, filled up with repeats of its last picture."""
         given = self.plan.inputs.labels
-        rows = [row for row, _ in readable]
-        pictures = [one.x for _, one in readable]
-        missing = self._batch - len(rows)
-        labels = [TOP1 if given[row] is None else given[row] for row in rows]
+        pictures = [x for _, x in readable]
+        labels = [TOP1 if given[row] is None else given[row] for row, _ in readable]
+        missing = self._batch - len(readable)
         return explain_batch(
             self._net,
             np.stack(pictures + pictures[-1:] * missing),
@@ -160,26 +160,19 @@ class Worker:
             method=self.plan.method,
             options=self.plan.options,
             save=self.plan.save,
-            first_row=rows[0],
+            first_row=readable[0][0],
         )
 
-    def _explained_row(self, row: int, one: Decoded, results: Explained, place: int) -> Row:
-        if not results.finite[place]:
-            return self._row(row, one, FAILED, _NOT_FINITE)
-        names = ("y", "y_positive", "y_negative", "y_nuisance", "probability")
-        numbers = {name: getattr(results, name) for name in names}
-        written = {
-            # The shortest digits that give the same float32 again.
-            name: None if values is None else float(str(np.float32(values[place])))
-            for name, values in numbers.items()
-        }
-        label = int(results.label[place])
-        return self._row(row, one, OK, None) | written | {"label": label}
-
-    def _row(self, row: int, one: Decoded, status: str, error: str | None) -> Row:
+    def _row(self, row: int, one: Decoded) -> Row:
+        """What is known of a row before it is explained."""
         inputs = self.plan.inputs
-        known = {"file": inputs.files[row], "label": inputs.labels[row], "sha256": one.hash}
-        return dict.fromkeys(COLUMNS) | known | {"status": status, "error": error}
+        return dict.fromkeys(COLUMNS) | {
+            "file": inputs.files[row],
+            "sha256": one.hash,
+            "label": inputs.labels[row],
+            "status": OK if one.error is None else FAILED,
+            "error": one.error,
+        }
 
     def _encode(self, shard: int, maps: dict[str, np.ndarray]) -> dict[str, bytes]:
         values: dict[str, np.ndarray] = {}
@@ -192,3 +185,22 @@ class Worker:
             f"{name}/{self._encoders[name].key(shard)}": self._encoders[name].encode(shard, one)
             for name, one in values.items()
         }
+
+
+def _outcome(results: Explained, place: int) -> Row:
+    """What one image of a batch adds to its row."""
+    if not results.finite[place]:
+        return {"status": FAILED, "error": _NOT_FINITE}
+    numbers = {
+        "y": results.y,
+        "y_positive": results.y_positive,
+        "y_negative": results.y_negative,
+        "y_nuisance": results.y_nuisance,
+        "probability": results.probability,
+    }
+    # The shortest digits that give the same float32 again.
+    written = {
+        name: None if values is None else float(str(np.float32(values[place])))
+        for name, values in numbers.items()
+    }
+    return written | {"label": int(results.label[place])}
