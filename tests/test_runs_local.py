@@ -12,9 +12,10 @@ from small_runs import contents, small_plan, tiny_network, write_pictures
 
 import dmbp_jax
 from dmbp_jax import DMBP, runs
-from dmbp_jax.errors import InputError, NoReluError
+from dmbp_jax.errors import DeviceMemoryError, InputError, NoReluError
 from dmbp_jax.methods import METHODS
 from dmbp_jax.networks.network import Network
+from dmbp_jax.runs import worker as worker_module
 from dmbp_jax.runs.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -223,3 +224,16 @@ def test_a_network_that_cannot_be_explained_is_refused(tmp_path):
     plan = small_plan(tmp_path / "in", network=Network(linear, variables, *_rest(net)))
     with pytest.raises(NoReluError):
         runs.run_local(plan, runs.Store(tmp_path / "out"))
+
+
+def test_too_large_a_batch_names_the_option_to_lower(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise DeviceMemoryError("chunk_size")
+
+    monkeypatch.setattr(worker_module, "explain_batch", full)
+    plan = small_plan(write_pictures(tmp_path / "in", 16), shard_size=16)
+    with pytest.raises(
+        DeviceMemoryError, match=r"with 4 images at once; .* \(--batch-size\).* 2\."
+    ):
+        runs.run_local(plan, runs.Store(tmp_path / "out"))
+    assert runs.open(tmp_path / "out").missing == list(range(16))

@@ -1,6 +1,8 @@
 """The store of a large run: whole objects, one winner, and errors that say what to do."""
 
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -98,6 +100,32 @@ def test_a_file_in_the_way_is_a_typed_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="file"):
         Store(tmp_path / "file").put("a", b"1")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_a_file_system_without_locks_is_one_line_and_can_be_used(tmp_path):
+    """The system call that locks fails here as it does on a network share without locks."""
+    script = (
+        "from dmbp_jax.runs.store import Store\n"
+        f"store = Store({str(tmp_path / 'share')!r})\n"
+        "try:\n"
+        "    print(store.put_new('a', b'1'), store.put_new('a', b'2'), store.get('a'))\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    lock = str(tmp_path / "share" / "a.__lock")
+    tracer = ["strace", "-f", "-o", os.devnull, "-P", lock, "-e", "trace=fcntl"]
+    tracer += ["-e", "inject=fcntl:error=ENOLCK", sys.executable, "-c", script]
+    said = []
+    for mode in ({}, {"DMBP_STORE_LOCKS": "none"}):
+        done = subprocess.run(tracer, env=os.environ | mode, capture_output=True, text=True)
+        if "ptrace" in done.stderr:
+            pytest.skip("tracing is not permitted here")
+        said.append(done.stdout)
+    assert said[0].startswith("StoreError ")
+    assert "its file system has no locks. Choose another place, or set DMBP_STORE_L" in said[0]
+    assert said[0].count("\n") == 1
+    assert said[1] == "True False b'1'\n"
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ Every object is written whole or not at all; `put_new` decides between two write
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import tensorstore as ts
 
 from dmbp_jax.errors import InputError, StoreError, StoreFullError, StoreReadOnlyError
 
 _FULL = ("No space left", "ENOSPC", "Disk quota exceeded", "os_error_code='28'")
+_LOCKS = "DMBP_STORE_LOCKS"  # "none" for file systems without locks
 _READ_ONLY = (
     "Read-only file system",
     "Permission denied",
@@ -20,14 +21,6 @@ _READ_ONLY = (
     "AccessDenied",
     "os_error_code='30'",
 )
-
-
-class Writing(Protocol):
-    """A write that has begun."""
-
-    def result(self) -> Any:
-        """Wait for its end; raises `StoreError` if it failed."""
-        ...
 
 
 class Store:
@@ -135,6 +128,12 @@ def _reason(error: Exception) -> str:
         return "no space is left; free some."
     if _typed(error) is StoreReadOnlyError:
         return f"may not be written: {error}"
+    if "No locks available" in str(error):
+        return (
+            f"its file system has no locks. Choose another place, or set {_LOCKS}=none; two "
+            "writers may then both be told that they were first, and dmbp verify finds where they "
+            "differ."
+        )
     return str(error)
 
 
@@ -142,7 +141,10 @@ def _spec(url: str) -> dict[str, Any]:
     """TensorStore's description of the key-value store."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme == "file":
-        return {"driver": "file", "path": f"{Path(rest if separator else url).absolute()}/"}
+        path = Path(rest if separator else url).absolute()
+        local = {"driver": "file", "path": f"{path.as_posix()}/"}
+        mode = os.environ.get(_LOCKS)
+        return local | ({"file_io_locking": {"mode": mode}} if mode else {})
     bucket, _, path = rest.strip("/").partition("/")
     path = f"{path}/" if path else ""
     if not bucket or scheme not in ("s3", "gs"):

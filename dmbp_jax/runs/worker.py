@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dmbp_jax.checks import check_count
-from dmbp_jax.errors import ImageError
+from dmbp_jax.errors import DeviceMemoryError, ImageError
 from dmbp_jax.runs import arrays
 from dmbp_jax.runs.explain_batch import BATCH_SIZE, TOP1, Explained, explain_batch, replicate
 from dmbp_jax.runs.manifest import array_layout
@@ -153,15 +153,22 @@ class Worker:
         pictures = [x for _, x in readable]
         labels = [TOP1 if given[row] is None else given[row] for row, _ in readable]
         missing = self._batch - len(readable)
-        return explain_batch(
-            self._net,
-            np.stack(pictures + pictures[-1:] * missing),
-            np.array(labels + labels[-1:] * missing, np.int32),
-            method=self.plan.method,
-            options=self.plan.options,
-            save=self.plan.save,
-            first_row=readable[0][0],
-        )
+        try:
+            return explain_batch(
+                self._net,
+                np.stack(pictures + pictures[-1:] * missing),
+                np.array(labels + labels[-1:] * missing, np.int32),
+                method=self.plan.method,
+                options=self.plan.options,
+                save=self.plan.save,
+                first_row=readable[0][0],
+            )
+        except DeviceMemoryError as error:
+            each = self._batch // jax.local_device_count()
+            raise DeviceMemoryError(
+                f"The device ran out of memory with {each} images at once; pass a smaller "
+                f"batch_size (--batch-size), for instance {max(1, each // 2)}."
+            ) from error
 
     def _row(self, row: int, one: Decoded) -> Row:
         """What is known of a row before it is explained."""
