@@ -60,7 +60,9 @@ class Killed:
     def finish(self) -> tuple[int, list[int]]:
         """Exit status, and the shards it has explained."""
         said, _ = self.process.communicate()
-        return self.process.returncode, [int(one) for one in said.split()]
+        explained, _, won = said.partition("won")
+        self.won = int(won or 0)
+        return self.process.returncode, [int(one) for one in explained.split()]
 
 
 def killed_at(pictures: Path, out: Path, call: str, number: int) -> tuple[int, list[int]]:
@@ -135,3 +137,17 @@ def test_killed_at_random(reference, tmp_path, seed):
     one.process.kill()
     _, explained = one.finish()
     check_going_on(reference, tmp_path / "out", explained)
+
+
+@pytest.mark.skipif(not SLOW, reason="DMBP_SLOW_TESTS=1 runs it")
+def test_three_processes_commit_every_shard_once(reference, tmp_path):
+    pictures, _, whole = reference
+    processes = [Killed(pictures, tmp_path / "out") for _ in range(3)]
+    for one in processes:
+        one.start()
+    explained = [one.finish() for one in processes]
+    assert [status for status, _ in explained] == [0, 0, 0]
+    assert sum(one.won for one in processes) == SHARDS
+    print(f"explained {[len(shards) for _, shards in explained]} of {SHARDS} shards")
+    assert contents(tmp_path / "out") == whole
+    assert runs.open(tmp_path / "out").verify() == []

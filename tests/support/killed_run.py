@@ -1,6 +1,7 @@
 """A run that waits, compiled and ready, to be started and killed: `python killed_run.py IN OUT`.
 
-Says "ready", waits for a line, then runs; says the number of every shard that it has explained.
+Says "ready", waits for a line, then runs; says the number of every shard that it has explained,
+and at the end how many of its records count.
 """
 
 import sys
@@ -28,7 +29,8 @@ def main(pictures: str, out: str) -> None:
     worker.Worker.process_shard = saying
     print("ready", flush=True)
     sys.stdin.readline()
-    runs.run_local(plan, runs.Store(out))
+    counts = runs.run_local(plan, runs.Store(out))
+    print("won", counts.committed, flush=True)
 
 
 if __name__ == "__main__":
