@@ -136,6 +136,9 @@ def test_maps_that_are_not_done_are_nan(tmp_path):
     assert np.isnan(run.maps()[2]).all()
     assert run.missing == list(range(6))
     assert [row["status"] for row in run.rows] == ["missing"] * 6
+    runs.run_local(plan, store)
+    assert [row["status"] for row in run.rows] == ["ok"] * 6  # also of a run that is going on
+    assert np.isfinite(run.maps()[2]).all()
 
 
 def test_pictures_that_fail_are_rows_with_a_reason(tmp_path):

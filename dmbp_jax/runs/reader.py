@@ -125,14 +125,18 @@ class Run:
             raise KeyError(f"{file}: {several}.")
         return found[0]
 
-    def _read_record(self, shard: int) -> "records.Record | None":
-        return records.read_records(self.store, [shard])[0]
+    def _read_record(self, shard: int) -> records.Record:
+        (record,) = records.read_records(self.store, [shard])
+        if record is None:
+            raise LookupError(shard)  # not an answer to remember: the run may be going on
+        return record
 
     def shard_rows(self, shard: int) -> tuple[dict[str, Any], ...]:
         """The rows of a shard; those not done yet have status "missing"."""
-        record = self._record(shard)
-        if record is not None:
-            return record.rows
+        try:
+            return self._record(shard).rows
+        except LookupError:
+            pass
         first = shard * self.shard_size
         inputs = self.inputs
         blank = dict.fromkeys(records.COLUMNS) | {"status": records.MISSING}
