@@ -129,3 +129,21 @@ def test_descriptions_tell_values_apart():
     assert describe(lambda x: x + 1) != describe(lambda x: x + 2)
     with pytest.raises(InputTypeError, match="can be written down"):
         describe(object())
+
+
+def test_another_writer_may_begin_at_the_same_moment(tmp_path, monkeypatch):
+    """The other one writes all it has to between our two looks at the store."""
+    plan = small_plan(write_pictures(tmp_path / "in", 2))
+    store, get = Store(tmp_path / "out"), Store.get
+    begun = []
+
+    def late(self, key):
+        found = get(self, key)
+        if not begun:
+            begun.append(key)
+            open_manifest(Store(tmp_path / "out"), plan)
+        return found
+
+    monkeypatch.setattr(Store, "get", late)
+    assert open_manifest(store, plan) == open_run(tmp_path / "out").fingerprint
+    assert begun == ["manifest.json"]

@@ -115,7 +115,8 @@ def _refuse_strange(store: Store) -> None:
         names = [path.name for path in folder.iterdir() if not path.name.startswith(KEY)]
     else:
         names = [] if folder is not None else store.keys()
-    if names:
+    # Asked again: another writer may have begun the run meanwhile, its manifest first of all.
+    if names and store.get(KEY) is None:
         raise ResumeError(
             f"{store.url}: Expected an empty folder or a store of dmbp run, got {names[0]} in it."
         )
