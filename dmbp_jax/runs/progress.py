@@ -6,7 +6,9 @@ from tqdm.auto import tqdm
 
 from dmbp_jax.runs.worker import Done
 
-_FORMAT = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left{postfix}"
+_FORMAT = (
+    "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {rate_noinv_fmt}, {remaining} left{postfix}"
+)
 
 
 class Progress:
