@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 from dmbp_jax.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from dmbp_jax import convert, data, errors, experiments, methods, metrics, models, pictures
+    from dmbp_jax import (
+        convert,
+        data,
+        errors,
+        experiments,
+        methods,
+        metrics,
+        models,
+        pictures,
+        runs,
+    )
     from dmbp_jax.dmbp.attribute import attribute
     from dmbp_jax.dmbp.attribution import Attribution
     from dmbp_jax.dmbp.config import DMBP
@@ -45,6 +55,7 @@ _SUBPACKAGES = (
     "metrics",
     "models",
     "pictures",
+    "runs",
 )
 
 __all__ = [
@@ -67,6 +78,7 @@ __all__ = [
     "models",
     "pictures",
     "register_piece",
+    "runs",
     "sites",
 ]
 

@@ -68,5 +68,17 @@ class ResumeError(DmbpError, ValueError):
     """Results on disk cannot be continued; the message says which setting differs, or why."""
 
 
+class StoreError(DmbpError, OSError):
+    """A store of a large run cannot be read or written; the message says which, and why."""
+
+
+class StoreFullError(StoreError):
+    """No space is left where the store lies; what was committed is whole."""
+
+
+class StoreReadOnlyError(StoreError):
+    """The store may not be written by this user or on this file system."""
+
+
 class DeviceMemoryError(DmbpError, MemoryError):
     """The device ran out of memory; the message names the argument to lower."""

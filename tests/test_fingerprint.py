@@ -19,7 +19,7 @@ import pytest
 
 import dmbp_jax
 from dmbp_jax import DMBP
-from dmbp_jax.experiments.fingerprint import describe, fingerprint
+from dmbp_jax.runs.fingerprint import describe, fingerprint
 
 SCALE = 2.0
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from dmbp_jax.data.samples import Dataset
 from dmbp_jax.experiments.batches import Transform, Transforms
-from dmbp_jax.experiments.fingerprint import describe, fingerprint
 from dmbp_jax.experiments.folder import FORMAT
 from dmbp_jax.experiments.plan import Plan
 from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.graph.model import ApplyFn, bind
+from dmbp_jax.runs.fingerprint import describe, fingerprint
 from dmbp_jax.version import __version__
 
 

@@ -1,0 +1,130 @@
+"""The maps of a run as Zarr version 3: one array a kind of map, one shard object a shard of rows.
+
+float16 alone would lose most values to underflow, so every map has a power of two as its scale.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+_LARGEST_EXPONENT = 15  # values are brought below 2¹⁵; float16 ends at 65504
+_SMALLEST_EXPONENT = -126  # of a normal float32
+_AXES = ("row", "y", "x", "channel")
+SCALE = "_scale"  # a map `heatmap` in float16 has the array `heatmap_scale` beside it
+
+
+def metadata(rows: int, shape: tuple[int, ...], dtype: str, shard_size: int) -> dict[str, Any]:
+    """Zarr metadata of an array (rows, *shape): shards of `shard_size` rows, read row by row.
+
+    What was never written reads as NaN. A scale (`shape` is ()) is read shard by shard.
+    """
+    row = [1 if shape else shard_size, *shape]
+    size = np.dtype(dtype).itemsize
+    codecs = [
+        {"name": "bytes", "configuration": {"endian": "little"}},
+        {
+            "name": "blosc",
+            "configuration": {
+                "cname": "zstd",
+                "clevel": 1,
+                "shuffle": "bitshuffle",
+                "typesize": size,
+                "blocksize": 0,
+            },
+        },
+    ]
+    index = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+    sharding = {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": row,
+            "codecs": codecs,
+            "index_codecs": index,
+            "index_location": "end",
+        },
+    }
+    grid = {"chunk_shape": [shard_size, *shape]}
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [rows, *shape],
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": grid},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN",
+        "codecs": [sharding],
+        "attributes": {},
+        "dimension_names": list(_AXES[: 1 + len(shape)]),
+    }
+
+
+def group(arrays: dict[str, dict[str, Any]]) -> dict[str, bytes]:
+    """The `zarr.json` of the group and of its arrays, by key.
+
+    The group holds a copy of all (consolidated metadata): other readers then list no folder.
+    """
+    consolidated = {"kind": "inline", "must_understand": False, "metadata": arrays}
+    head = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {},
+        "consolidated_metadata": consolidated,
+    }
+    objects = {f"{name}/zarr.json": encode(array) for name, array in arrays.items()}
+    return objects | {"zarr.json": encode(head)}
+
+
+def encode(value: Any) -> bytes:
+    """JSON for people to read, the same bytes for the same value."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
+class ShardEncoder:
+    """From the values of a shard's rows to the one object that holds them."""
+
+    def __init__(self, array: dict[str, Any]) -> None:
+        memory = ts.Context()  # of its own, so that encoders do not meet
+        spec = {"driver": "zarr3", "kvstore": {"driver": "memory"}, "metadata": array}
+        self._array = ts.open(
+            spec | {"create": True, "store_data_equal_to_fill_value": True}, context=memory
+        ).result()
+        self._objects = ts.KvStore.open({"driver": "memory"}, context=memory).result()
+        (self._rows, *self._shape) = array["chunk_grid"]["configuration"]["chunk_shape"]
+
+    def key(self, shard: int) -> str:
+        """Where the object lies, below the array."""
+        return "/".join(map(str, ["c", shard, *(0 for _ in self._shape)]))
+
+    def encode(self, shard: int, values: np.ndarray) -> bytes:
+        """The object of a shard; `values` are all its rows, (rows, *shape)."""
+        first = shard * self._rows
+        self._array[first : first + len(values)].write(values).result()
+        key = self.key(shard)
+        data = self._objects.read(key).result().value
+        self._objects.write(key, None).result()
+        return data
+
+
+def to_float16(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Maps (N, ...) as float16 and their scales (N,): maps ≈ float16 · scale.
+
+    The scale is the power of two that brings the largest |value| into [2¹⁴, 2¹⁵), so it costs no
+    precision itself: values down to 2⁻²⁹ of the largest keep float16's relative error of 2⁻¹¹.
+    A map with numbers that are not finite is stored as NaN, with scale NaN.
+
+    Example:
+      >>> stored, scale = to_float16(np.float32([[1e-9, -3e-9]]))
+      >>> (stored.astype(np.float32) * scale[:, None]).tolist()[0][1] / -3e-9 - 1 < 5e-4
+      True
+    """
+    flat = maps.reshape(len(maps), -1)
+    largest = np.abs(flat).max(-1, initial=0)  # NaN where a value is NaN
+    finite = np.isfinite(largest)
+    exponent = np.frexp(np.where(finite, largest, 0))[1] - _LARGEST_EXPONENT
+    exponent = np.where(largest > 0, np.maximum(exponent, _SMALLEST_EXPONENT), 0)
+    scale = np.where(finite, np.ldexp(np.float32(1), exponent), np.float32("nan"))
+    with np.errstate(invalid="ignore"):
+        scaled = flat / scale[:, None]
+    return scaled.astype(np.float16).reshape(maps.shape), scale.astype(np.float32)

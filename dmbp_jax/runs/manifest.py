@@ -1,0 +1,150 @@
+"""The manifest of a store: whose results these are, so that no other run goes on with them."""
+
+import json
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from dmbp_jax.errors import ResumeError, StoreError
+from dmbp_jax.runs import arrays
+from dmbp_jax.runs.plan import Plan
+from dmbp_jax.runs.store import Store
+from dmbp_jax.version import __version__
+
+KEY = "manifest.json"
+INPUTS = "inputs.jsonl"
+_FORMAT = 1  # raised when the layout of a store changes
+
+
+def configuration(plan: Plan) -> dict[str, Any]:
+    """Everything a number of the run depends on, in the order in which differences are named."""
+    import jax
+
+    net, inputs = plan.network, plan.inputs
+    return {
+        "format": _FORMAT,
+        "network": net.name,
+        "weights": _short_hash(net.variables),
+        "architecture": _short_hash(repr(net.module)),
+        "preprocessing": _fields(net.preprocessing),
+        "activation": net.activation,
+        "classes": _short_hash(net.labels),
+        "method": plan.method,
+        "options": {name: _fields(value) for name, value in plan.options.items()},
+        "images": {
+            "rows": len(inputs),
+            "names and sizes": _short_hash((inputs.files, inputs.sizes)),
+        },
+        "labels": _short_hash(inputs.labels),
+        "save": list(plan.save),
+        "dtype": plan.dtype,
+        "shard_size": plan.shard_size,
+        "package": __version__,
+        "jax": jax.__version__,
+        "device": jax.local_devices()[0].device_kind,
+    }
+
+
+def open_manifest(store: Store, plan: Plan) -> str:
+    """Begin a run in an empty store, or go on with the same run; the fingerprint of the run.
+
+    Raises:
+      ResumeError: the store holds another run, or things that are no run at all.
+      StoreError: it cannot be read or written.
+    """
+    own = configuration(plan)
+    fingerprint = _short_hash(own)
+    about = {
+        "root": str(plan.inputs.root),
+        "maps": {name: list(plan.map_shape(name)) for name in plan.save},
+        "labels": list(plan.network.labels),
+    }
+    manifest = {"fingerprint": fingerprint, "configuration": own, "about": about}
+    _refuse_strange(store)
+    if not store.put_new(KEY, arrays.encode(manifest)):
+        stored = read_manifest(store)
+        if difference := _difference(stored["configuration"], own):
+            raise ResumeError(
+                f"{store.url}: Expected the run that is stored there, got another {difference}. "
+                "Choose another store, or go on with the former settings."
+            )
+    objects = arrays.group(array_layout(plan))
+    store.put_many({key: data for key, data in objects.items() if not store.keys(key)})
+    if not store.keys(INPUTS):
+        store.put(INPUTS, plan.inputs.lines())
+    return fingerprint
+
+
+def read_manifest(store: Store) -> dict[str, Any]:
+    """The manifest.
+
+    Raises:
+      StoreError: there is none, or it is of another format.
+    """
+    data = store.get(KEY)
+    if data is None:
+        raise StoreError(f"{store.url}: Expected a store of dmbp run, got none: no {KEY}.")
+    try:
+        manifest = json.loads(data)
+        if manifest["configuration"]["format"] != _FORMAT:
+            raise ValueError(f"format {manifest['configuration']['format']}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{store.url}: Expected a {KEY} of format {_FORMAT}: {error}") from error
+    return manifest
+
+
+def array_layout(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Zarr metadata of every array, by name."""
+    rows = len(plan.inputs)
+    layout = {}
+    for name in plan.save:
+        shape = plan.map_shape(name)
+        layout[name] = arrays.metadata(rows, shape, plan.dtype, plan.shard_size)
+        if plan.dtype == "float16":
+            layout[name + arrays.SCALE] = arrays.metadata(rows, (), "float32", plan.shard_size)
+    return layout
+
+
+def _refuse_strange(store: Store) -> None:
+    """Leave alone what is not ours; the lock of a writer that was killed is ours."""
+    folder = store.folder
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ResumeError(f"{store.url}: Expected a folder, got a file.")
+    if store.get(KEY) is not None:
+        return
+    if folder is not None and folder.is_dir():
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(KEY)]
+    else:
+        names = [] if folder is not None else store.keys()
+    # Asked again: another writer may have begun the run meanwhile, its manifest first of all.
+    if names and store.get(KEY) is None:
+        raise ResumeError(
+            f"{store.url}: Expected an empty folder or a store of dmbp run, got {names[0]} in it."
+        )
+
+
+def _difference(stored: Any, own: Any, name: str = "") -> str:
+    """The first field that differs, with both values; "" if none does."""
+    if stored == own:
+        return ""
+    if isinstance(stored, dict) and isinstance(own, dict):
+        for key in dict.fromkeys([*own, *stored]):
+            inner = f"{name}.{key}" if name else str(key)
+            if found := _difference(stored.get(key), own.get(key), inner):
+                return found
+    return f"{name}: stored {stored!r}, now {own!r}"
+
+
+def _fields(value: Any) -> Any:
+    """A description; of a dataclass field by field, so that a difference is named by its field."""
+    from dmbp_jax.runs.fingerprint import describe
+
+    if not is_dataclass(value):
+        return describe(value)
+    return {one.name: describe(getattr(value, one.name)) for one in fields(value)}
+
+
+def _short_hash(value: Any) -> str:
+    """The first 16 hexadecimal digits of a fingerprint, short enough to read."""
+    from dmbp_jax.runs.fingerprint import fingerprint
+
+    return fingerprint(value)[:16]

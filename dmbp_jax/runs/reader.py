@@ -1,0 +1,230 @@
+"""Reading what a large run has stored: rows in order of the inputs, maps by index or name."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from dmbp_jax.errors import InputError
+from dmbp_jax.runs import arrays, manifest, records
+from dmbp_jax.runs.inputs import Inputs, read_lines
+from dmbp_jax.runs.store import Store
+
+if TYPE_CHECKING:
+    from dmbp_jax.runs.verify import Problem
+
+_RECORDS = 16  # commit records kept in memory
+_AT_ONCE = 64  # records read at the same time
+
+
+def open(url: str | os.PathLike[str]) -> "Run":
+    """Open the store of a run that is finished or not; nothing but its manifest is read.
+
+    Raises:
+      StoreError: it is not there, or no store of `dmbp run`.
+
+    Example:
+      >>> run = open("maps.zarr")  # doctest: +SKIP
+      >>> run.rows[0]["file"], run.maps("heatmap")["dog.jpg"].shape  # doctest: +SKIP
+      ('cat.jpg', (224, 224))
+    """
+    return Run(Store(url))
+
+
+class Run:
+    """A stored run.
+
+    Attributes:
+      store: where it lies.
+      configuration: what its numbers depend on.
+      labels: class names of the network.
+      root: folder of the pictures when the run was made.
+      save: names of the stored maps.
+    """
+
+    def __init__(self, store: Store) -> None:
+        stored = manifest.read_manifest(store)
+        self.store = store
+        self.fingerprint: str = stored["fingerprint"]
+        self.configuration: dict[str, Any] = stored["configuration"]
+        self.labels: list[str] = stored["about"]["labels"]
+        self.root = Path(stored["about"]["root"])
+        self.save: tuple[str, ...] = tuple(self.configuration["save"])
+        self.shard_size: int = self.configuration["shard_size"]
+        self.shards = -(-len(self) // self.shard_size)
+        self._record = lru_cache(_RECORDS)(self._read_record)
+
+    def __len__(self) -> int:
+        """Number of rows, done or not."""
+        return self.configuration["images"]["rows"]
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Files, sizes and given labels of all rows."""
+        return read_lines(self.store.get(manifest.INPUTS) or b"", self.root)
+
+    @property
+    def rows(self) -> "Rows":
+        """The rows as dicts, in order of the inputs; read shard by shard."""
+        return Rows(self)
+
+    def maps(self, name: str = "heatmap") -> "Maps":
+        """The stored maps called `name`, in order of the inputs; read when indexed.
+
+        Raises:
+          InputError: the run has not stored them.
+        """
+        if name not in self.save:
+            raise InputError(f"name: Expected one of {', '.join(self.save)}, got {name!r}.")
+        return Maps(self, name)
+
+    @property
+    def missing(self) -> list[int]:
+        """Rows whose shard is not done."""
+        done = records.committed(self.store)
+        return [row for row in range(len(self)) if row // self.shard_size not in done]
+
+    def failures(self) -> Iterator[dict[str, Any]]:
+        """The rows without a map, each with its reason; reads the heads of all records."""
+        done = sorted(records.committed(self.store))
+        for first in range(0, len(done), _AT_ONCE):
+            shards = done[first : first + _AT_ONCE]
+            heads = records.read_records(self.store, shards, rows=False)
+            for head in heads:
+                if head is not None and head.failed:
+                    rows = self.shard_rows(head.shard)
+                    yield from (row for row in rows if row["status"] == records.FAILED)
+
+    def verify(self) -> "list[Problem]":
+        """What is wrong with the stored objects, empty if nothing; changes nothing."""
+        from dmbp_jax.runs.verify import verify
+
+        return verify(self.store)
+
+    @cached_property
+    def _index(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for row, file in enumerate(self.inputs.files):
+            found.setdefault(file, []).append(row)
+        return found
+
+    def index(self, file: str, label: int | None = None) -> int:
+        """The row of a file, and of a label if the file has several rows.
+
+        Raises:
+          KeyError: no such file, no row with this label, or several.
+        """
+        found = self._index.get(file, [])
+        if label is not None:
+            found = [row for row in found if self.rows[row]["label"] == label]
+        if len(found) != 1:
+            several = "several rows; give (file, label)" if found else "no such row"
+            raise KeyError(f"{file}: {several}.")
+        return found[0]
+
+    def _read_record(self, shard: int) -> records.Record:
+        (record,) = records.read_records(self.store, [shard])
+        if record is None:
+            raise LookupError(shard)  # not an answer to remember: the run may be going on
+        return record
+
+    def shard_rows(self, shard: int) -> tuple[dict[str, Any], ...]:
+        """The rows of a shard; those not done yet have status "missing"."""
+        try:
+            return self._record(shard).rows
+        except LookupError:
+            pass
+        first = shard * self.shard_size
+        inputs = self.inputs
+        blank = dict.fromkeys(records.COLUMNS) | {"status": records.MISSING}
+        return tuple(
+            blank | {"file": inputs.files[row], "label": inputs.labels[row]}
+            for row in range(first, min(first + self.shard_size, len(self)))
+        )
+
+
+class Rows(Sequence[dict[str, Any]]):
+    """file, sha256, label, y, y_positive, y_negative, y_nuisance, probability, status, error.
+
+    `status` is "ok", "failed" (with the reason in `error`) or "missing" (its shard is not done).
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __len__(self) -> int:
+        return len(self._run)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = _check_index(index, len(self))
+        size = self._run.shard_size
+        return dict(self._run.shard_rows(row // size)[row % size])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for shard in range(self._run.shards):
+            yield from map(dict, self._run.shard_rows(shard))
+
+
+class Maps:
+    """Maps of one kind, float32, in the units of the network's logits.
+
+    `maps[i]` is one map by index, `maps["dog.jpg"]` by file name, `maps["dog.jpg", 207]` by name
+    and label, `maps[2:9]` several. A row that failed or is not done is NaN everywhere.
+    """
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run = run
+        self._values = run.store.array(name)
+        scaled = run.configuration["dtype"] == "float16"
+        self._scale = run.store.array(name + arrays.SCALE) if scaled else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, H, W) or (rows, H, W, C)."""
+        return tuple(self._values.shape)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._run)
+
+    def __getitem__(self, index: int | slice | str | tuple[str, int]) -> np.ndarray:
+        """One map or several."""
+        if isinstance(index, slice):
+            return self._read(slice(*index.indices(len(self))))
+        if isinstance(index, str):
+            index = self._run.index(index)
+        elif isinstance(index, tuple):
+            index = self._run.index(*index)
+        return self._read(_check_index(index, len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All maps, in memory."""
+        return self[:].astype(dtype or np.float32)
+
+    def _read(self, index: int | slice) -> np.ndarray:
+        values = self._values[index].read()
+        scale = None if self._scale is None else self._scale[index].read()
+        result = np.asarray(values.result(), np.float32)
+        if scale is None:
+            return result
+        return (
+            result
+            * np.asarray(scale.result()).reshape(-1, *[1] * (len(self.shape) - 1))[
+                ... if isinstance(index, slice) else 0
+            ]
+        )
+
+
+def _check_index(index: int, length: int) -> int:
+    if not -length <= index < length:
+        raise IndexError(f"Expected an index below {length}, got {index}.")
+    return index % length

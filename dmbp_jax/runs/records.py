@@ -1,0 +1,116 @@
+"""Commit records: a shard is done when its record is there, and a record is made only once.
+
+A record is JSON Lines: a head with the size and SHA-256 of every map object, then the rows.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from dmbp_jax.errors import StoreError
+from dmbp_jax.runs.store import Store
+
+PREFIX = "commits/"
+COLUMNS = (
+    "file",
+    "sha256",
+    "label",
+    "y",
+    "y_positive",
+    "y_negative",
+    "y_nuisance",
+    "probability",
+    "status",
+    "error",
+)
+OK, FAILED, MISSING = "ok", "failed", "missing"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a worker made of one shard: encoded map objects by key, and rows. In no store yet."""
+
+    shard: int
+    objects: Mapping[str, bytes]
+    rows: tuple[Row, ...]
+
+    @property
+    def failed(self) -> int:
+        """Number of rows without a map."""
+        return sum(row["status"] != OK for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A commit record that was read."""
+
+    shard: int
+    fingerprint: str
+    failed: int
+    objects: Mapping[str, Mapping[str, Any]]
+    rows: tuple[Row, ...]
+
+
+def key_of(shard: int) -> str:
+    """Where the record of a shard lies."""
+    return f"{PREFIX}{shard:08d}.jsonl"
+
+
+def commit(store: Store, fingerprint: str, part: Part) -> bool:
+    """Store a shard: its maps first, then the record, unless another writer was faster.
+
+    Returns:
+      Whether this writer's record is the one that counts. Maps of a writer that came second may
+      lie over those of the first; they are the same bytes on equal machines, and `verify` finds
+      them where they are not.
+    """
+    if store.get(key_of(part.shard)) is not None:
+        return False
+    store.put_many(dict(part.objects))
+    return store.put_new(key_of(part.shard), _encode(fingerprint, part))
+
+
+def committed(store: Store) -> set[int]:
+    """The shards that are done; lists names, reads nothing."""
+    return {
+        int(key.removeprefix(PREFIX).removesuffix(".jsonl"))
+        for key in store.keys(PREFIX)
+        if key.endswith(".jsonl")
+    }
+
+
+def read_records(store: Store, shards: list[int], *, rows: bool = True) -> list[Record | None]:
+    """The records of shards, None where there is none; `rows=False` leaves rows undecoded.
+
+    Raises:
+      StoreError: a record is damaged.
+    """
+    found = store.get_many([key_of(shard) for shard in shards])
+    return [
+        None if data is None else _decode(store, shard, data, rows)
+        for shard, data in zip(shards, found, strict=True)
+    ]
+
+
+def _encode(fingerprint: str, part: Part) -> bytes:
+    objects = {
+        key: {"size": len(data), "sha256": sha256(data).hexdigest()}
+        for key, data in sorted(part.objects.items())
+    }
+    head = {"shard": part.shard, "fingerprint": fingerprint, "failed": part.failed}
+    lines = [head | {"objects": objects}, *part.rows]
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
+
+
+def _decode(store: Store, shard: int, data: bytes, rows: bool) -> Record:
+    head, *lines = data.splitlines()
+    try:
+        values = json.loads(head)
+        decoded = tuple(json.loads(line) for line in lines) if rows else ()
+        return Record(shard, values["fingerprint"], values["failed"], values["objects"], decoded)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{store.url}: {key_of(shard)} is damaged: {error}") from error

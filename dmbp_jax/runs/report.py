@@ -1,0 +1,171 @@
+"""A large run as one HTML page that needs no other file and no network."""
+
+import io
+import json
+import os
+from base64 import b64encode
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dmbp_jax.checks import check_count
+from dmbp_jax.errors import DmbpError
+from dmbp_jax.files import replacing
+from dmbp_jax.networks.preprocessing import Preprocessing
+from dmbp_jax.pictures import diverging
+from dmbp_jax.runs.choosing import NUMBERS, Overview, choose, survey
+from dmbp_jax.runs.reader import Run
+
+SIZE = 96  # pixels, of the pictures on the page
+_QUALITY = 55  # of WebP; picture and map of one row take about 3.4 kB
+_BINS = 40
+
+
+def write_report(
+    run: Run,
+    path: str | os.PathLike[str],
+    *,
+    images: str | os.PathLike[str] | None = None,
+    most: int = 2000,
+) -> Path:
+    """Write the page of a run, finished or not.
+
+    Histograms and failures are of all rows; pictures with their maps of at most `most`: the
+    smallest and largest y, ỹ and probability, and a random sample.
+
+    Args:
+      run: `dmbp_jax.runs.open(...)`.
+      path: of the page.
+      images: folder of the pictures; None is where they were when the run was made. A picture
+        that is no longer there is shown as its map alone.
+      most: rows that are shown, at least 1.
+
+    Raises:
+      StoreError: the store cannot be read.
+      InputError: `most` below 1.
+    """
+    check_count(most, "most")
+    overview = survey(run.rows, len(run))
+    chosen = choose(overview.numbers, most)
+    root = run.root if images is None else Path(images)
+    cards = [_card(run, row, why, root) for row, why in chosen.items()]
+    template = files("dmbp_jax.runs").joinpath("report.html").read_text("utf-8")
+    parts = {
+        "TITLE": escape(f"{run.configuration['method']} on {run.configuration['network']}"),
+        "SUMMARY": _summary(run, overview, len(cards)),
+        "HISTOGRAMS": "".join(
+            histogram(title, overview.numbers[name]) for name, title in NUMBERS.items()
+        ),
+        "FAILURES": _failures(overview),
+        "SETTINGS": _settings(run.configuration),
+        # A "</script>" inside a file name must not end the data.
+        "CARDS": json.dumps(cards, separators=(",", ":")).replace("</", "<\\/"),
+    }
+    for name, part in parts.items():
+        template = template.replace(f"{{{{{name}}}}}", part)
+    with replacing(Path(path)) as part:
+        part.write_text(template, "utf-8")
+    return Path(path)
+
+
+def _card(run: Run, row: int, why: str, root: Path) -> dict[str, Any]:
+    """What the page knows of one row."""
+    values = run.rows[row]
+    label = values["label"]
+    numbers = {name: values[name] for name in NUMBERS}
+    known = label < len(run.labels)
+    return numbers | {
+        "file": values["file"],
+        "class": run.labels[label] if known else f"class {label}",
+        "why": why,
+        "picture": _picture(run, root / values["file"]),
+        "map": _webp(diverging(_heatmap(run, row))),
+    }
+
+
+def _heatmap(run: Run, row: int) -> np.ndarray:
+    """The map summed over channels, from whatever was stored."""
+    for name in ("heatmap", "map"):
+        if name in run.save:
+            return run.maps(name)[row]
+    return np.sum([run.maps(name)[row] for name in run.save], axis=0)
+
+
+def _picture(run: Run, path: Path) -> str | None:
+    """The picture as the network saw it, or None if it is gone."""
+    preprocessing = Preprocessing(**run.configuration["preprocessing"])
+    try:
+        return _webp(preprocessing.crop(path))
+    except (DmbpError, OSError):
+        return None
+
+
+def _webp(picture: Image.Image) -> str:
+    """A data URL of the picture in the page's size."""
+    data = io.BytesIO()
+    picture.resize((SIZE, SIZE), Image.Resampling.BOX).save(data, "WEBP", quality=_QUALITY)
+    return f"data:image/webp;base64,{b64encode(data.getvalue()).decode()}"
+
+
+def histogram(title: str, values: np.ndarray) -> str:
+    """An SVG of how the finite values are spread; the outermost thousandths go into the end bins.
+
+    Returns:
+      "" if there is no finite value.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return ""
+    low, high = np.percentile(finite, [0.1, 99.9])
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    counts, edges = np.histogram(np.clip(finite, low, high), _BINS, (low, high))
+    bars = "".join(
+        f'<rect x="{7 * i}" y="{80 - height:.1f}" width="6" height="{height:.1f}">'
+        f"<title>{start:.4g} to {end:.4g}: {count:,} rows</title></rect>"
+        for i, (count, start, end, height) in enumerate(
+            zip(counts, edges[:-1], edges[1:], 80 * counts / counts.max(), strict=True)
+        )
+    )
+    mean = float(finite.mean(dtype=np.float64))
+    return (
+        f'<figure class="histogram"><svg viewBox="0 0 {7 * _BINS} 96" role="img" '
+        f'aria-label="histogram of {escape(title)}">{bars}'
+        f'<text x="0" y="94">{low:.4g}</text>'
+        f'<text x="{7 * _BINS}" y="94" text-anchor="end">{high:.4g}</text></svg>'
+        f"<figcaption>{escape(title)}: mean {mean:.4g}, "
+        f"{finite.size:,} rows</figcaption></figure>"
+    )
+
+
+def _summary(run: Run, overview: Overview, shown: int) -> str:
+    rows = len(run)
+    done = rows - overview.missing
+    parts = [
+        f"{rows:,} rows, {done:,} done",
+        f"{overview.failed:,} failed",
+        f"{shown:,} shown below",
+    ]
+    return escape("; ".join(parts) + ".")
+
+
+def _failures(overview: Overview) -> str:
+    if not overview.failed:
+        return "<p>No row failed.</p>"
+    more = overview.failed - len(overview.failures)
+    rest = f"<p>{more:,} more are in the rows of the store.</p>" if more else ""
+    return _table(overview.failures) + rest
+
+
+def _settings(configuration: dict[str, Any]) -> str:
+    return _table((name, json.dumps(value)) for name, value in configuration.items())
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    cells = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
+    return f'<div class="scroll"><table>{cells}</table></div>'
