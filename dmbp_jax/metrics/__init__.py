@@ -1,6 +1,7 @@
 """How faithful a heat map is, in numbers: the paper's metrics and the usual checks beside them."""
 
 from dmbp_jax.metrics.attribution_inside import attribution_inside as attribution_inside
+from dmbp_jax.metrics.carried import carried as carried
 from dmbp_jax.metrics.complementary_insertion import (
     complementary_insertion as complementary_insertion,
 )

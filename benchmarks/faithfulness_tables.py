@@ -1,0 +1,92 @@
+"""The Markdown tables of `faithfulness.py`: means over pictures, paired differences, costs."""
+
+from typing import Any
+
+import numpy as np
+
+from dmbp_jax.catalogue import CATALOGUE
+from dmbp_jax.metrics import rank_correlation
+
+_TITLES = {method.name: method.title for method in CATALOGUE}
+_MEANS = ("IM blur", "IM mean", "deletion", "cIM", "pointing", "inside", "rival")
+_MEDIANS = ("carried+", "carried-", "nuisance", "y+", "y-", "against")
+_HEADS = {"nuisance": "&#124;ỹ&#124; / max", "y+": "y⁺", "y-": "y⁻", "against": "−y⁻ / y⁺"}
+_HEADS |= {"carried+": "carried⁺", "carried-": "carried⁻", "deletion": "deletion (low is good)"}
+
+
+def tables(title: str, rows: dict[str, Any], negatives: dict[str, np.ndarray | None]) -> str:
+    """Two tables of one network: how faithful the maps are, and what they carry and cost."""
+    counts = sorted({len(record["pictures"]) for record in rows.values()})
+    pictures = " or ".join(str(count) for count in counts)
+    points = sorted({record["points"] for record in rows.values()})
+    used = {name for record in rows.values() for name in record["numbers"]}
+    means = [name for name in _MEANS if name in used]
+    medians = [name for name in _MEDIANS if name in used]
+    faithful = [["", "IM", "− ND (paired ± s.e.)", *(_HEADS.get(name, name) for name in means)]]
+    costs = [["", *(_HEADS.get(name, name) for name in medians), "ρ⁻ to quick", "passes", "s"]]
+    for row, record in rows.items():
+        numbers = record["numbers"]
+        cells = [_mean(numbers.get(name)) for name in means]
+        faithful.append([_title(row), _mean(numbers["IM"]), _to_nd(rows, row), *cells])
+        seconds = record["seconds"]
+        costs.append(
+            [
+                _title(row),
+                *(_median(numbers.get(name)) for name in medians),
+                _agreement(rows, negatives, row),
+                str(record["passes"]),
+                "–" if seconds is None else f"{seconds:.2g}",
+            ]
+        )
+    head = f"### {title}: {pictures} pictures, {' or '.join(map(str, points))} points\n"
+    return "\n".join([head, *_markdown(faithful), "", *_markdown(costs), ""])
+
+
+def _markdown(lines: list[list[str]]) -> list[str]:
+    rule = ["---"] * len(lines[0])
+    return [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
+
+
+def _title(row: str) -> str:
+    if row in _TITLES:
+        return _TITLES[row]
+    base, _, rest = row.partition(":")
+    options = [part for part in rest.split(",") if part and part != "spread"]
+    spread = ", biases spread" if "spread" in rest.split(",") else ""
+    return f"`DMBP.{base}({', '.join(options)})`{spread}"
+
+
+def _mean(values: list[float] | None) -> str:
+    return "" if values is None else f"{np.nanmean(values):.3f}"
+
+
+def _median(values: list[float] | None) -> str:
+    return "" if values is None else f"{np.median(values):.3g}"
+
+
+def _to_nd(rows: dict[str, Any], row: str) -> str:
+    """Mean paired difference of IM to gradient × input and its standard error."""
+    if row == "gradient" or "gradient" not in rows:
+        return ""
+    own, other = (
+        dict(zip(rows[name]["pictures"], rows[name]["numbers"]["IM"], strict=True))
+        for name in (row, "gradient")
+    )
+    differences = np.array([own[name] - other[name] for name in own if name in other])
+    if len(differences) < 2:
+        return ""
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return f"{differences.mean():+.3f} ± {error:.3f}"
+
+
+def _agreement(rows: dict[str, Any], negatives: dict[str, np.ndarray | None], row: str) -> str:
+    """Mean Spearman correlation of the negative heat maps with those of `quick`."""
+    ours, theirs = negatives.get("quick"), negatives.get(row)
+    if row == "quick" or ours is None or theirs is None:
+        return ""
+    both = [name for name in rows[row]["pictures"] if name in rows["quick"]["pictures"]]
+    a, b = (
+        maps[[rows[name]["pictures"].index(picture) for picture in both]]
+        for name, maps in (("quick", ours), (row, theirs))
+    )
+    return f"{np.nanmean(rank_correlation(a, b)):.2f}" if both else ""

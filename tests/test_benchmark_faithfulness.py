@@ -1,0 +1,81 @@
+"""The study of faithfulness: rows by name, costs, paired differences, and one small run."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+from faithfulness import main
+from faithfulness_cases import count_passes, make_case, parse_row
+from faithfulness_tables import tables
+
+from dmbp_jax import DMBP
+from dmbp_jax.data.generated import rival
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def test_rows_are_configs():
+    assert parse_row("gradient") is None
+    assert parse_row("quick") == (DMBP.quick(), "drop")
+    assert parse_row("paper:spread") == (DMBP(), "spread")
+    config, biases = parse_row("quick:alternate=0,evidence=input,spread")
+    assert (config, biases) == (DMBP.quick(alternate=0, evidence="input"), "spread")
+
+
+@pytest.mark.parametrize("row", ["slow", "gradient:spread", "quick:speed=3", "quick:steps=-1"])
+def test_unknown_rows_are_refused(row):
+    with pytest.raises(argparse.ArgumentTypeError, match=row.partition(":")[0]):
+        parse_row(row)
+
+
+def test_passes_are_three_a_step_and_six():
+    assert count_passes("quick") == 24
+    assert count_passes("paper") == 606
+    assert count_passes("gradient") == 2
+
+
+def test_halves_share_no_picture_and_have_every_class():
+    halves = [make_case("builtin", half, None, None) for half in ("choose", "report")]
+    assert not set(halves[0].names) & set(halves[1].names)
+    for case in halves:
+        assert sorted(set(case.labels.tolist())) == list(range(10))
+        assert case.others.tolist() == [rival(int(label)) for label in case.labels]
+        assert not (case.objects & case.rivals).any()
+        assert case.objects.any((1, 2)).all() and case.rivals.any((1, 2)).all()
+    assert make_case("deep", "report", 1, None) is None
+
+
+def test_table_by_hand():
+    def record(pictures, values):
+        numbers = {"IM": values, "carried+": values}
+        return {"pictures": pictures, "points": 9, "passes": 2, "seconds": 0.5, "numbers": numbers}
+
+    rows = {
+        "gradient": record(["a", "b", "c"], [0.1, 0.2, 0.9]),
+        "quick": record(["b", "a"], [0.6, 0.3]),
+        "quick:spread": record(["b", "a"], [0.2, 0.1]),
+    }
+    # Ranks 1 2 3 4 against 1 2 4 3 and against themselves: correlations 0.8 and 1.
+    maps = np.array([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0], [3.0, 4.0]]])
+    other = np.array([[[1.0, 2.0], [4.0, 3.0]], [[1.0, 2.0], [3.0, 4.0]]])
+    text = tables("T", rows, {"gradient": None, "quick": maps, "quick:spread": other})
+    # Differences .4 and .2: mean .3, standard deviation .1414, over √2.
+    assert "| `DMBP.quick()` | 0.450 | +0.300 ± 0.100 |" in text
+    assert "| `DMBP.quick()`, biases spread | 0.15 | 0.90 | 2 | 0.5 |" in text
+    assert "### T: 2 or 3 pictures, 9 points" in text
+
+
+def test_a_run_is_kept_and_continued(tmp_path, capsys):
+    call = ["--out", str(tmp_path), "--networks", "builtin", "--limit", "2", "--points", "5"]
+    main([*call, "--rows", "gradient"])
+    main([*call, "--rows", "gradient", "quick:steps=1"])
+    out = capsys.readouterr().out
+    assert out.count("report/gradient: measured") == 1
+    records = json.loads((tmp_path / "builtin.json").read_text())
+    numbers = records["report/quick:steps=1"]["numbers"]
+    expected = "IM", "IM blur", "IM mean", "deletion", "cIM", "pointing", "inside", "rival"
+    for name in (*expected, "carried+", "carried-", "nuisance"):
+        assert len(numbers[name]) == 2 and np.isfinite(numbers[name]).all()
+    assert "carried-" not in records["report/gradient"]["numbers"]
+    assert "| `DMBP.quick(steps=1)` |" in out
