@@ -150,7 +150,7 @@ class Worker:
     def _explain(self, readable: list[tuple[int, Decoded]]) -> Explained:
         """One batch, filled up with repeats of its last picture."""
         given = self.plan.inputs.labels
-        pictures = [one.x for _, one in readable]
+        pictures = [one.x for _, one in readable if one.x is not None]
         identities = [str(one.hash) for _, one in readable]
         labels = [TOP1 if given[row] is None else given[row] for row, _ in readable]
         missing = self._batch - len(readable)
