@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = {row: records[prefix + row] for row in options.rows if prefix + row in records}
         if rows:
             maps = {row: load_negative(maps_file(options, network, row)) for row in rows}
-            print(tables(NETWORKS[network], rows, maps), flush=True)
+            print(tables(NETWORKS[network], rows, maps, options.against), flush=True)
 
 
 def update(network: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--rows", "--methods", nargs="+", default=list(ROWS))
     parser.add_argument("--half", choices=("choose", "report", "all"), default="report")
+    parser.add_argument("--against", default="gradient", help="row of the paired differences")
     parser.add_argument("--limit", type=int, help="pictures of each network")
     parser.add_argument("--points", type=int, default=33, help="of IM; half as many elsewhere")
     parser.add_argument("--deep", type=Path, help="weights of the deeper built-in network")

@@ -14,20 +14,33 @@ _HEADS = {"nuisance": "&#124;ỹ&#124; / max", "y+": "y⁺", "y-": "y⁻", "agai
 _HEADS |= {"carried+": "carried⁺", "carried-": "carried⁻", "deletion": "deletion (low is good)"}
 
 
-def tables(title: str, rows: dict[str, Any], negatives: dict[str, np.ndarray | None]) -> str:
-    """Two tables of one network: how faithful the maps are, and what they carry and cost."""
+def tables(
+    title: str,
+    rows: dict[str, Any],
+    negatives: dict[str, np.ndarray | None],
+    against: str = "gradient",
+) -> str:
+    """Two tables of one network: how faithful the maps are, and what they carry and cost.
+
+    Args:
+      against: the row that the paired differences of IM are taken to.
+    """
     counts = sorted({len(record["pictures"]) for record in rows.values()})
     pictures = " or ".join(str(count) for count in counts)
     points = sorted({record["points"] for record in rows.values()})
     used = {name for record in rows.values() for name in record["numbers"]}
     means = [name for name in _MEANS if name in used]
     medians = [name for name in _MEDIANS if name in used]
-    faithful = [["", "IM", "− ND (paired ± s.e.)", *(_HEADS.get(name, name) for name in means)]]
+    faithful = [
+        ["", "IM", f"− {_title(against)}, paired", *(_HEADS.get(name, name) for name in means)]
+    ]
     costs = [["", *(_HEADS.get(name, name) for name in medians), "ρ⁻ to quick", "passes", "s"]]
     for row, record in rows.items():
         numbers = record["numbers"]
         cells = [_mean(numbers.get(name)) for name in means]
-        faithful.append([_title(row), _mean(numbers["IM"]), _to_nd(rows, row), *cells])
+        faithful.append(
+            [_title(row), _mean(numbers["IM"]), _difference(rows, row, against), *cells]
+        )
         seconds = record["seconds"]
         costs.append(
             [
@@ -64,13 +77,13 @@ def _median(values: list[float] | None) -> str:
     return "" if values is None else f"{np.median(values):.3g}"
 
 
-def _to_nd(rows: dict[str, Any], row: str) -> str:
-    """Mean paired difference of IM to gradient × input and its standard error."""
-    if row == "gradient" or "gradient" not in rows:
+def _difference(rows: dict[str, Any], row: str, against: str) -> str:
+    """Mean paired difference of IM to another row and its standard error."""
+    if row == against or against not in rows:
         return ""
     own, other = (
         dict(zip(rows[name]["pictures"], rows[name]["numbers"]["IM"], strict=True))
-        for name in (row, "gradient")
+        for name in (row, against)
     )
     differences = np.array([own[name] - other[name] for name in own if name in other])
     if len(differences) < 2:

@@ -130,7 +130,7 @@ def test_script_trains_writes_and_measures(tmp_path, capsys):
 
 def test_script_trains_a_deeper_network(tmp_path, capsys):
     out = tmp_path / "deep.safetensors"
-    sizes = ["--pictures", "4", "--held-out", "4", "--steps", "1", "--batch", "2"]
+    sizes = ["--pictures", "4", "--held-out", "40", "--steps", "1", "--batch", "2"]
     train_builtin.main(["--out", str(out), *sizes, "--stage-sizes", "1", "2", "--features", "8"])
     with safe_open(out, "numpy") as written:
         assert written.get_slice("params/layer2_1/conv1/kernel").get_shape() == [3, 3, 16, 16]

@@ -15,7 +15,6 @@ from dmbp_jax import DMBP
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.decomposition import freeze, keep_input_evidence
 from dmbp_jax.dmbp.spreading import enlarge_sums
-from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 
@@ -270,40 +269,3 @@ def test_a_constant_rate_moves_every_step_as_far():
     masks, _ = descend_literally(oracle, [0.4] * 3, 0)
     for ours, theirs in zip(a.masks, masks, strict=True):
         np.testing.assert_allclose(ours, theirs, **CLOSE)
-
-
-def test_quick_is_six_steps_of_the_documented_rates():
-    config = DMBP.quick()
-    assert (config.steps, config.update, config.alternate) == (6, "sign", 2)
-    state = config.transformation().init(jnp.zeros(1))
-    moves = []
-    for _ in range(6):
-        move, state = config.transformation().update(jnp.ones(1), state, jnp.zeros(1))
-        moves.append(-float(move[0]))
-    np.testing.assert_allclose(moves, [0.8, 0.66, 0.52, 0.38, 0.24, 0.1], rtol=1e-6)
-    assert DMBP.quick(steps=9, evidence="input").steps == 9
-    assert DMBP.paper() == DMBP()
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"evidence": "pixels"}, InputError, "evidence: Expected"),
-        ({"update": "adam"}, InputError, "update: Expected"),
-        ({"last_rate": 0.0}, InputError, "last_rate: Expected"),
-        ({"last_rate": -0.1}, InputError, "last_rate: Expected"),
-        ({"last_rate": float("nan")}, InputError, "last_rate: Expected"),
-        ({"last_rate": "slow"}, InputTypeError, "last_rate: Expected"),
-        ({"alternate": -1}, InputError, "alternate: Expected"),
-        ({"alternate": 1.5}, InputTypeError, "alternate: Expected"),
-    ],
-)
-def test_new_fields_are_checked(options, error, message):
-    with pytest.raises(error, match=message):
-        DMBP(**options)
-
-
-def test_biases_are_checked():
-    apply_fn, params, x, _, _ = make_case("dense")
-    with pytest.raises(InputError, match="biases: Expected"):
-        dmbp_jax.attribute(params, x, LABEL, apply_fn=apply_fn, biases="smear")
