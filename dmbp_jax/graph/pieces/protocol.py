@@ -5,7 +5,7 @@ A ReLU is affine once its gates are known, a max-pool once its winners are.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import jax
 
@@ -24,9 +24,20 @@ class Piece(Protocol):
       has_intercept: whether `apply` adds a constant. It counts as a bias (Eq. 14), not in the map.
     """
 
-    kind: ClassVar[str]
-    masked: ClassVar[bool]
-    has_intercept: ClassVar[bool]
+    @property
+    def kind(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def masked(self) -> bool:
+        """Whether it carries a mask."""
+        ...
+
+    @property
+    def has_intercept(self) -> bool:
+        """Whether `apply` adds a constant."""
+        ...
 
     def __call__(self, *z: jax.Array) -> jax.Array:
         """The ordinary value."""
