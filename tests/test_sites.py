@@ -12,7 +12,6 @@ import dmbp_jax
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
 from dmbp_jax.graph.graph import Rules, applying, choosing
 from dmbp_jax.graph.model import bind
-from dmbp_jax.graph.pieces.max_pool import GlobalPool, WindowPool
 from dmbp_jax.graph.tracing import trace
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -265,30 +264,6 @@ def test_equinox_module_is_a_callable_pytree():
     attribution = dmbp_jax.attribute(net, X, 1, config=dmbp_jax.DMBP(steps=3))
     bias = net.mlp.layers[-1].bias[1]
     np.testing.assert_allclose(attribution.y + bias, net(X[None])[0, 1], rtol=1e-5)
-
-
-POOLS = {
-    "padded": WindowPool((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)), (1,) * 4),
-    "ceil mode": WindowPool((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (0, 1), (0, 1), (0, 0)), (1,) * 4),
-    "dilated": WindowPool((1, 2, 2, 1), (1, 1, 1, 1), ((0, 0),) * 4, (1, 2, 3, 1)),
-    "global": GlobalPool((1, 2)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", POOLS)
-def test_frozen_pool_is_linear_and_takes_the_first_winner(name):
-    pool = POOLS[name]
-    rng = np.random.default_rng(0)
-    z = jnp.asarray(rng.integers(-3, 3, size=(2, 8, 8, 3)), jnp.float32)  # many ties
-    winners = pool.choose(z)
-    np.testing.assert_array_equal(pool.apply(winners, z), pool(z))
-    other = jnp.asarray(rng.normal(size=z.shape), jnp.float32)
-    np.testing.assert_allclose(
-        pool.apply(winners, 2 * z - other), 2 * pool(z) - pool.apply(winners, other), rtol=1e-6
-    )
-    if name == "global":
-        expected = np.asarray(z).reshape(2, -1, 3).argmax(1)  # NumPy: the first maximum
-        np.testing.assert_array_equal(winners, expected)
 
 
 @pytest.mark.parametrize("way", WAYS_TO_MOVE_NUMBERS)
