@@ -16,7 +16,7 @@ class MinPool:
     """`lax.reduce_window` with min, and `jnp.min` over whole axes."""
 
     pool: WindowPool | GlobalPool
-    kind: ClassVar[str] = "min_pool"
+    kind: str = "min_pool"
     masked: ClassVar[bool] = False
     has_intercept: ClassVar[bool] = False
 
