@@ -25,7 +25,7 @@ def gentle(z):
 class Gentle:
     """Softplus by its secant through f(0): slope (f(z) − f(0)) / z, intercept f(0)."""
 
-    kind: ClassVar[str] = "gentle"
+    kind: ClassVar[str] = "mine"
     masked: ClassVar[bool] = True
     has_intercept: ClassVar[bool] = True
 
@@ -73,13 +73,53 @@ def by_hand(x, masks):
     return (value @ PARAMS["out"])[LABEL]
 
 
-def test_it_is_refused_before_and_found_after_registration(registered):
+def test_it_is_asked_before_the_packages_own_pieces(registered):
+    kinds = [site.kind for site in dmbp_jax.sites(PARAMS, X, apply_fn=network)]
+    assert kinds == ["mine", "mine", "bias", "bias", "bias"]
+    unregister_piece(Gentle)
     kinds = [site.kind for site in dmbp_jax.sites(PARAMS, X, apply_fn=network)]
     assert kinds == ["gentle", "gentle", "bias", "bias", "bias"]
-    unregister_piece(Gentle)
-    with pytest.raises(NonAffineError, match="'exp'"):
-        dmbp_jax.sites(PARAMS, X, apply_fn=network)
     dmbp_jax.register_piece(Gentle)
+
+
+@jax.jit
+def gated(z):
+    return z * jax.nn.sigmoid(z.mean(-1, keepdims=True))
+
+
+class Gated:
+    """A product of two values that depend on x: its gate is frozen at x."""
+
+    kind, masked, has_intercept = "gated", True, False
+
+    @staticmethod
+    def match(equation):
+        return Gated() if equation.is_call and equation.name == "gated" else None
+
+    def __call__(self, z):
+        return gated(z)
+
+    def choose(self, z):
+        return jax.nn.sigmoid(z.mean(-1, keepdims=True))
+
+    def apply(self, choice, z):
+        return choice * z
+
+
+def test_what_is_refused_before_is_found_after_registration():
+    def network(params, x):
+        return gated(x.reshape(len(x), -1) @ params["in"]) @ params["mid"]
+
+    with pytest.raises(NonAffineError, match="'mul'"):
+        dmbp_jax.sites(PARAMS, X, apply_fn=network)
+    dmbp_jax.register_piece(Gated)
+    try:
+        masks = dmbp_jax.init_masks(PARAMS, X, 0.25, apply_fn=network)
+        parts = dmbp_jax.decompose(PARAMS, X, LABEL, masks, apply_fn=network)
+    finally:
+        unregister_piece(Gated)
+    logit = network(PARAMS, jnp.asarray(X)[None])[0, LABEL]
+    np.testing.assert_allclose(parts.positive.sum(), 0.25 * logit, rtol=1e-12)
 
 
 def test_its_decomposition_is_the_literal_one(registered):

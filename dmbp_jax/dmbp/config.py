@@ -24,6 +24,9 @@ class DMBP:
         −y⁺ (Table 1). The last two have no term that bounds y⁺.
       evidence: what y⁺ and y⁻ count. "all" is Eq. 14: pixels and biases. "input" is ∇ₓF±ᵀx alone
         (Eq. 11 taken at its word on a network with biases; ours): only what a map can show.
+      pointwise: slope of an activation that is not piecewise linear. "secant" is (f(z) − f(0)) / z
+        with intercept f(0), which is the gate of SiLU and GELU; "tangent" is f′(z) with intercept
+        f(z) − f′(z) z. F is exact at x with both, and piecewise-linear ones are not asked.
       init: start of every θ, where σ = sigmoid(θ); 0 is σ = ½.
       update: rule of the default optimiser. "rmsprop" is PyTorch's RMSProp, that is
         `optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)`; "sign" moves every
@@ -57,6 +60,7 @@ class DMBP:
     learning_rate: float = 0.01
     loss: str = "all"
     evidence: str = "all"
+    pointwise: str = "secant"
     init: float = 0.0
     update: str = "rmsprop"
     last_rate: float | None = None
@@ -72,6 +76,7 @@ class DMBP:
         check_number(self.init, "init")
         check_choice(self.loss, "loss", tuple(OBJECTIVES))
         check_choice(self.evidence, "evidence", ("all", "input"))
+        check_choice(self.pointwise, "pointwise", ("secant", "tangent"))
         check_choice(self.update, "update", ("rmsprop", "sign"))
         check_count(self.alternate, "alternate", minimum=0)
         if self.last_rate is not None:

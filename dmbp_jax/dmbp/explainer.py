@@ -85,12 +85,18 @@ class DmbpExplainer:
     @property
     def bytes_per_row(self) -> int:
         """Device memory of one image in the loop."""
-        return bytes_per_image(self.network.program().masked)
+        program = self.network.program()
+        choices = sum(  # slope and intercept, where a ReLU has one boolean gate
+            2 * 4 * math.prod(step.shape)
+            for step in program.steps
+            if step.piece is not None and step.piece.masked and step.piece.has_intercept
+        )
+        return bytes_per_image(program.masked) + choices
 
     def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
         """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""
         images, labels = rows
-        graph = self.network.graph()
+        graph = self.network.graph(self.config.pointwise)
         dtype = mask_dtype(images)
 
         def begin(image: jax.Array) -> tuple[Frozen, jax.Array, tuple[Any, ...], loop.State]:

@@ -1,11 +1,12 @@
 """From a jaxpr to a flat program: calls are looked into, every equation is classified.
 
-An equation that depends on x is a piece, or affine, or refused by name and scope. Because of that a
-bare `max(x, 0)` can be trusted to be a ReLU: the clamps inside normalisation layers come with a
-square or a product of two dependent values and are refused there.
+An equation that depends on x is a piece, or part of one, or affine, or refused by name and scope.
+Because of that a bare `max(x, 0)` can be trusted to be a ReLU: the clamps inside normalisation
+layers come with a product of two dependent values and are refused there.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jax.extend import core as jex
@@ -14,8 +15,9 @@ from dmbp_jax.errors import NoReluError
 from dmbp_jax.graph.biases import group_biases
 from dmbp_jax.graph.jaxprs import body, called_jaxpr, called_name, join_scopes
 from dmbp_jax.graph.naming import name_sites
-from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine, refusal
+from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine
 from dmbp_jax.graph.pieces import Equation, Piece, PieceFamily, find_piece
+from dmbp_jax.graph.pointwise import Region, join_pointwise
 from dmbp_jax.graph.program import Constant, Operand, Program, Step
 from dmbp_jax.graph.zeros import is_zero
 
@@ -38,24 +40,55 @@ def flatten(jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...]
     image = inputs.pop()
     flat.on_path.add(image)
     (logits,) = flat.inline(jaxpr, [*inputs, image], constants, scope="")
-    if not any(step.piece is not None and step.piece.masked for step in flat.steps):
+    steps, after_piece = _number(join_pointwise(flat.steps, flat.regions, logits))
+    if not any(step.piece is not None and step.piece.masked for step in steps):
         raise NoReluError(
-            "Expected a network with at least one ReLU (jax.nn.relu or jnp.maximum(x, 0)) "
+            "Expected a network with at least one ReLU or another activation "
             "between x and the logits, got none, so there is nothing to mask."
         )
-    groups = group_biases(flat.steps)
+    groups = group_biases(steps)
     return Program(
-        steps=tuple(flat.steps),
+        steps=steps,
         inputs=(*inputs, *constants),
         image=image,
         logits=logits,
-        sites=name_sites(flat.steps, groups),
+        sites=name_sites(steps, groups),
         bias_groups={
-            flat.steps[group.steps[-1]].results[0]: (index, group)
-            for index, group in enumerate(groups)
+            steps[group.steps[-1]].results[0]: (index, group) for index, group in enumerate(groups)
         },
-        boundary=flat.boundary(logits),
+        boundary=_boundary(steps, flat.on_path - after_piece, logits),
     )
+
+
+def _number(steps: Sequence[Step]) -> tuple[tuple[Step, ...], set[int]]:
+    """Number the pieces, and mark what comes after one; also the values that it makes."""
+    after_piece: set[int] = set()
+    count = {True: 0, False: 0}  # masked and others, so far
+    numbered = []
+    for step in steps:
+        after, index = any(operand in after_piece for operand in step.operands), -1
+        if step.piece is not None:
+            index = count[step.piece.masked]
+            count[step.piece.masked] += 1
+        if after or step.piece is not None:
+            after_piece.update(step.results)
+            step = replace(step, after_piece=after, index=index)
+        numbered.append(step)
+    return tuple(numbered), after_piece
+
+
+def _boundary(steps: Sequence[Step], early: set[int], logits: Operand) -> tuple[int, ...]:
+    """Values that depend on x and on no piece, read by a piece or by what comes after one."""
+    wanted = {
+        operand
+        for step in steps
+        if step.after_piece or step.kind == "piece"
+        for operand in step.operands
+        if isinstance(operand, int) and operand in early
+    }
+    if isinstance(logits, int) and logits in early:
+        wanted.add(logits)
+    return tuple(sorted(wanted))
 
 
 class _Flattener:
@@ -63,12 +96,11 @@ class _Flattener:
 
     def __init__(self, families: tuple[PieceFamily, ...]) -> None:
         self.steps: list[Step] = []
+        self.regions: list[Region] = []  # the steps of every call that was looked into
         self.on_path: set[int] = set()  # values that depend on x
         self._families = families
-        self._after_piece: set[int] = set()  # values that depend on what a piece made
         self._zeros: set[int] = set()  # constants known to be zero everywhere
         self._count = 0
-        self._pieces = {True: 0, False: 0}  # masked and others, so far
 
     def new(self, zero: bool = False) -> int:
         self._count += 1
@@ -92,25 +124,14 @@ class _Flattener:
             if piece is None and equation.primitive.name in CALLS:
                 inner, inner_constants = body(called_jaxpr(equation))
                 extra = [Constant(value) for value in inner_constants]
+                start = len(self.steps)
                 results = self.inline(inner, operands, extra, here)
+                name = called_name(equation)
+                self.regions.append(Region(name, start, len(self.steps), tuple(results)))
             else:
                 results = self._append(equation, operands, here, piece)
             names.update(zip(equation.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
-
-    def boundary(self, logits: Operand) -> tuple[int, ...]:
-        """Values that depend on x and on no piece, read by a piece or by what comes after one."""
-        early = self.on_path - self._after_piece
-        wanted = {
-            operand
-            for step in self.steps
-            if step.after_piece or step.kind == "piece"
-            for operand in step.operands
-            if isinstance(operand, int) and operand in early
-        }
-        if isinstance(logits, int) and logits in early:
-            wanted.add(logits)
-        return tuple(sorted(wanted))
 
     def _depends(self, operands: Sequence[Operand]) -> tuple[bool, ...]:
         return tuple(operand in self.on_path for operand in operands)
@@ -133,21 +154,15 @@ class _Flattener:
     ) -> list[int]:
         name, depends = equation.primitive.name, self._depends(operands)
         results = [self.new() for _ in equation.outvars]
-        kind, index = "constant", -1
+        kind = "constant"
         if piece is not None:
-            kind, index = "piece", self._pieces[piece.masked]
-            self._pieces[piece.masked] += 1
+            kind = "piece"
         elif any(depends):
-            if not is_affine(equation, depends):
-                raise refusal(name, scope)
-            kind = "affine"
+            kind = "affine" if is_affine(equation, depends) else "nonaffine"
         elif name in KEEPS_ZERO and self._known_zero(operands[0]):
             self._zeros.update(results)
         if kind != "constant":
             self.on_path.update(results)
-        after_piece = any(operand in self._after_piece for operand in operands)
-        if after_piece or piece is not None:
-            self._after_piece.update(results)
         self.steps.append(
             Step(
                 kind=kind,
@@ -156,9 +171,7 @@ class _Flattener:
                 results=tuple(results),
                 scope=scope,
                 depends=depends,
-                after_piece=after_piece,
                 piece=piece,
-                index=index,
             )
         )
         return results

@@ -21,7 +21,7 @@ from dmbp_jax.graph.convolution import (
     mix_features,
 )
 from dmbp_jax.graph.jaxprs import bind, user_code
-from dmbp_jax.graph.pieces import Choice, Piece
+from dmbp_jax.graph.pieces import Choice, Piece, Pointwise
 from dmbp_jax.graph.program import BiasGroup, Constant, Operand, Program, Site, Step
 
 
@@ -63,11 +63,9 @@ class Rules:
     bias: Callable[[int, jax.Array, jax.Array], jax.Array] | None = None
     after: Callable[[int, jax.Array], jax.Array] | None = None
 
-    def at(self, step: Step, z: Sequence[jax.Array]) -> jax.Array:
+    def at(self, index: int, piece: Piece, z: Sequence[jax.Array]) -> jax.Array:
         """The value of a piece."""
-        assert step.piece is not None
-        rule = self.masked if step.piece.masked else self.unmasked
-        return rule(step.index, step.piece, *z)
+        return (self.masked if piece.masked else self.unmasked)(index, piece, *z)
 
 
 class Graph:
@@ -77,13 +75,18 @@ class Graph:
     when `run` is vmapped over images.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[Any]):
+    def __init__(self, program: Program, inputs: Sequence[Any], pointwise: str = "secant"):
         self._program = program
         self._adds_biases = True
         self._constants: dict[int, Any] = dict(zip(program.inputs, inputs, strict=True))
         for step in program.steps:
             if step.kind == "constant":
                 self._evaluate(step, self._constants)
+        self._pieces = {
+            step.results[0]: self._with_constants(step, pointwise)
+            for step in program.steps
+            if step.piece is not None
+        }
         self._adjoints = {
             step.results[0]: adjoint_kernel(self._kernel(step), step.params)
             for step in program.steps
@@ -170,9 +173,11 @@ class Graph:
         if step.piece is not None:
             operands = itertools.compress(step.operands, step.depends)
             z = [_read(values, operand) for operand in operands]
-            values[result] = rules.at(step, z)
-            if step.piece.has_intercept and not self._adds_biases:
-                values[result] -= rules.at(step, [jnp.zeros_like(one) for one in z])
+            piece = self._pieces[result]
+            values[result] = rules.at(step.index, piece, z)
+            if piece.has_intercept and not self._adds_biases:
+                zeros = [jnp.zeros_like(one) for one in z]
+                values[result] -= rules.at(step.index, piece, zeros)
         elif not self._adds_biases and adds_constant(step):
             values[result] = self._without_constants(step, values)
         elif _is_convolution_of_path(step):
@@ -204,6 +209,13 @@ class Graph:
             operands[position] = jnp.zeros_like(operands[position])
         return bind(step.equation, operands)[0]
 
+    def _with_constants(self, step: Step, pointwise: str) -> Piece:
+        """The piece of a step; a pointwise function gets the parameters that it reads."""
+        assert step.piece is not None
+        if not isinstance(step.piece, Pointwise):
+            return step.piece
+        return step.piece.bind(self._constants, pointwise)
+
     def _kernel(self, step: Step) -> jax.Array:
         return _read(self._constants, step.operands[1])
 
@@ -219,7 +231,8 @@ class Graph:
                 for operand, depends in zip(step.operands, step.depends, strict=True)
             ]
             if step.piece is not None:
-                return rules.at(step, list(itertools.compress(operands, step.depends)))
+                z = list(itertools.compress(operands, step.depends))
+                return rules.at(step.index, self._pieces[step.results[0]], z)
             local.update(zip(step.results, bind(step.equation, operands), strict=True))
         return local[self._program.steps[group.steps[-1]].results[0]]
 

@@ -1,4 +1,4 @@
-"""The table of operations: which primitive is affine in which operands, and what is refused.
+"""The table of operations: which primitive is affine, which is elementwise, what is refused.
 
 Every other operation on the path from x is a piece (`pieces/`) or an error that names it.
 """
@@ -39,6 +39,20 @@ MAY_ADD_CONSTANT = {
     *("add", "add_any", "sub", "pad", "concatenate", "stack", "select_n"),
     *("dynamic_update_slice", "scatter", "scatter-add", "scatter-sub"),
 }
+# Elementwise and not affine: they may be part of a pointwise function of one value (`pointwise`).
+LOCALLY_CONSTANT = {"sign", "gt", "ge", "lt", "le", "eq", "ne", "not", "and", "or", "is_finite"}
+PIECEWISE_LINEAR = {"max", "min", "abs", "clamp", "select_n"}
+SMOOTH = {
+    *("exp", "exp2", "expm1", "log", "log1p", "logistic", "tanh", "erf", "erfc", "erf_inv"),
+    *("sqrt", "rsqrt", "cbrt", "square", "integer_pow", "pow", "atan2"),
+    *("sin", "cos", "tan", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh"),
+}
+AFFINE_POINTWISE = ELEMENTWISE | {"copy", "copy_p", "reduce_precision"}
+POINTWISE = AFFINE_POINTWISE | LOCALLY_CONSTANT | PIECEWISE_LINEAR | SMOOTH
+# Affine and without a sum over positions or features: what comes out is what went in, moved.
+MOVES = AFFINE_POINTWISE | {
+    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
+}
 SELECTORS = {  # operands that say where, not what: indices and conditions
     "select_n": (0,),
     "dynamic_update_slice": tuple(range(2, 16)),
@@ -47,28 +61,28 @@ SELECTORS = {  # operands that say where, not what: indices and conditions
     "scatter-sub": (1,),
 }
 _NORMALISATION = "use normalisation layers in inference mode, with running statistics"
-_COMPARISON = "write the ReLU as jax.nn.relu or jnp.maximum(x, 0); leaky ReLU is not supported"
+_PRODUCT = (
+    "two values that both depend on x are multiplied (attention, gating, "
+    "or a normalisation layer in training mode)"
+)
+_COMPARISON = "a comparison with x decides about more than one element"
 HINTS = {
-    "exp": "return logits, without softmax",
-    "logistic": "return logits, without sigmoid (SiLU and Swish are not supported)",
-    "tanh": "tanh and GELU are not supported",
-    "erf": "GELU is not supported",
-    "min": "ReLU6 is not a ReLU",
-    "rsqrt": _NORMALISATION,
-    "sqrt": _NORMALISATION,
-    "square": _NORMALISATION,
-    "mul": "two values that both depend on x are multiplied (attention, gating, "
-    "or a normalisation layer in training mode)",
+    "stop_gradient": "as in a softmax: return logits, without softmax; attention is not supported",
+    "div": f"return logits, without softmax; {_NORMALISATION}",
+    "mul": _PRODUCT,
+    "dot_general": _PRODUCT,
     "gt": _COMPARISON,
     "ge": _COMPARISON,
-    "max": "only max(x, 0) is a ReLU; a softmax also starts with a max: return logits",
+    "lt": _COMPARISON,
+    "le": _COMPARISON,
 }
 
 
 def is_affine(equation: Any, depends: tuple[bool, ...]) -> bool:
     """Whether a jaxpr equation is affine in the operands that depend on x."""
     name = equation.primitive.name
-    if not all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in equation.outvars):
+    read = [variable for variable, value in zip(equation.invars, depends, strict=True) if value]
+    if not all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (*equation.outvars, *read)):
         return False
     if name in ANY_OPERANDS:
         return True
@@ -82,7 +96,7 @@ def is_affine(equation: Any, depends: tuple[bool, ...]) -> bool:
 
 def refusal(name: str, scope: str) -> UnsupportedNetworkError:
     """The error that says which operation is not supported, and where it is."""
-    place = f"at {scope!r}" if scope else "at the top level of the network"
+    place = _place(scope)
     if name in CONTROL_FLOW:
         return ControlFlowError(
             f"Expected a network without control flow between x and the logits, got {name!r} "
@@ -91,6 +105,18 @@ def refusal(name: str, scope: str) -> UnsupportedNetworkError:
         )
     hint = f" ({HINTS[name]})" if name in HINTS else ""
     return NonAffineError(
-        "Expected only affine operations, ReLUs and max-pools between x and the logits, "
+        "Expected only affine operations, activations and pools between x and the logits, "
         f"got {name!r} {place}{hint}."
     )
+
+
+def refusal_at_output(name: str, scope: str) -> UnsupportedNetworkError:
+    """The error of a network whose last operation turns its logits into something else."""
+    return NonAffineError(
+        f"Expected a network that returns its logits, got {name!r} of them {_place(scope)} "
+        "(return logits, without softmax, sigmoid or another function of them)."
+    )
+
+
+def _place(scope: str) -> str:
+    return f"at {scope!r}" if scope else "at the top level of the network"

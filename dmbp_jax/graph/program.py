@@ -48,7 +48,8 @@ class Step:
     """One inlined equation.
 
     Attributes:
-      kind: "constant" (does not depend on x), "affine" or "piece".
+      kind: "constant" (does not depend on x), "affine" or "piece"; while the program is made also
+        "nonaffine", which becomes a part of a piece or an error.
       equation: as JAX traced it.
       operands: what it reads.
       results: names of the values it makes.

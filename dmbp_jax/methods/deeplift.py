@@ -34,10 +34,11 @@ def deeplift(
     m is the gradient with these multipliers in place of local derivatives, for a site's input
     z at x and z′ at the baseline x′:
 
-    * ReLU: (relu z − relu z′) / (z − z′), per element (Rescale).
+    * ReLU and every other function f of one value: (f z − f z′) / (z − z′), per element (Rescale).
     * max-pool, per window: the pair with the larger maximum names the position k (the winner at x
       if pool z ≥ pool z′, the winner at x′ otherwise), and its multiplier is
       (pool z − pool z′) / (z_k − z′_k), which lies in [0, 1]. Windows that share k **add up**.
+      Min-pools and the maximum of two values are taken alike.
 
     Args:
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
@@ -86,17 +87,17 @@ def _deeplift(
     graph = network.graph()
     before_masked, before_unmasked, logits_at_start = _piece_inputs(graph, start[None])
 
-    def masked(index: int, piece: Piece, z: jax.Array) -> jax.Array:
-        (before,), value = before_masked[index], piece(z)
-        slope = _slope(value - piece(before), z - before, fallback=_derivative(piece, z))
-        return _linearise(value, slope * z)
+    def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+        if len(z) > 1:
+            return _by_winners(piece, z, before_masked[index])
+        (z_here,), (before,) = z, before_masked[index]
+        value = piece(z_here)
+        fallback = _derivative(piece, z_here)
+        slope = _slope(value - piece(before), z_here - before, fallback)
+        return _linearise(value, slope * z_here)
 
-    def unmasked(index: int, pool: Piece, z: jax.Array) -> jax.Array:
-        (before,), value = before_unmasked[index], pool(z)
-        change = value - pool(before)
-        winners = jnp.where(change >= 0, pool.choose(z), pool.choose(before))
-        slope = _slope(change, pool.apply(winners, z - before), fallback=True)
-        return _linearise(value, slope * pool.apply(winners, z))
+    def unmasked(index: int, pool: Piece, *z: jax.Array) -> jax.Array:
+        return _by_winners(pool, z, before_unmasked[index])
 
     def logit_by_slopes(image: jax.Array) -> jax.Array:
         return graph.run(image[None], Rules(masked, unmasked))[0, label]
@@ -108,6 +109,19 @@ def _deeplift(
 
 
 Inputs = list[tuple[jax.Array, ...]]
+
+
+def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, ...]) -> jax.Array:
+    """A pool, or the larger of two values, with its slope at the position that the rule names."""
+    value, moved = pool(*z), [here - there for here, there in zip(z, before, strict=True)]
+    change = value - pool(*before)
+    at_image, at_baseline = pool.choose(*z), pool.choose(*before)
+    by_image, by_baseline = pool.apply(at_image, *moved), pool.apply(at_baseline, *moved)
+    # Of both winners, the one that moved at least as far as the pool, in its direction.
+    takes_image = jnp.where(change >= 0, by_image >= by_baseline, by_image < by_baseline)
+    winners = jnp.where(takes_image, at_image, at_baseline)
+    slope = _slope(change, jnp.where(takes_image, by_image, by_baseline), fallback=True)
+    return _linearise(value, slope * pool.apply(winners, *z))
 
 
 def _piece_inputs(graph: Graph, x: jax.Array) -> tuple[Inputs, Inputs, jax.Array]:
@@ -133,8 +147,8 @@ def _derivative(piece: Piece, z: jax.Array) -> jax.Array:
 def _slope(change_out: jax.Array, change_in: jax.Array, fallback: jax.Array | bool) -> jax.Array:
     """change_out / change_in, a constant for differentiation; `fallback` where change_in is 0.
 
-    |change_out| ≤ |change_in| at every site, so the ratio is in [0, 1] however small it gets and
-    no further epsilon is needed.
+    |change_out| ≤ |change_in| at every ReLU and pool, so the ratio is in [0, 1] however small it
+    gets; of any other function it is at most the largest derivative. No further epsilon is needed.
     """
     moved = abs(change_in) >= jnp.finfo(change_in.dtype).tiny
     ratio = change_out / jnp.where(moved, change_in, 1)

@@ -2,13 +2,17 @@
 
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.pieces.max_pool import GlobalPool, WindowPool
+from dmbp_jax.graph.pieces.maximum import Maximum as Maximum
+from dmbp_jax.graph.pieces.min_pool import MinPool
+from dmbp_jax.graph.pieces.pointwise import Node as Node
+from dmbp_jax.graph.pieces.pointwise import Pointwise as Pointwise
 from dmbp_jax.graph.pieces.protocol import Choice as Choice
 from dmbp_jax.graph.pieces.protocol import Equation as Equation
 from dmbp_jax.graph.pieces.protocol import Piece as Piece
 from dmbp_jax.graph.pieces.protocol import PieceFamily as PieceFamily
-from dmbp_jax.graph.pieces.relu import Relu
+from dmbp_jax.graph.pieces.relu import Relu as Relu
 
-FAMILIES: tuple[PieceFamily, ...] = (Relu, WindowPool, GlobalPool)
+FAMILIES: tuple[PieceFamily, ...] = (Relu, WindowPool, GlobalPool, Maximum, MinPool)
 _registered: list[PieceFamily] = []
 
 

@@ -26,7 +26,7 @@ class WindowPool:
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
-    kind: ClassVar[str] = "max_pool"
+    kind: str = "max_pool"
     masked: ClassVar[bool] = False
     has_intercept: ClassVar[bool] = False
 
@@ -103,7 +103,7 @@ class GlobalPool:
     """`jnp.max` over whole axes, a max-pool with one window."""
 
     axes: tuple[int, ...]
-    kind: ClassVar[str] = "max_pool"
+    kind: str = "max_pool"
     masked: ClassVar[bool] = False
     has_intercept: ClassVar[bool] = False
 

@@ -24,7 +24,11 @@ class Piece(Protocol):
       has_intercept: whether `apply` adds a constant. It counts as a bias (Eq. 14), not in the map.
     """
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """What it is called."""
+        ...
+
     masked: ClassVar[bool]
     has_intercept: ClassVar[bool]
 

@@ -13,7 +13,7 @@ from dmbp_jax.graph.pieces.protocol import Equation
 class Relu:
     """max(z, 0) = H ⊙ z with the gate H = 1[z > 0], 0 at exactly 0."""
 
-    kind: ClassVar[str] = "relu"
+    kind: str = "relu"
     masked: ClassVar[bool] = True
     has_intercept: ClassVar[bool] = False
 

@@ -1,0 +1,104 @@
+"""Any function of one value, element by element: slope ⊙ z + intercept at x, f(z) exact there.
+
+Nothing in Eq. 4 to 14 needs the gate to be 0 or 1, or to come from a ReLU. The paper's conclusion
+claims the leaky ReLU and, by approximation, sigmoid and tanh; the slopes here are ours.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dmbp_jax.graph.jaxprs import bind
+
+
+class Node(NamedTuple):
+    """One equation of the function; an operand names a value, or is a literal with `.value`."""
+
+    equation: Any
+    operands: tuple[Any, ...]
+    depends: tuple[bool, ...]
+    result: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pointwise:
+    """f(z), element by element, however it is written.
+
+    The slope of a piecewise-linear f is that of the piece z lies in: exact, f′(z). The slope of any
+    other f is a choice: "secant" is (f(z) − f(0)) / z, and f′(z) near 0; "tangent" is f′(z).
+
+    Attributes:
+      kind: what the list of sites calls it.
+      exact: whether f is piecewise linear.
+      nodes: the equations, in order.
+      source: name of z in them.
+      slope: "secant" or "tangent".
+      constants: values by name, what `nodes` reads beside z.
+    """
+
+    kind: str
+    exact: bool
+    nodes: tuple[Node, ...]
+    source: int
+    slope: str = "secant"
+    constants: Mapping[int, Any] = field(default_factory=dict)
+    masked: ClassVar[bool] = True
+    has_intercept: ClassVar[bool] = True
+
+    def bind(self, constants: Mapping[int, Any], slope: str) -> "Pointwise":
+        """The function with its parameters and a choice of slope."""
+        return replace(self, constants=constants, slope=slope)
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """f(z)."""
+        return self._evaluate(z, lambda node, values: bind(node.equation, values)[0])
+
+    def choose(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Slope and intercept, each of the shape of z."""
+        value, derivative = self(z), self._derivative(z)
+        if self.exact or self.slope == "tangent":
+            return derivative, value - derivative * z
+        # (f(z) − f(0)) / z is rounding alone near 0, and nothing where f(0) is infinite.
+        at_zero = self(jnp.zeros_like(z))
+        is_far = abs(z) > jnp.sqrt(jnp.finfo(z.dtype).eps)
+        secant = (value - at_zero) / jnp.where(is_far, z, 1)
+        is_secant = is_far & jnp.isfinite(secant)
+        slope = jnp.where(is_secant, secant, derivative)
+        return slope, jnp.where(is_secant, at_zero, value - slope * z)
+
+    def apply(self, choice: tuple[jax.Array, jax.Array], z: jax.Array) -> jax.Array:
+        """Slope ⊙ z + intercept."""
+        slope, intercept = choice
+        return slope * z + intercept
+
+    def _derivative(self, z: jax.Array) -> jax.Array:
+        """f′(z); where z is at a bound, that of the bound, as a ReLU's gate is closed at 0."""
+        return jax.jvp(lambda z: self._evaluate(z, _bound_wins), (z,), (jnp.ones_like(z),))[1]
+
+    def _evaluate(self, z: jax.Array, at: Callable[[Node, list[Any]], Any]) -> jax.Array:
+        values = {self.source: z}
+
+        def read(operand: Any) -> Any:
+            if not isinstance(operand, int):
+                return operand.value
+            return values[operand] if operand in values else self.constants[operand]
+
+        for node in self.nodes:
+            values[node.result] = at(node, [read(operand) for operand in node.operands])
+        return values[self.nodes[-1].result]
+
+
+def _bound_wins(node: Node, values: list[Any]) -> Any:
+    """An operation whose maximum or minimum with a constant is the constant where both are equal.
+
+    JAX's own derivative at such a tie is ½.
+    """
+    name = node.equation.primitive.name
+    if name not in ("max", "min") or all(node.depends):
+        return bind(node.equation, values)[0]
+    position = node.depends.index(True)
+    z, bound = values[position], values[1 - position]
+    return jnp.where(z > bound if name == "max" else z < bound, z, bound)
