@@ -3,9 +3,9 @@
 A ReLU is affine once its gates are known, a max-pool once its winners are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import jax
 
@@ -29,19 +29,28 @@ class Piece(Protocol):
         """What it is called."""
         ...
 
-    masked: ClassVar[bool]
-    has_intercept: ClassVar[bool]
+    @property
+    def masked(self) -> bool:
+        """Whether it carries a mask."""
+        ...
 
-    def __call__(self, *z: jax.Array) -> jax.Array:
+    @property
+    def has_intercept(self) -> bool:
+        """Whether `apply` adds a constant."""
+        ...
+
+    @property
+    def choose(self) -> Callable[..., Choice]:
+        """`(*z) -> choice`: what x fixes."""
+        ...
+
+    @property
+    def apply(self) -> Callable[..., jax.Array]:
+        """`(choice, *z) -> value`: the value for a fixed choice, affine in z."""
+        ...
+
+    def __call__(self, *z: Any, **none: Any) -> jax.Array:
         """The ordinary value."""
-        ...
-
-    def choose(self, *z: jax.Array) -> Choice:
-        """What x fixes."""
-        ...
-
-    def apply(self, choice: Choice, *z: jax.Array) -> jax.Array:
-        """The value for a fixed choice, affine in `z`."""
         ...
 
 
