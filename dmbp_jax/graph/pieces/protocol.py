@@ -49,7 +49,7 @@ class Piece(Protocol):
         """`(choice, *z) -> value`: the value for a fixed choice, affine in z."""
         ...
 
-    def __call__(self, *z: Any, **none: Any) -> jax.Array:
+    def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
         """The ordinary value."""
         ...
 
