@@ -5,7 +5,7 @@ A ReLU is affine once its gates are known, a max-pool once its winners are.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 
@@ -29,15 +29,8 @@ class Piece(Protocol):
         """What it is called."""
         ...
 
-    @property
-    def masked(self) -> bool:
-        """Whether it carries a mask."""
-        ...
-
-    @property
-    def has_intercept(self) -> bool:
-        """Whether `apply` adds a constant."""
-        ...
+    masked: ClassVar[bool]
+    has_intercept: ClassVar[bool]
 
     @property
     def choose(self) -> Callable[..., Choice]:
