@@ -26,9 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch, tmp_path):
     """The tiny network under a known name, and the settings of the process afterwards."""
-    import dmbp_jax.networks.network as networks
-
-    monkeypatch.setattr(networks, "load", lambda name, *_: tiny_network())
+    monkeypatch.setattr("dmbp_jax.networks.load.load", lambda name, *_: tiny_network())
     monkeypatch.chdir(tmp_path)
     names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
     before = {name: getattr(jax.config, name) for name in names}
