@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,9 +23,20 @@ except ImportError:  # profiles and tracebacks then lack the user's code, values
 _SCOPES_OF_JAX = r"(?:p?jit\(.*\)|checkpoint|rematted_computation)"
 
 
-def body(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+class Body(NamedTuple):
+    """The equations of a jaxpr, without the values of its constants."""
+
+    constvars: Sequence[Any]
+    invars: Sequence[Any]
+    eqns: Sequence[Any]
+    outvars: Sequence[Any]
+
+
+def body(jaxpr: Any) -> tuple[Body, Sequence[Any]]:
     """Equations and constants of a `ClosedJaxpr` (JAX up to 0.11) or a `Jaxpr` (from 0.12)."""
-    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    equations = Body(inner.constvars, inner.invars, inner.eqns, inner.outvars)
+    return equations, getattr(jaxpr, "consts", ())
 
 
 def called_jaxpr(equation: Any) -> Any:
