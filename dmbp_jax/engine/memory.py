@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import psutil
 
+from dmbp_jax.engine.batches import equal_size
 from dmbp_jax.graph.model import is_traced
 
 _SHARE_OF_FREE = 0.6
@@ -33,8 +34,7 @@ def fitting_rows(batch: int, bytes_per_row: int, on: jax.Array) -> int:
         usable = min(usable, _MOST_BYTES_ON_CPU) // len(devices)
     ceiling = _LARGEST_CHUNK.get(platform, _LARGEST_CHUNK["other"])
     each = max(1, min(usable // max(1, bytes_per_row), ceiling))
-    rows = -(-batch // len(devices))
-    return len(devices) * -(-rows // -(-rows // each))
+    return len(devices) * equal_size(-(-batch // len(devices)), each)
 
 
 def _free_bytes(device: jax.Device) -> int:

@@ -65,6 +65,13 @@ def call_params(params: Any, x: jax.Array) -> jax.Array:
     return params(x)
 
 
+def split_arrays(params: Any) -> tuple[tuple[jax.Array, ...], Skeleton]:
+    """The arrays of `params`, and what `Skeleton.merge` puts them back into."""
+    leaves, treedef = jax.tree.flatten(params)
+    arrays = tuple(leaf for leaf in leaves if _is_array(leaf))
+    return arrays, Skeleton(treedef, tuple(_ARRAY if _is_array(leaf) else leaf for leaf in leaves))
+
+
 def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
     """Join `params` and `apply_fn` into a `Model`.
 
@@ -84,9 +91,7 @@ def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
         raise InputTypeError(
             f"apply_fn: Expected a function (params, x) -> logits, got {type(apply_fn).__name__}."
         )
-    leaves, treedef = jax.tree.flatten(params)
-    arrays = tuple(leaf for leaf in leaves if _is_array(leaf))
-    skeleton = Skeleton(treedef, tuple(_ARRAY if _is_array(leaf) else leaf for leaf in leaves))
+    arrays, skeleton = split_arrays(params)
     try:
         hash((apply_fn, skeleton))
     except TypeError as error:

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, SiteNotFoundError
 from dmbp_jax.graph.call import Call, check_call
-from dmbp_jax.graph.model import ApplyFn, bind
+from dmbp_jax.graph.model import ApplyFn, split_arrays
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
@@ -78,10 +78,10 @@ def find_last_layer(params: Any, call: Call, last_layer: str | None) -> int:
 
 def redraw(params: Any, layer: int, key: jax.Array) -> Any:
     """`params` with the weights number `layer` drawn from a normal distribution like their own."""
-    model = bind(params, lambda params, x: x)
-    old = jnp.asarray(model.arrays[layer])
+    arrays, skeleton = split_arrays(params)
+    old = jnp.asarray(arrays[layer])
     new = old.mean() + old.std() * jax.random.normal(key, old.shape, old.dtype)
-    return model.skeleton.merge(_exchanged(model.arrays, {layer: new}))
+    return skeleton.merge(_exchanged(arrays, {layer: new}))
 
 
 def _exchanged(arrays: Sequence[jax.Array], new: dict[int, jax.Array]) -> tuple[jax.Array, ...]:
