@@ -30,7 +30,12 @@ def x64():
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """For files that compile much and compute little: XLA without most of its optimisations."""
+    """For files that compile much and compute little: XLA without most of its optimisations.
+
+    JAX's caches do not know this setting: what was compiled with it must not serve other files,
+    which compare bytes with those of another process.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
