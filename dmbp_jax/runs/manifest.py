@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.errors import ResumeError, StoreError
 from dmbp_jax.runs import arrays
 from dmbp_jax.runs.plan import Plan
 from dmbp_jax.runs.store import Store
 from dmbp_jax.version import __version__
+
+if TYPE_CHECKING:
+    from dmbp_jax.networks.network import Network
 
 KEY = "manifest.json"
 INPUTS = "inputs.jsonl"
@@ -19,15 +22,10 @@ def configuration(plan: Plan) -> dict[str, Any]:
     """Everything a number of the run depends on, in the order in which differences are named."""
     import jax
 
-    net, inputs = plan.network, plan.inputs
+    inputs = plan.inputs
     return {
         "format": _FORMAT,
-        "network": net.name,
-        "weights": _short_hash(net.variables),
-        "architecture": _short_hash(repr(net.module)),
-        "preprocessing": _fields(net.preprocessing),
-        "activation": net.activation,
-        "classes": _short_hash(net.labels),
+        **describe_network(plan.network),
         "method": plan.method,
         "options": {name: _fields(value) for name, value in plan.options.items()},
         "images": {
@@ -41,6 +39,18 @@ def configuration(plan: Plan) -> dict[str, Any]:
         "package": __version__,
         "jax": jax.__version__,
         "device": jax.local_devices()[0].device_kind,
+    }
+
+
+def describe_network(net: "Network") -> dict[str, Any]:
+    """What a map depends on in the network; a part of `configuration`."""
+    return {
+        "network": net.name,
+        "weights": _short_hash(net.variables),
+        "architecture": _short_hash(repr(net.module)),
+        "preprocessing": _fields(net.preprocessing),
+        "activation": net.activation,
+        "classes": _short_hash(net.labels),
     }
 
 
@@ -62,9 +72,9 @@ def open_manifest(store: Store, plan: Plan) -> str:
     _refuse_strange(store)
     if not store.put_new(KEY, arrays.encode(manifest)):
         stored = read_manifest(store)
-        if difference := _difference(stored["configuration"], own):
+        if found := difference(stored["configuration"], own):
             raise ResumeError(
-                f"{store.url}: Expected the run that is stored there, got another {difference}. "
+                f"{store.url}: Expected the run that is stored there, got another {found}. "
                 "Choose another store, or go on with the former settings."
             )
     objects = arrays.group(array_layout(plan))
@@ -122,14 +132,14 @@ def _refuse_strange(store: Store) -> None:
         )
 
 
-def _difference(stored: Any, own: Any, name: str = "") -> str:
+def difference(stored: Any, own: Any, name: str = "") -> str:
     """The first field that differs, with both values; "" if none does."""
     if stored == own:
         return ""
     if isinstance(stored, dict) and isinstance(own, dict):
         for key in dict.fromkeys([*own, *stored]):
             inner = f"{name}.{key}" if name else str(key)
-            if found := _difference(stored.get(key), own.get(key), inner):
+            if found := difference(stored.get(key), own.get(key), inner):
                 return found
     return f"{name}: stored {stored!r}, now {own!r}"
 

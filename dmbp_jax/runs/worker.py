@@ -62,9 +62,7 @@ class Worker:
         longest = -(-len(plan.rows(0)) // devices)  # rows of a shard for each device
         self._batch = devices * min(batch_size or BATCH_SIZE, longest)
         self._net = replicate(plan.network)
-        self._encoders = {
-            name: arrays.ShardEncoder(array) for name, array in array_layout(plan).items()
-        }
+        self._encoder = arrays.MapsEncoder(array_layout(plan))
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")
         self._ahead: dict[int, Future[Decoded]] = {}
 
@@ -113,7 +111,7 @@ class Worker:
                             values[row - rows.start] = results.maps[name][place]
             failed = sum(table[row]["status"] != OK for row, _ in group)
             report(Done(len(group), failed, busy))
-        return Part(shard, self._encode(shard, maps), tuple(table[row] for row in rows))
+        return Part(shard, self._encoder.encode(shard, maps), tuple(table[row] for row in rows))
 
     def _batches(self, shard: int, ahead: int | None) -> Iterator[list[tuple[int, Decoded]]]:
         """Groups of rows with `_batch` readable pictures each, the last with what is left."""
@@ -184,18 +182,6 @@ class Worker:
             "label": inputs.labels[row],
             "status": OK if one.error is None else FAILED,
             "error": one.error,
-        }
-
-    def _encode(self, shard: int, maps: dict[str, np.ndarray]) -> dict[str, bytes]:
-        values: dict[str, np.ndarray] = {}
-        for name, one in maps.items():
-            if self.plan.dtype == "float16":
-                values[name], values[name + arrays.SCALE] = arrays.to_float16(one)
-            else:
-                values[name] = one
-        return {
-            f"{name}/{self._encoders[name].key(shard)}": self._encoders[name].encode(shard, one)
-            for name, one in values.items()
         }
 
 
