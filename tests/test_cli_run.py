@@ -14,7 +14,6 @@ from PIL import Image
 from small_runs import contents, overflowing_network, tiny_network, write_pictures
 
 from dmbp_jax import runs
-from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.cli import main
 from dmbp_jax.cli import run as command
 from dmbp_jax.dmbp.config import DMBP
@@ -211,7 +210,6 @@ def test_report_writes_one_page_and_overwrites_none(capsys, tmp_path):
 
 
 def test_choices_of_the_parser_are_those_of_the_library(capsys):
-    assert tuple(method.name for method in CATALOGUE) == command.METHODS
     parser = importlib.import_module("dmbp_jax.cli").build_parser()
     args = parser.parse_args(["run", "a", "-o", "b"])
     assert args.shard_size == SHARD_SIZE

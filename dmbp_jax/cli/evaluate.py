@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.catalogue import ROWS
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command
+from dmbp_jax.cli.commands import add_command, add_network
 from dmbp_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=Path,
         help="labels: the table of csv (default DIR/labels.csv), or imagenet's ground-truth file",
     )
-    add("--network", metavar="NAME", help="see dmbp networks; default builtin for generated")
-    add("--weights", metavar="FILE", type=Path, help="read the weights from FILE, no download")
+    add_network(parser, None, "see dmbp networks; default builtin for generated, that of --maps")
     add("--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line")
     add(
         "--methods",

@@ -3,7 +3,8 @@
 Every call has the same shapes, so that a worker compiles once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,7 +57,9 @@ def explain_batch(
     if method == "dmbp":
         scored = _dmbp(net, *rows, save=save, **options)
     else:
-        scored = _method(net, *rows, method, options, save, identities)
+        row = find_method(method)
+        keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
+        scored = _method(net, *rows, partial(row.function, key=keys, **options), save)
     result = jax.tree.map(np.asarray, scored)
     maps = {name: np.asarray(one, np.float32) for name, one in result.maps.items()}
     return result._replace(maps=maps)
@@ -73,19 +76,11 @@ def _dmbp(
 
 
 def _method(
-    net: Network,
-    x: jax.Array,
-    labels: jax.Array,
-    method: str,
-    options: Mapping[str, Any],
-    save: tuple[str, ...],
-    identities: Sequence[str],
+    net: Network, x: jax.Array, labels: jax.Array, function: Callable[..., Any], save: Sequence[str]
 ) -> Scored:
     """One of the compared methods; y is the logit."""
-    row = find_method(method)
     label, probability, logit = _scores(net, x, labels)
-    keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
-    values = row.function(net, x, label, key=keys, **options)
+    values = function(net, x, label)
     summed = values.sum(-1) if values.ndim == 4 else values
     finite = jnp.isfinite(values).all(range(1, values.ndim)) & jnp.isfinite(logit)
     maps = {name: summed if name == "heatmap" else values for name in save}
