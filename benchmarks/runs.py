@@ -110,9 +110,8 @@ def resident() -> float:
 
 def memory(name: str, folder: Path) -> None:
     """Growth of resident memory over 5,000 images, after the first 500."""
-    plan = runs.plan(
-        write_pictures(folder / "in", 5000, distinct=200), network=name, method="gradient"
-    )
+    pictures = write_pictures(folder / "in", 5000, distinct=200)
+    plan = runs.plan(pictures, network=name, config=DMBP(steps=1))
     sizes: list[float] = []
     rows = 0
 

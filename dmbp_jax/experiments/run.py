@@ -16,7 +16,7 @@ from dmbp_jax.errors import DataError, InputError, InputTypeError
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.batches import Batch, Decoded, Transform, Transforms, decode, make_batch
 from dmbp_jax.experiments.configuration import configure
-from dmbp_jax.experiments.folder import RECORDS, ResultFolder, open_folder
+from dmbp_jax.experiments.folder import ResultFolder, open_folder
 from dmbp_jax.experiments.journal import Journal
 from dmbp_jax.experiments.measuring import EvaluatedNetwork, measure
 from dmbp_jax.experiments.outputs import Evaluation, write_outputs
@@ -97,7 +97,7 @@ def evaluate(
     failed = check_stored(plan.rows, params, list(itertools.chain(*plan.batches)))
     configuration = configure(params, apply_fn, network, dataset, settings, plan, transforms)
     with open_folder(Path(out), configuration, force=force) as folder:
-        journal = Journal(folder.records, folder.path / RECORDS)
+        journal = Journal(folder.store)
         evaluated = EvaluatedNetwork(params, apply_fn)
         unread = _measure_missing(
             folder, journal, evaluated, plan, settings, transforms, progress=progress

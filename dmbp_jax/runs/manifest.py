@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KEY = "manifest.json"
 INPUTS = "inputs.jsonl"
+_LONGEST = 200  # characters of a value in a message
 _FORMAT = 1  # raised when the layout of a store changes
 
 
@@ -71,12 +72,8 @@ def open_manifest(store: Store, plan: Plan) -> str:
     manifest = {"fingerprint": fingerprint, "configuration": own, "about": about}
     _refuse_strange(store)
     if not store.put_new(KEY, arrays.encode(manifest)):
-        stored = read_manifest(store)
-        if found := difference(stored["configuration"], own):
-            raise ResumeError(
-                f"{store.url}: Expected the run that is stored there, got another {found}. "
-                "Choose another store, or go on with the former settings."
-            )
+        advice = "Choose another store, or go on with the former settings."
+        check_same(store, read_manifest(store)["configuration"], own, advice)
     objects = arrays.group(array_layout(plan))
     store.put_many({key: data for key, data in objects.items() if not store.keys(key)})
     if not store.keys(INPUTS):
@@ -132,6 +129,19 @@ def _refuse_strange(store: Store) -> None:
         )
 
 
+def check_same(store: Store, stored: Any, own: Any, advice: str) -> None:
+    """Refuse to go on with the results of another configuration; of runs and of evaluations.
+
+    Raises:
+      ResumeError: naming the first field that differs.
+    """
+    if found := difference(stored, own):
+        raise ResumeError(
+            f"{store.url}: Expected the settings of the results that are there, got another "
+            f"{found}. {advice}"
+        )
+
+
 def difference(stored: Any, own: Any, name: str = "") -> str:
     """The first field that differs, with both values; "" if none does."""
     if stored == own:
@@ -141,7 +151,12 @@ def difference(stored: Any, own: Any, name: str = "") -> str:
             inner = f"{name}.{key}" if name else str(key)
             if found := difference(stored.get(key), own.get(key), inner):
                 return found
-    return f"{name}: stored {stored!r}, now {own!r}"
+    return f"{name}: stored {_short(stored)}, now {_short(own)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _fields(value: Any) -> Any:
