@@ -55,7 +55,7 @@ def explain_batch(
     batch = _sharding(jax.sharding.PartitionSpec("batch"))
     rows = jax.device_put(x, batch), jax.device_put(labels, batch)
     if method == "dmbp":
-        scored = _dmbp(net, *rows, save=save, **options)
+        scored = _dmbp(net, *rows, save, **options)
     else:
         row = find_method(method)
         keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
@@ -66,13 +66,14 @@ def explain_batch(
 
 
 def _dmbp(
-    net: Network, x: jax.Array, labels: jax.Array, *, config: DMBP, save: tuple[str, ...]
+    net: Network, x: jax.Array, labels: jax.Array, save: tuple[str, ...], config: DMBP, **call: Any
 ) -> Scored:
     """What `attribute` does, with the labels of the rows and the probability."""
-    call = check_call(net, x, None, dtype=config.dtype, precision=config.precision)
-    call.network.program()  # refuses what is not supported, before anything is compiled
-    explainer = ScoredDmbp(DmbpExplainer(call.network, config), net.activation, save)
-    return explain(explainer, (call.images, labels), chunk_size=len(x))
+    options = {"dtype": config.dtype, "precision": config.precision} | call
+    checked = check_call(net, x, None, **options)
+    checked.network.program()  # refuses what is not supported, before anything is compiled
+    explainer = ScoredDmbp(DmbpExplainer(checked.network, config), net.activation, save)
+    return explain(explainer, (checked.images, labels), chunk_size=len(x))
 
 
 def _method(
