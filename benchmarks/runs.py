@@ -151,8 +151,8 @@ def resume(name: str, folder: Path) -> None:
         started = clocks() - began
         print(
             f"100,000 rows in {plan.shards:,} shards, {left} to do: {listed[0]:.2f} s "
-            f"({listed[1]:.2f} s of the processor) to list the files and decide, {started[0]:.2f} s "
-            f"({started[1]:.2f} s) to accept the manifest and find what is done"
+            f"({listed[1]:.2f} s of the processor) to list the files and decide, "
+            f"{started[0]:.2f} s ({started[1]:.2f} s) to accept the manifest and find what is done"
         )
 
 
