@@ -12,6 +12,7 @@ from typing import Any
 
 from dmbp_jax.graph.operations import (
     AFFINE_POINTWISE,
+    BILINEAR,
     PRODUCTS,
     WIDENS,
     is_affine,
@@ -26,8 +27,9 @@ def freeze_factors(steps: Sequence[Step], logits: Operand) -> Sequence[Step]:
     """The same program with the gate of every product as a piece of its own.
 
     Of the two factors of a product the gate is the one whose way from their last common ancestor
-    passes a piece or an operation that is not affine; a denominator always does. What only gates
-    read is evaluated inside them, and is no step of the program any more.
+    passes a nonlinear function: a piece, or an operation that is not affine in any of its operands.
+    A denominator always is one. What only gates read is evaluated inside them, and is no step of
+    the program any more.
 
     Raises:
       NonAffineError: both factors are such, or neither is; or another operation on the way from x
@@ -53,7 +55,7 @@ class _Freezer:
         self._nonlinear = 0  # positions, one bit each, as in the ancestors
         self._ancestors: dict[int, int] = {}
         for position, step in enumerate(steps):
-            if step.kind in ("nonaffine", "piece"):
+            if step.kind == "piece" or (step.kind == "nonaffine" and step.name not in BILINEAR):
                 self._nonlinear |= 1 << position
             before = 1 << position
             for value in _dependent(step):
@@ -165,13 +167,12 @@ class _Freezer:
         )
 
     def _origin(self, value: int) -> Step:
-        """The last step before a value that is not affine in one value: what it is named after."""
+        """The last step before a value that does more than scale and move one value."""
         step = self._made(value)
-        while step.kind == "affine" and sum(step.depends) == 1:
-            (value,) = _dependent(step)
-            if value not in self._made_by:
+        while step.piece is None and (step.kind == "affine" or step.name in AFFINE_POINTWISE):
+            if sum(step.depends) != 1 or (read := _dependent(step)[0]) in self._path:
                 break
-            step = self._made(value)
+            step = self._made(read)
         return step
 
     def _name(self, step: Step) -> str:
@@ -180,6 +181,8 @@ class _Freezer:
             numerator = self._made_by.get(_dependent(step)[0])
             if numerator is not None and self._steps[numerator].name == "exp":
                 return "softmax"
+        if step.kind == "affine":
+            return "denominator"  # an affine factor is a gate nowhere else
         if step.piece is None:
             return step.name
         if not isinstance(step.piece, Pointwise) or step.piece.kind != "pointwise":
