@@ -21,7 +21,7 @@ from dmbp_jax.graph.convolution import (
     mix_features,
 )
 from dmbp_jax.graph.jaxprs import bind, user_code
-from dmbp_jax.graph.pieces import Choice, FrozenFactor, Piece, Pointwise
+from dmbp_jax.graph.pieces import Choice, FrozenFactor, LinearPart, Piece, Pointwise
 from dmbp_jax.graph.program import BiasGroup, Constant, Operand, Program, Site, Step
 
 
@@ -103,6 +103,10 @@ class Graph:
         """
         linear = copy(self)
         linear._adds_biases = False
+        linear._pieces = {
+            result: LinearPart(piece) if piece.has_intercept else piece
+            for result, piece in self._pieces.items()
+        }
         return linear
 
     @property
@@ -174,11 +178,7 @@ class Graph:
         if step.piece is not None:
             operands = itertools.compress(step.operands, step.depends)
             z = [_read(values, operand) for operand in operands]
-            piece = self._pieces[result]
-            values[result] = rules.at(step.index, piece, z)
-            if piece.has_intercept and not self._adds_biases:
-                zeros = [jnp.zeros_like(one) for one in z]
-                values[result] -= rules.at(step.index, piece, zeros)
+            values[result] = rules.at(step.index, self._pieces[result], z)
         elif not self._adds_biases and adds_constant(step):
             values[result] = self._without_constants(step, values)
         elif _is_convolution_of_path(step):
