@@ -138,6 +138,11 @@ def _geglu_by_hand(h):
     return gated(value, _gelu(gate.exact))
 
 
+def _swiglu_by_hand(h):
+    value, gate = _split(h)
+    return gated(value, gate.exact * _sigmoid(gate.exact))
+
+
 def _geglu(h):
     value, gate = jnp.split(h @ W["both"], 2, -1)
     return value * jax.nn.gelu(gate)
@@ -208,6 +213,16 @@ BLOCKS = {
     ),
     "GLU": (lambda h: jax.nn.glu(h @ W["both"]), _glu_by_hand, ("logistic",)),
     "GEGLU": (_geglu, _geglu_by_hand, ("tanh",)),
+    "SwiGLU": (
+        lambda h: (h @ W["both"])[..., :WIDTH] * jax.nn.silu((h @ W["both"])[..., WIDTH:]),
+        _swiglu_by_hand,
+        ("silu",),
+    ),
+    "length one": (
+        lambda h: h / jnp.linalg.norm(h, axis=-1, keepdims=True),
+        lambda h: gated(h, 1 / np.sqrt((h.exact**2).sum(-1, keepdims=True))),
+        ("sqrt",),
+    ),
     "global response norm": (_response, _response_by_hand, ("div",)),
     "kernels from the picture": (_kernels, _kernels_by_hand, ("softmax",)),
 }
