@@ -80,7 +80,38 @@ def looped(h):
     return h * jax.nn.sigmoid(gate)[:, None, None]
 
 
+@_tokens
+def values_normalised(h):
+    """V has a gate of its own, its LayerNorm; its way is linear all the same."""
+    v = h @ W["c"]
+    v = v * jax.lax.rsqrt((v * v).mean(-1, keepdims=True) + 1)
+    return jax.nn.softmax(h @ h.mT / 50) @ v
+
+
+@_tokens
+def by_features(h):
+    """Linear attention with ReLU features: both are gates, and V alone is the value."""
+    q, k = jax.nn.relu(h @ W["a"]), jax.nn.relu(h @ W["b"])
+    return q @ (k.mT @ (h @ W["c"]))
+
+
+def two_gates(h):
+    by_channel = jax.nn.sigmoid(h.mean((1, 2), keepdims=True))
+    return h * by_channel * jax.nn.sigmoid(h.mean(-1, keepdims=True))
+
+
+def spatial_gate(h):
+    """As in gMLP: the gate is linear but for its LayerNorm."""
+    u, v = h @ W["a"], h @ W["b"]
+    v = v * jax.lax.rsqrt((v * v).mean(-1, keepdims=True) + 1)
+    return u * (v @ W["c"])
+
+
 GATES = {
+    "values normalised": (values_normalised, [("rsqrt", (1, 16, 1)), ("softmax", (16, 16))]),
+    "features": (by_features, [("relu_1", (5, 16)), ("relu_2", (16, 5))]),
+    "two gates": (two_gates, [("logistic_0", (1, 1, 1, 5)), ("logistic_1", (1, 4, 4, 1))]),
+    "spatial gate": (spatial_gate, [("mul", (1, 4, 4, 5))]),
     "dot_product_attention": (dot_product_attention, [("softmax", (1, 1, 1, 16, 16))]),
     "fused": (fused, [("softmax", (16, 16))]),
     "normalised late": (normalised_late, [("exp_0", (16, 16)), ("exp_1", (1, 16, 1))]),
@@ -157,6 +188,16 @@ def test_other_products_stay_refused(name):
         _sites(block)
     with pytest.raises(UnsupportedNetworkError, match='nonaffine="freeze" would not help'):
         _sites(block, "refuse")
+
+
+def test_a_division_by_the_picture_stays_refused():
+    with pytest.raises(NonAffineError, match="'div'"):
+        dmbp_jax.sites(
+            None,
+            X,
+            apply_fn=lambda _, x: jax.nn.relu(jnp.flip(x, 1) / x).mean((1, 2)),
+            nonaffine="freeze",
+        )
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,18 @@ def _attend_by_hand(**options):
     return block
 
 
+def _features(h):
+    tokens = h.reshape(TOKENS, WIDTH)
+    q, k = jax.nn.relu(tokens @ W["a"]), jax.nn.relu(tokens @ W["b"])
+    return (q @ (k.T @ (tokens @ W["mid"]))).reshape(h.shape)
+
+
+def _features_by_hand(h):
+    tokens = h.exact.reshape(TOKENS, WIDTH)
+    weights = np.maximum(tokens @ W["a"], 0) @ np.maximum(tokens @ W["b"], 0).T
+    return each(h, lambda a: (weights @ a.reshape(TOKENS, WIDTH) @ W["mid"]).reshape(a.shape))
+
+
 def _sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
@@ -199,8 +211,9 @@ BLOCKS = {
         ("BatchNorm/rsqrt",),
     ),
     "attention": (_attend(), _attend_by_hand(), ("softmax",)),
-    "causal attention": (_attend(mask=CAUSAL), _attend_by_hand(mask=CAUSAL), ("softmax",)),
+    "masked attention": (_attend(mask=CAUSAL), _attend_by_hand(mask=CAUSAL), ("softmax",)),
     "cosine attention": (_attend(unit=True), _attend_by_hand(unit=True), ("softmax",)),
+    "attention with features": (_features, _features_by_hand, ("relu_1", "relu_2")),
     "squeeze and excite": (
         _excite(jax.nn.sigmoid),
         _excite_by_hand(_sigmoid),
