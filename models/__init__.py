@@ -1,9 +1,13 @@
-"""Flax Linen networks: ResNet and VGG with BatchNorm folded, and the small built-in network.
+"""Flax Linen networks, one file a family, with BatchNorm folded; and the small built-in network.
 
-Modules are frozen, hashable dataclasses; every ReLU has a name scope of its own.
+Modules are frozen, hashable dataclasses; every activation has a name scope of its own.
 """
 
+from dmbp_jax.models.alexnet import AlexNet
 from dmbp_jax.models.builtin import BuiltinNet
+from dmbp_jax.models.densenet import DenseNet, DenseNet121
+from dmbp_jax.models.efficientnet import EfficientNet, EfficientNetB0, EfficientNetLite1
+from dmbp_jax.models.mobilenet import MobileNetV2
 from dmbp_jax.models.resnet import (
     BasicBlock,
     Bottleneck,
@@ -15,7 +19,10 @@ from dmbp_jax.models.resnet import (
     ResNet50,
     ResNet101,
     ResNet152,
+    ResNeXt50,
+    WideResNet50,
 )
+from dmbp_jax.models.squeezenet import SqueezeNet, SqueezeNet10, SqueezeNet11
 from dmbp_jax.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19, CaffeVGG16
 
 __all__ = [
@@ -24,16 +31,28 @@ __all__ = [
     "VGG13",
     "VGG16",
     "VGG19",
+    "AlexNet",
     "BasicBlock",
     "Bottleneck",
     "BuiltinNet",
     "CaffeBottleneck",
     "CaffeResNet50",
     "CaffeVGG16",
+    "DenseNet",
+    "DenseNet121",
+    "EfficientNet",
+    "EfficientNetB0",
+    "EfficientNetLite1",
+    "MobileNetV2",
+    "ResNeXt50",
     "ResNet",
     "ResNet18",
     "ResNet34",
     "ResNet50",
     "ResNet101",
     "ResNet152",
+    "SqueezeNet",
+    "SqueezeNet10",
+    "SqueezeNet11",
+    "WideResNet50",
 ]
