@@ -61,7 +61,7 @@ DENSE = Transform(
     lambda kernel: (kernel[::-1], (*kernel[::-1], 1, 1)),
     lambda weight, kernel: weight.reshape(kernel[::-1]).T,
 )
-# A number for each channel, in whatever shape.
+# A number for each channel, in whatever shape; and parameters that stay as they are.
 SCALE = Transform(
     lambda scale: (scale, (*scale, 1, 1)),
     lambda weight, scale: weight.reshape(scale),

@@ -11,12 +11,14 @@ import flax.linen as nn
 
 from dmbp_jax.convert.layers import CONV, CONV_BGR, DENSE, SCALE, Layer, Transform, dense_behind
 from dmbp_jax.models.alexnet import AlexNet
+from dmbp_jax.models.convnext import ConvNeXt
 from dmbp_jax.models.densenet import DenseNet
 from dmbp_jax.models.efficientnet import EfficientNet
-from dmbp_jax.models.mobilenet import MobileNetV2
+from dmbp_jax.models.mobilenet import MobileNetV2, MobileNetV3
 from dmbp_jax.models.resnet import ResNet
 from dmbp_jax.models.squeezenet import SqueezeNet
 from dmbp_jax.models.vgg import VGG
+from dmbp_jax.models.vit import VisionTransformer
 
 # (pattern, replacement), tried in turn on every name of a state dict.
 RENAMES: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
@@ -36,6 +38,14 @@ RENAMES: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     ),
     # The published file is older than torchvision's rule that names have no dots.
     DenseNet: ((r"\b(norm|conv)\.([12])\.", r"\1\2."),),
+    # Parameters without a layer of their own, and older names of the two dense layers.
+    ConvNeXt: ((r"\blayer_scale$", "layer_scale.weight"),),
+    VisionTransformer: (
+        (r"^(class_token|encoder\.pos_embedding)$", r"\1.weight"),
+        (r"\bin_proj_(weight|bias)$", r"in_proj.\1"),
+        (r"\bmlp\.linear_1\.", "mlp.0."),
+        (r"\bmlp\.linear_2\.", "mlp.3."),
+    ),
 }
 
 
@@ -152,6 +162,56 @@ def _block(block: str, source: str, names: Sequence[str], epsilon: float = 1e-5)
             yield Layer(path, f"{part}.0", f"{part}.1", CONV, False, epsilon)
 
 
+def _mobilenet_v3(module: MobileNetV3) -> Iterable[Layer]:
+    epsilon, inputs = 1e-3, module.stem
+    yield Layer("stem", "features.0.0", "features.0.1", CONV, False, epsilon)
+    for i, (_, expanded, features, squeezed, _, _) in enumerate(module.blocks, 1):
+        names = (
+            *(("expand",) if expanded != inputs else ()),
+            "filter",
+            *(("excite",) if squeezed else ()),
+            "project",
+        )
+        yield from _block(f"block{i}", f"features.{i}.block", names, epsilon)
+        inputs = features
+    number = len(module.blocks) + 1
+    yield Layer("last", f"features.{number}.0", f"features.{number}.1", CONV, False, epsilon)
+    yield Layer("fc1", "classifier.0", None, DENSE)
+    yield Layer("fc2", "classifier.3", None, DENSE)
+
+
+def _convnext(module: ConvNeXt) -> Iterable[Layer]:
+    yield Layer("stem", "features.0.0", None, CONV)
+    yield Layer("stem_norm", "features.0.1", None, SCALE)
+    for i, size in enumerate(module.stage_sizes, 1):
+        between, stage = f"features.{2 * i - 2}", f"features.{2 * i - 1}"
+        yield Layer(f"norm{i}", f"{between}.0", None, SCALE)
+        yield Layer(f"downsample{i}", f"{between}.1", None, CONV)
+        for j in range(size):
+            block, source = f"layer{i}_{j}", f"{stage}.{j}"
+            yield Layer(f"{block}/filter", f"{source}.block.0", None, CONV)
+            yield Layer(f"{block}/norm", f"{source}.block.2", None, SCALE)
+            yield Layer(f"{block}/dense1", f"{source}.block.3", None, DENSE)
+            yield Layer(f"{block}/dense2", f"{source}.block.5", None, DENSE)
+            yield Layer(f"{block}/scale", f"{source}.layer_scale", None, SCALE, False)
+    yield Layer("norm", "classifier.0", None, SCALE)
+    yield Layer("classifier", "classifier.2", None, DENSE)
+
+
+def _vit(module: VisionTransformer) -> Iterable[Layer]:
+    block, source = r"layer(\d+)", r"encoder.layers.encoder_layer_\1"
+    yield Layer("patches", "conv_proj", None, CONV)
+    yield Layer("class", "class_token", None, SCALE, False)
+    yield Layer("position", "encoder.pos_embedding", None, SCALE, False)
+    yield Layer(rf"{block}/norm(\d)", rf"{source}.ln_\2", None, SCALE)
+    yield Layer(rf"{block}/attention/qkv", rf"{source}.self_attention.in_proj", None, DENSE)
+    yield Layer(rf"{block}/attention/out", rf"{source}.self_attention.out_proj", None, DENSE)
+    yield Layer(rf"{block}/dense1", rf"{source}.mlp.0", None, DENSE)
+    yield Layer(rf"{block}/dense2", rf"{source}.mlp.3", None, DENSE)
+    yield Layer("norm", "encoder.ln", None, SCALE)
+    yield Layer("head", "heads.head", None, DENSE)
+
+
 def _efficientnet(module: EfficientNet) -> Iterable[Layer]:
     return _efficientnet_b(module) if module.excite else _efficientnet_lite(module)
 
@@ -191,8 +251,11 @@ def _efficientnet_b(module: EfficientNet) -> Iterable[Layer]:
 
 _FAMILIES: dict[type[nn.Module], Callable[[Any], Iterable[Layer]]] = {
     AlexNet: _alexnet,
+    ConvNeXt: _convnext,
     DenseNet: _densenet,
     EfficientNet: _efficientnet,
     MobileNetV2: _mobilenet_v2,
+    MobileNetV3: _mobilenet_v3,
     SqueezeNet: _squeezenet,
+    VisionTransformer: _vit,
 }

@@ -5,9 +5,10 @@ Modules are frozen, hashable dataclasses; every activation has a name scope of i
 
 from dmbp_jax.models.alexnet import AlexNet
 from dmbp_jax.models.builtin import BuiltinNet
+from dmbp_jax.models.convnext import ConvNeXt, ConvNeXtTiny
 from dmbp_jax.models.densenet import DenseNet, DenseNet121
 from dmbp_jax.models.efficientnet import EfficientNet, EfficientNetB0, EfficientNetLite1
-from dmbp_jax.models.mobilenet import MobileNetV2
+from dmbp_jax.models.mobilenet import MobileNetV2, MobileNetV3, MobileNetV3Large
 from dmbp_jax.models.resnet import (
     BasicBlock,
     Bottleneck,
@@ -24,6 +25,7 @@ from dmbp_jax.models.resnet import (
 )
 from dmbp_jax.models.squeezenet import SqueezeNet, SqueezeNet10, SqueezeNet11
 from dmbp_jax.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19, CaffeVGG16
+from dmbp_jax.models.vit import VisionTransformer, ViTB16
 
 __all__ = [
     "VGG",
@@ -38,12 +40,16 @@ __all__ = [
     "CaffeBottleneck",
     "CaffeResNet50",
     "CaffeVGG16",
+    "ConvNeXt",
+    "ConvNeXtTiny",
     "DenseNet",
     "DenseNet121",
     "EfficientNet",
     "EfficientNetB0",
     "EfficientNetLite1",
     "MobileNetV2",
+    "MobileNetV3",
+    "MobileNetV3Large",
     "ResNeXt50",
     "ResNet",
     "ResNet18",
@@ -54,5 +60,7 @@ __all__ = [
     "SqueezeNet",
     "SqueezeNet10",
     "SqueezeNet11",
+    "ViTB16",
+    "VisionTransformer",
     "WideResNet50",
 ]

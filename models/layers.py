@@ -4,6 +4,7 @@ Shapes are NHWC and static, so what PyTorch decides at run time is plain Python 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -25,6 +26,20 @@ def activate(function: Activation, x: jax.Array, name: str) -> jax.Array:
 def relu(x: jax.Array, name: str) -> jax.Array:
     """ReLU in a name scope of its own."""
     return activate(nn.relu, x, name)
+
+
+def exact_gelu(x: jax.Array, name: str) -> jax.Array:
+    """GELU by the error function, x Φ(x), as PyTorch's default."""
+    return activate(partial(nn.gelu, approximate=False), x, name)
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+    """LayerNorm over the channels with the epsilon of ConvNeXt and Vision Transformer.
+
+    The variance is the mean square of x − mean: the mean of squares less the square of the mean
+    loses digits where x is far from 0.
+    """
+    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, name=name)
 
 
 def max_pool(

@@ -103,9 +103,10 @@ def test_8_digits_do_not_pass_for_a_sha256(cache):
         "vgg11", "vgg13", "vgg11_bn", "vgg13_bn",
         "resnet50_voc", "vgg16_voc", "resnet50_coco", "vgg16_coco",
         "wide_resnet50_2", "resnext50_32x4d", "alexnet", "squeezenet1_0", "squeezenet1_1",
-        "densenet121", "mobilenet_v2",
+        "densenet121", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny",
+        "vit_b_16",
     }  # fmt: skip
-    assert len(checks) == 25
+    assert len(checks) == 29
     for name, check in checks.items():
         assert check == ("the 8 hex digits of its name" if name in by_name else "SHA-256")
         with pytest.raises(DownloadError) as caught:

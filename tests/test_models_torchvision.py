@@ -21,7 +21,7 @@ import dmbp_jax
 from dmbp_jax import DMBP
 from dmbp_jax.convert.conversion import convert_entry
 from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze
-from dmbp_jax.errors import KeyMismatchError
+from dmbp_jax.errors import InputError, KeyMismatchError, NonAffineError
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.networks.network import Network
@@ -34,16 +34,22 @@ TOLERANCE = 1e-4  # of the largest logit, float32 against float64
 
 # Networks whose operations another one has, too.
 LIKE_ANOTHER = ("wide_resnet50_2", "squeezenet1_0")
-# Activations and max-pools of the small networks, counted by hand from their sizes.
-ACTIVATIONS = {
-    "wide_resnet50_2": {"relu": 1 + 4 * 3, "max_pool": 1},
-    "resnext50_32x4d": {"relu": 1 + 4 * 3, "max_pool": 1},
-    "alexnet": {"relu": 7, "max_pool": 3},
-    "squeezenet1_0": {"relu": 1 + 8 * 3 + 1, "max_pool": 3},
-    "squeezenet1_1": {"relu": 1 + 8 * 3 + 1, "max_pool": 3},
-    "densenet121": {"relu": 1 + 3 * 2 + 1 + 1, "max_pool": 1},
-    "mobilenet_v2": {"relu6": 1 + 1 + 4 * 2 + 1},
-    "efficientnet_lite1": {"relu6": 1 + 1 + 4 * 2 + 1},
+# Networks with factors that attribution takes as constants at x.
+GATED = ("mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "vit_b_16")
+# Sites of the small networks, counted by hand from their sizes.
+SITES = {
+    "wide_resnet50_2": {"activation": 1 + 4 * 3, "max_pool": 1},
+    "resnext50_32x4d": {"activation": 1 + 4 * 3, "max_pool": 1},
+    "alexnet": {"activation": 7, "max_pool": 3},
+    "squeezenet1_0": {"activation": 1 + 8 * 3 + 1, "max_pool": 3},
+    "squeezenet1_1": {"activation": 1 + 8 * 3 + 1, "max_pool": 3},
+    "densenet121": {"activation": 1 + 3 * 2 + 1 + 1, "max_pool": 1},
+    "mobilenet_v2": {"activation": 1 + 1 + 4 * 2 + 1},
+    "mobilenet_v3_large": {"activation": 1 + 1 + 2 * 2 + 1 + 1, "frozen": 2},
+    "efficientnet_b0": {"activation": 1 + 1 + 2 * 2 + 1, "frozen": 3},
+    "convnext_tiny": {"activation": 2, "frozen": 1 + 2 + 1 + 1},  # LayerNorms
+    "vit_b_16": {"activation": 2, "frozen": 2 * 3 + 1},  # LayerNorms and softmax
+    "efficientnet_lite1": {"activation": 1 + 1 + 4 * 2 + 1},
 }
 
 
@@ -55,7 +61,9 @@ def shapes(name: str, size: str) -> list[tuple[str, list[int]]]:
 def small(name: str) -> tuple[Entry, Network]:
     """The small network of a family, with its weights converted."""
     entry, case = find_entry(name), SMALL[name]
-    entry = replace(entry, module=entry.module.clone(**case.sizes))
+    recipe = replace(entry.preprocessing, resize=case.side, size=case.side)
+    module = entry.module.clone(**case.sizes)
+    entry = replace(entry, module=module, preprocessing=recipe)
     variables = convert_entry(random_state(shapes(name, "small")), name, entry)
     return entry, Network(module=entry.module, variables=variables)
 
@@ -105,6 +113,18 @@ def test_older_names_of_densenet():
     jax.tree.map(np.testing.assert_array_equal, again, net.variables)
 
 
+def test_older_names_of_the_vision_transformer():
+    entry, net = small("vit_b_16")
+    state = random_state(shapes("vit_b_16", "small"))
+    old = {
+        key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): value
+        for key, value in state.items()
+    }
+    assert "encoder.layers.encoder_layer_1.mlp.linear_2.bias" in old
+    again = convert_entry(old, "vit_b_16", entry)
+    jax.tree.map(np.testing.assert_array_equal, again, net.variables)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_fine_tuned_networks_are_told_to_give_their_classes(name):
     entry, _ = small(name)
@@ -117,9 +137,10 @@ def test_fine_tuned_networks_are_told_to_give_their_classes(name):
 def test_sites_and_completeness(name):
     _, net = small(name)
     x = picture(SMALL[name].side)[:1]
-    found = dmbp_jax.sites(net, x)
-    kinds = [site.kind for site in found if site.kind != "bias"]
-    assert {kind: kinds.count(kind) for kind in kinds} == ACTIVATIONS[name]
+    nonaffine = "freeze" if name in GATED else "refuse"
+    found = dmbp_jax.sites(net, x, nonaffine=nonaffine)
+    kinds = [("activation" if site.masked else site.kind) for site in found if site.kind != "bias"]
+    assert {kind: kinds.count(kind) for kind in kinds} == SITES[name]
     names = [site.name for site in found if site.masked]
     assert len(set(names)) == len(names)
 
@@ -128,7 +149,7 @@ def test_sites_and_completeness(name):
     @jax.jit
     def both(net, x):
         """∇ₓFᵀx + Σ biases with all masks 1, and F(x) − F₀."""
-        graph = trace(bind(net, None), x).graph()
+        graph = replace(trace(bind(net, None), x), nonaffine=nonaffine).graph()
         frozen = freeze(graph, x)
         ones = [jnp.ones(site.shape) for site in graph.masked]
         by_backward, _ = attribution_by_backward(graph, frozen, x, ones, jnp.int32(label))
@@ -143,10 +164,24 @@ def test_three_steps(name):
     _, net = small(name)
     x = picture(SMALL[name].side)[0]
     label = int(np.abs(STORED[f"{name}/small/logits"][0]).argmax())
-    att = dmbp_jax.attribute(net, x, label, config=DMBP(steps=3))
+    nonaffine = "freeze" if name in GATED else "refuse"
+    att = dmbp_jax.attribute(net, x, label, config=DMBP(steps=3), nonaffine=nonaffine)
     assert bool(att.status)
     assert att.map.shape == x.shape
     assert float(jnp.abs(att.positive).max()) > 0
     total = att.y_positive + att.y_negative + att.y_nuisance
     np.testing.assert_allclose(total, att.y, rtol=TOLERANCE)
     assert (np.diff(att.history[:, 0] - att.history[:, 1]) > 0).all()  # y⁺ − y⁻ rises
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gated_networks_are_refused_with_advice(name):
+    _, net = small(name)
+    with pytest.raises(NonAffineError, match='nonaffine="freeze" takes these factors'):
+        dmbp_jax.attribute(net, picture(SMALL[name].side)[0], 0)
+
+
+def test_pictures_of_another_size_do_not_fit_a_vision_transformer():
+    _, net = small("vit_b_16")
+    with pytest.raises(InputError, match="Expected 64×64 images, got 48×64"):
+        net(np.zeros((48, 64, 3), np.float32))

@@ -181,7 +181,11 @@ def test_preprocessing_of_the_published_networks():
         if len(entry.labels) == 1000
         and (recipe := entry.preprocessing) != Preprocessing(256, 224, interpolation="bilinear")
     }
-    assert told == {"efficientnet_lite1": (272, 240, "bicubic")}
+    assert told == {
+        "efficientnet_b0": (256, 224, "bicubic"),
+        "convnext_tiny": (236, 224, "bilinear"),
+        "efficientnet_lite1": (272, 240, "bicubic"),
+    }
     pixels = np.random.RandomState(0).randint(0, 256, (300, 280, 3)).astype(np.uint8)
     lite = find_entry("efficientnet_lite1").preprocessing
     crop = np.asarray(lite.crop(Image.fromarray(pixels)), np.float64)
@@ -215,7 +219,8 @@ def test_the_list_of_networks():
         "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
         "resnet50_voc", "vgg16_voc", "resnet50_coco", "vgg16_coco",
         "wide_resnet50_2", "resnext50_32x4d", "alexnet", "squeezenet1_0", "squeezenet1_1",
-        "densenet121", "mobilenet_v2", "efficientnet_lite1",
+        "densenet121", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny",
+        "vit_b_16", "efficientnet_lite1",
     }  # fmt: skip
     other_files = {
         "alexnet": "alexnet-owt",

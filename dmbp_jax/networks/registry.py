@@ -141,6 +141,16 @@ _PUBLISHED: dict[str, _Row] = {
     "squeezenet1_1": _Row(models.SqueezeNet11(), batch_norm=False),
     "densenet121": _Row(models.DenseNet121()),
     "mobilenet_v2": _Row(models.MobileNetV2()),
+    "mobilenet_v3_large": _Row(models.MobileNetV3Large()),
+    "efficientnet_b0": _Row(
+        models.EfficientNetB0(),
+        file="efficientnet_b0_rwightman",
+        preprocessing=Preprocessing(interpolation="bicubic"),
+    ),
+    "convnext_tiny": _Row(
+        models.ConvNeXtTiny(), batch_norm=False, preprocessing=Preprocessing(resize=236)
+    ),
+    "vit_b_16": _Row(models.ViTB16(), batch_norm=False),
     "resnet50_voc": _Row(models.CaffeResNet50(classes=20), "voc"),
     "vgg16_voc": _Row(models.CaffeVGG16(classes=20), "voc", batch_norm=False),
     "resnet50_coco": _Row(models.CaffeResNet50(classes=80), "coco"),
@@ -170,6 +180,10 @@ _SHA256: dict[str, str] = {
     "squeezenet1_1": "b8a52dc0",
     "densenet121": "a639ec97",
     "mobilenet_v2": "b0353104",
+    "mobilenet_v3_large": "8738ca79",
+    "efficientnet_b0": "7f5810bc",
+    "convnext_tiny": "983f1562",
+    "vit_b_16": "c867db91",
     "resnet50_voc": "9ca920d6",
     "vgg16_voc": "b050e8c3",
     "resnet50_coco": "e99468c5",

@@ -39,6 +39,50 @@ def small_mobilenet_v2(sizes: dict[str, Any]) -> torch.nn.Module:
     return models.MobileNetV2(sizes["classes"], inverted_residual_setting=setting)
 
 
+def small_mobilenet_v3(sizes: dict[str, Any]) -> torch.nn.Module:
+    setting, inputs = [], 16
+    for kernel, expanded, features, squeezed, activation, stride in sizes["blocks"]:
+        code = {"relu": "RE", "hard_swish": "HS"}[activation]
+        block = models.mobilenetv3.InvertedResidualConfig(
+            inputs, kernel, expanded, features, squeezed > 0, code, stride, 1, 1.0
+        )
+        setting.append(block)
+        inputs = features
+    return models.MobileNetV3(setting, sizes["hidden"], num_classes=sizes["classes"])
+
+
+def small_efficientnet(sizes: dict[str, Any]) -> torch.nn.Module:
+    setting, inputs = [], 32
+    for expansion, features, size, kernel, stride in sizes["stages"]:
+        stage = models.efficientnet.MBConvConfig(expansion, kernel, stride, inputs, features, size)
+        setting.append(stage)
+        inputs = features
+    return models.EfficientNet(setting, dropout=0.2, num_classes=sizes["classes"])
+
+
+def small_convnext(sizes: dict[str, Any]) -> torch.nn.Module:
+    widths = sizes["widths"]
+    setting = [
+        models.convnext.CNBlockConfig(width, wider, size)
+        for width, wider, size in zip(
+            widths, (*widths[1:], None), sizes["stage_sizes"], strict=True
+        )
+    ]
+    return models.ConvNeXt(setting, num_classes=sizes["classes"])
+
+
+def small_vit(sizes: dict[str, Any]) -> torch.nn.Module:
+    return models.VisionTransformer(
+        sizes["image_size"],
+        16,
+        sizes["depth"],
+        sizes["heads"],
+        sizes["features"],
+        sizes["hidden"],
+        num_classes=sizes["classes"],
+    )
+
+
 def small_lite(sizes: dict[str, Any], side: int) -> torch.nn.Module:
     blocks, inputs = [], 32
     for expansion, features, size, kernel, stride in sizes["stages"]:
@@ -57,6 +101,10 @@ SMALL_NETWORKS: dict[str, Callable[[dict[str, Any]], torch.nn.Module]] = {
     "squeezenet1_1": lambda sizes: models.squeezenet1_1(num_classes=sizes["classes"]),
     "densenet121": small_densenet,
     "mobilenet_v2": small_mobilenet_v2,
+    "mobilenet_v3_large": small_mobilenet_v3,
+    "efficientnet_b0": small_efficientnet,
+    "convnext_tiny": small_convnext,
+    "vit_b_16": small_vit,
     "efficientnet_lite1": lambda sizes: small_lite(sizes, SMALL["efficientnet_lite1"].side),
 }
 

@@ -36,6 +36,39 @@ SMALL = {
             {"stages": ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 2, 1)), "last": 1280, "classes": 7},
         ),
         Small(
+            "mobilenet_v3_large",
+            {
+                "blocks": (
+                    (3, 16, 16, 0, "relu", 1),
+                    (5, 48, 16, 16, "relu", 1),
+                    (3, 72, 24, 24, "hard_swish", 2),
+                ),
+                "last": 6 * 24,
+                "hidden": 32,
+                "classes": 7,
+            },
+        ),
+        Small(
+            "efficientnet_b0",
+            {
+                "stages": ((1, 16, 1, 3, 1), (6, 24, 1, 3, 2), (6, 24, 1, 5, 1)),
+                "last": 4 * 24,
+                "classes": 7,
+            },
+        ),
+        Small("convnext_tiny", {"stage_sizes": (1, 1), "widths": (8, 16), "classes": 7}),
+        Small(
+            "vit_b_16",
+            {
+                "image_size": 64,
+                "depth": 2,
+                "heads": 2,
+                "features": 24,
+                "hidden": 48,
+                "classes": 7,
+            },
+        ),
+        Small(
             "efficientnet_lite1",
             {"stages": ((1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 40, 2, 5, 2)), "classes": 7},
             side=60,  # odd inside the network, where TensorFlow's padding differs from PyTorch's
@@ -44,4 +77,4 @@ SMALL = {
 }
 
 # Side of the picture for each network of full size.
-FULL_SIDES = dict.fromkeys(SMALL, 64)
+FULL_SIDES = dict.fromkeys(SMALL, 64) | {"vit_b_16": 224}
