@@ -92,7 +92,8 @@ class DmbpExplainer:
             for step in program.steps
             if step.piece is not None and step.piece.masked and step.piece.has_intercept
         )
-        return bytes_per_image(program.masked) + choices
+        factors = sum(4 * math.prod(s.shape) for s in program.unmasked if s.kind == "frozen")
+        return bytes_per_image(program.masked) + choices + factors
 
     def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
         """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""
@@ -181,6 +182,7 @@ class DmbpExplainer:
             status=finite,
             steps=run.state.steps,
             masks=masks,
+            frozen=self.network.program().frozen,
         )
 
 

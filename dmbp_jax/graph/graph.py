@@ -21,7 +21,7 @@ from dmbp_jax.graph.convolution import (
     mix_features,
 )
 from dmbp_jax.graph.jaxprs import bind, user_code
-from dmbp_jax.graph.pieces import Choice, Piece, Pointwise
+from dmbp_jax.graph.pieces import Choice, FrozenFactor, Piece, Pointwise
 from dmbp_jax.graph.program import BiasGroup, Constant, Operand, Program, Site, Step
 
 
@@ -51,7 +51,7 @@ class Rules:
 
     Attributes:
       masked: `(index, piece, *z) -> value` at an activation, with its inputs z.
-      unmasked: the same at any other piece, such as a max-pool.
+      unmasked: the same at any other piece, such as a max-pool or a frozen factor.
       bias: `(index, value, bias) -> value`, where `value` already contains the additive constant
         `bias`; None (the default) skips it.
       after: `(index, value) -> value` at a masked piece, after its intercept was given to `bias`;
@@ -92,6 +92,7 @@ class Graph:
             step.results[0]: adjoint_kernel(self._kernel(step), step.params)
             for step in program.steps
             if _is_convolution_of_path(step)
+            and step.operands[1] in self._constants  # and is not a factor that is frozen
             and has_plain_adjoint(step.params)
             and not is_pointwise(self._kernel(step).shape, step.params)
         }
@@ -124,7 +125,7 @@ class Graph:
 
     @property
     def unmasked(self) -> tuple[Site, ...]:
-        """Sites of the other pieces (pools) in order of evaluation."""
+        """Sites of the other pieces (pools, frozen factors) in order of evaluation."""
         return self._program.unmasked
 
     @property
@@ -229,11 +230,13 @@ class Graph:
         return bind(step.equation, operands)[0]
 
     def _with_constants(self, step: Step, pointwise: str) -> Piece:
-        """The piece of a step; a pointwise function gets the parameters that it reads."""
+        """The piece of a step; a function or a factor gets the parameters that it reads."""
         assert step.piece is not None
-        if not isinstance(step.piece, Pointwise):
-            return step.piece
-        return step.piece.bind(self._constants, pointwise)
+        if isinstance(step.piece, FrozenFactor):
+            return step.piece.bind(self._constants)
+        if isinstance(step.piece, Pointwise):
+            return step.piece.bind(self._constants, pointwise)
+        return step.piece
 
     def _kernel(self, step: Step) -> jax.Array:
         return _read(self._constants, step.operands[1])
