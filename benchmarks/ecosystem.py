@@ -51,10 +51,10 @@ class Found(NamedTuple):
     compile: float
 
 
-def measure(network: Foreign, seed: int = 0) -> Found:
-    """Everything of one network, at one random image, float32."""
+def measure(network: Foreign, timed: bool = True) -> Found:
+    """Everything of one network, at one random image, float32; times only where `timed`."""
     params, apply_fn, size = network
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(size, size, 3)), jnp.float32)
 
     start = time.perf_counter()
@@ -71,7 +71,7 @@ def measure(network: Foreign, seed: int = 0) -> Found:
         return jax.block_until_ready(found), time.perf_counter() - start
 
     attribution, first = attribute()
-    _, second = attribute()
+    second = attribute()[1] if timed else 0.0
     finite = bool(attribution.status) and all(
         np.isfinite(leaf).all() for leaf in jax.tree.leaves(attribution)
     )
@@ -85,8 +85,8 @@ def measure(network: Foreign, seed: int = 0) -> Found:
         logits=logits,
         completeness=completeness,
         steps=len(attribution.history) if finite else 0,
-        trace=trace,
-        compile=first - second,
+        trace=trace if timed else np.nan,
+        compile=first - second if timed else np.nan,
     )
 
 
@@ -117,7 +117,8 @@ def line(name: str, found: Found) -> str:
 
     cells = [name, ROWS[name].versions, counts(found.activations), counts(found.pools)]
     cells += [str(found.frozen or "–"), f"{found.logits:.0e}", f"{found.completeness:.0e}"]
-    cells += [f"{found.steps} of {STEPS}", f"{found.trace:.1f}", f"{found.compile:.0f}"]
+    cells += [f"{found.steps} of {STEPS}"]
+    cells += [f"{t:.{d}f} s" if t == t else "–" for t, d in ((found.trace, 1), (found.compile, 0))]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -125,14 +126,18 @@ def main() -> None:
     """Measure the networks whose packages are installed, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="networks to measure; default all", metavar="NAME")
-    names = parser.parse_args().names or list(ROWS)
+    parser.add_argument(
+        "--quick", action="store_true", help="most optimisations of XLA off, and no times"
+    )
+    args = parser.parse_args()
+    jax.config.update("jax_disable_most_optimizations", args.quick)
     print(HEADER, flush=True)
     absent = []
-    for name in names:
+    for name in args.names or ROWS:
         if not all(find_spec(module) for module in ROWS[name].modules):
             absent.append(name)
             continue
-        print(line(name, measure(ROWS[name].build())), flush=True)
+        print(line(name, measure(ROWS[name].build(), timed=not args.quick)), flush=True)
         jax.clear_caches()
     print(f"\nJAX {jax.__version__}, load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.")
     if absent:

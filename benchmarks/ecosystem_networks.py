@@ -86,8 +86,13 @@ def haiku_network(name: str, size: int = 32) -> Foreign:
     network = hk.without_apply_rng(
         hk.transform_with_state(lambda x, train: getattr(hk.nets, name)(CLASSES)(x, train))
     )
-    params = network.init(jax.random.key(0), jnp.ones((1, size, size, 3)), True)
-    return Foreign(roughen(params), lambda params, x: network.apply(*params, x, False)[0], size)
+    pictures = jax.random.normal(jax.random.key(1), (8, size, size, 3))
+    weights, statistics = network.init(jax.random.key(0), pictures, True)
+    weights = roughen(weights)
+    _, statistics = network.apply(weights, statistics, pictures, True)  # a variance of 0 at first
+    return Foreign(
+        (weights, statistics), lambda params, x: network.apply(*params, x, False)[0], size
+    )
 
 
 def flaxmodels_network(name: str, size: int = 32) -> Foreign:
