@@ -75,7 +75,13 @@ class Graph:
     when `run` is vmapped over images.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[Any], pointwise: str = "secant"):
+    def __init__(
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        pointwise: str = "secant",
+        segments: int = 8,
+    ):
         self._program = program
         self._adds_biases = True
         self._constants: dict[int, Any] = dict(zip(program.inputs, inputs, strict=True))
@@ -83,7 +89,7 @@ class Graph:
             if step.kind == "constant":
                 self._evaluate(step, self._constants)
         self._pieces = {
-            step.results[0]: self._with_constants(step, pointwise)
+            step.results[0]: self._with_constants(step, pointwise, segments)
             for step in program.steps
             if step.piece is not None
         }
@@ -209,12 +215,12 @@ class Graph:
             operands[position] = jnp.zeros_like(operands[position])
         return bind(step.equation, operands)[0]
 
-    def _with_constants(self, step: Step, pointwise: str) -> Piece:
+    def _with_constants(self, step: Step, pointwise: str, segments: int) -> Piece:
         """The piece of a step; a pointwise function gets the parameters that it reads."""
         assert step.piece is not None
         if not isinstance(step.piece, Pointwise):
             return step.piece
-        return step.piece.bind(self._constants, pointwise)
+        return step.piece.bind(self._constants, pointwise, segments)
 
     def _kernel(self, step: Step) -> jax.Array:
         return _read(self._constants, step.operands[1])
