@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from dmbp_jax.graph.jaxprs import bind
 
-
 RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
 
 
@@ -103,7 +102,7 @@ class Pointwise:
 
 
 def segment_of(z: jax.Array, segments: int) -> tuple[jax.Array, jax.Array]:
-    """Both ends of the segment that each z lies in: [-4, 4] in equal parts, and a tail on each side.
+    """Both ends of the segment z lies in: of equal parts of [−4, 4], or of a tail on either side.
 
     A tail is the line through f(±4) and f(±8), the asymptote of a function that has reached it.
     """
