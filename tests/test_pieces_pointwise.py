@@ -11,7 +11,8 @@ import pytest
 from pointwise_oracle import IMAGE, FrozenDense, apply_fn_of, make_params
 
 import dmbp_jax
-from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze
+from dmbp_jax.dmbp import loop
+from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze, keep_input_evidence
 from dmbp_jax.errors import DmbpError
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
@@ -189,10 +190,7 @@ def _slopes(f, z, *choice):
 
 def test_many_segments_are_the_tangent():
     z = np.random.default_rng(3).uniform(-4, 4, 50)
-    for count, bound in (
-        (16, 0.2),
-        (256, 0.0125),
-    ):  # half a width of 8 / count times max |f″| < 0.8
+    for count, bound in ((16, 0.2), (256, 0.0125)):  # half of 8 / count, times |f″| < 0.8
         slope, intercept = _slopes(jnp.tanh, z, "segments", count)
         np.testing.assert_allclose(slope, 1 - np.tanh(z) ** 2, atol=bound)
         np.testing.assert_allclose(slope * z + intercept, np.tanh(z), rtol=1e-12)
@@ -207,6 +205,36 @@ def test_segments_at_corners_in_tails_and_where_a_corner_has_no_value():
     np.testing.assert_allclose(slope * z + intercept, mine(jnp.array(z)), rtol=1e-12, atol=1e-12)
     slope, _ = _slopes(jnp.log, np.array([0.5]), "segments", 1)  # log(−4) is not a number
     np.testing.assert_allclose(slope, 2)
+
+
+def test_evidence_of_the_input_leaves_every_intercept_out():
+    """f(0) = ½ of a sigmoid counts once, as a bias; ∂L/∂σ by finite differences of the oracle."""
+    apply_fn = apply_fn_of(jax.nn.sigmoid)
+    oracle = FrozenDense(PARAMS, X, LABEL, _sigmoid, _slope(_sigmoid, "secant"))
+
+    def terms(theta):
+        masks = [_sigmoid(t) for t in theta]
+        signs = [np.ones(6), np.ones(5)], masks, [1 - m for m in masks]
+        return [oracle.gated(X, m) - oracle.gated(0 * X, m) for m in signs]
+
+    def loss(theta):
+        y, y_positive, y_negative = terms(theta)
+        return y_negative - y_positive + abs(y - y_positive - y_negative)
+
+    rng = np.random.default_rng(4)
+    theta = [rng.normal(size=size) for size in (6, 5)]
+    direction = [rng.normal(size=size) for size in (6, 5)]
+    graph, x = trace(bind(PARAMS, apply_fn), X[None]).graph(), jnp.asarray(X)[None]
+    linear, frozen = keep_input_evidence(graph, freeze(graph, x), x)
+    shaped = tuple(jnp.asarray(t)[None] for t in theta)
+    found, gradient = loop.terms_and_gradient(linear, frozen, shaped, LABEL, dmbp_jax.DMBP())
+    np.testing.assert_allclose(found[:2], terms(theta)[1:], rtol=1e-9)
+    moved = [
+        loss([t + change * d for t, d in zip(theta, direction, strict=True)])
+        for change in (1e-5, -1e-5)
+    ]
+    along = sum((g[0] * d).sum() for g, d in zip(gradient, direction, strict=True))
+    np.testing.assert_allclose(along, (moved[0] - moved[1]) / 2e-5, rtol=1e-7)
 
 
 class ConvNet(nn.Module):

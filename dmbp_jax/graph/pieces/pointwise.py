@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from dmbp_jax.graph.jaxprs import bind
 
+SLOPES = ("secant", "tangent", "segments")  # of a function that is not piecewise linear
 RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
 
 
