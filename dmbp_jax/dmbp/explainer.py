@@ -98,7 +98,7 @@ class DmbpExplainer:
     def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
         """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""
         images, labels = rows
-        graph = self.network.graph(self.config.pointwise)
+        graph = self.network.graph(self.config.pointwise, self.config.segments)
         dtype = mask_dtype(images)
 
         def begin(image: jax.Array) -> tuple[Frozen, jax.Array, tuple[Any, ...], loop.State]:
