@@ -58,6 +58,11 @@ class Run(NamedTuple):
     history: jax.Array  # (N, steps, 3)
     done: jax.Array
 
+    @property
+    def logits(self) -> jax.Array:
+        """F(x) of the whole network, (N, classes)."""
+        return self.whole[1] if self.whole else self.frozen.logits
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
