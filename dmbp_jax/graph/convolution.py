@@ -34,7 +34,11 @@ def mix_features(x: jax.Array, kernel: jax.Array, params: Mapping[str, Any]) -> 
     """A pointwise convolution as a matrix product of every position it reads."""
     out_features, in_features, *space = params["dimension_numbers"].rhs_spec
     matrix = lax.squeeze(kernel, space)
-    read = lax.slice(x, (0,) * x.ndim, x.shape, (1, *params["window_strides"], 1))
+    read = x
+    if any(stride > 1 for stride in params["window_strides"]):
+        # XLA's default matrix products for GPUs cannot read a strided slice that is fused into them.
+        strided = lax.slice(x, (0,) * x.ndim, x.shape, (1, *params["window_strides"], 1))
+        read = lax.optimization_barrier(strided)
     return lax.dot_general(
         read,
         matrix,
