@@ -10,6 +10,9 @@ from typing import Any
 
 from dmbp_jax.errors import InputError
 
+# What DMBP's maps do with the part of the evidence that biases carry; the first is the default.
+BIASES = ("drop", "spread", "carry")
+
 
 @dataclass(frozen=True)
 class Method:
@@ -74,18 +77,40 @@ CATALOGUE: tuple[Method, ...] = (
         options=("max_sigma", "steps", "grad_step", "spacing"),
         abbreviation="BIG",
     ),
-    Method("deeplift", "DeepLift", options=("baseline", "multiply_by_input"), abbreviation="DL"),
     Method(
-        "guided_backprop", "Guided Backprop", options=("multiply_by_input",), abbreviation="GBp"
+        "deeplift",
+        "DeepLift",
+        options=("baseline", "multiply_by_input", "nonaffine"),
+        abbreviation="DL",
+    ),
+    Method(
+        "guided_backprop",
+        "Guided Backprop",
+        options=("multiply_by_input", "nonaffine"),
+        abbreviation="GBp",
     ),
     Method(
         "guided_gradcam",
         "Guided Grad-CAM",
-        options=("layer", "multiply_by_input"),
+        options=("layer", "multiply_by_input", "nonaffine"),
         abbreviation="GGC",
     ),
-    Method("gradcam", "Grad-CAM", signed=False, coarse=True, options=("layer",), abbreviation="GC"),
-    Method("fullgrad", "FullGrad", signed=False, coarse=True, abbreviation="FG"),
+    Method(
+        "gradcam",
+        "Grad-CAM",
+        signed=False,
+        coarse=True,
+        options=("layer", "nonaffine"),
+        abbreviation="GC",
+    ),
+    Method(
+        "fullgrad",
+        "FullGrad",
+        signed=False,
+        coarse=True,
+        options=("nonaffine", "pointwise"),
+        abbreviation="FG",
+    ),
     Method(
         "rise",
         "RISE",
@@ -101,13 +126,16 @@ CATALOGUE: tuple[Method, ...] = (
         "LPR",
         signed=False,
         coarse=True,
-        options=("steps", "learning_rate", "area_weight", "baseline"),
+        options=(
+            *("steps", "learning_rate", "area_weight", "baseline"),
+            *("nonaffine", "pointwise"),
+        ),
         abbreviation="LPR",
     ),
     Method(
         "dmbp",
         "DMBP",
-        options=("config",),
+        options=("config", "nonaffine"),
         abbreviation="DMBP",
         variants=("positive", "positive-negative", "all"),
     ),

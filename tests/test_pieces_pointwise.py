@@ -10,7 +10,8 @@ import pytest
 from pointwise_oracle import IMAGE, FrozenDense, apply_fn_of, make_params
 
 import dmbp_jax
-from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze
+from dmbp_jax.dmbp import loop
+from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze, keep_input_evidence
 from dmbp_jax.errors import InputError
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
@@ -160,6 +161,36 @@ def test_the_option_reaches_attribute():
     assert abs(maps[0] - maps[1]).max() > 1e-2
     with pytest.raises(InputError, match="pointwise: Expected"):
         dmbp_jax.DMBP(pointwise="segments")
+
+
+def test_evidence_of_the_input_leaves_every_intercept_out():
+    """f(0) = ½ of a sigmoid counts once, as a bias; ∂L/∂σ by finite differences of the oracle."""
+    apply_fn = apply_fn_of(jax.nn.sigmoid)
+    oracle = FrozenDense(PARAMS, X, LABEL, _sigmoid, _slope(_sigmoid, "secant"))
+
+    def terms(theta):
+        masks = [_sigmoid(t) for t in theta]
+        signs = [np.ones(6), np.ones(5)], masks, [1 - m for m in masks]
+        return [oracle.gated(X, m) - oracle.gated(0 * X, m) for m in signs]
+
+    def loss(theta):
+        y, y_positive, y_negative = terms(theta)
+        return y_negative - y_positive + abs(y - y_positive - y_negative)
+
+    rng = np.random.default_rng(4)
+    theta = [rng.normal(size=size) for size in (6, 5)]
+    direction = [rng.normal(size=size) for size in (6, 5)]
+    graph, x = trace(bind(PARAMS, apply_fn), X[None]).graph(), jnp.asarray(X)[None]
+    linear, frozen = keep_input_evidence(graph, freeze(graph, x), x)
+    shaped = tuple(jnp.asarray(t)[None] for t in theta)
+    found, gradient = loop.terms_and_gradient(linear, frozen, shaped, LABEL, dmbp_jax.DMBP())
+    np.testing.assert_allclose(found[:2], terms(theta)[1:], rtol=1e-9)
+    moved = [
+        loss([t + change * d for t, d in zip(theta, direction, strict=True)])
+        for change in (1e-5, -1e-5)
+    ]
+    along = sum((g[0] * d).sum() for g, d in zip(gradient, direction, strict=True))
+    np.testing.assert_allclose(along, (moved[0] - moved[1]) / 2e-5, rtol=1e-7)
 
 
 class ConvNet(nn.Module):

@@ -5,10 +5,17 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dmbp_jax.catalogue import CATALOGUE, find_method
+from dmbp_jax.catalogue import BIASES, CATALOGUE, find_method
 from dmbp_jax.cli import compilation
 from dmbp_jax.cli.commands import add_command, add_output_folder
-from dmbp_jax.cli.maps import FORMATS, Mapper, draw, map_by_dmbp, map_by_method
+from dmbp_jax.cli.maps import (
+    FORMATS,
+    Mapper,
+    draw,
+    frozen_note,
+    map_by_dmbp,
+    map_by_method,
+)
 from dmbp_jax.cli.output import make_folder, refuse_overwrite, save_picture
 from dmbp_jax.cli.photos import batches, name_results, read
 from dmbp_jax.cli.reporting import BAD_INPUT, one_line
@@ -17,7 +24,7 @@ from dmbp_jax.files import replacing
 
 METHODS = tuple(method.name for method in CATALOGUE)
 LOSSES = find_method("dmbp").variants
-BIASES = ("drop", "spread")
+NONAFFINE = ("freeze", "refuse")
 
 SUMMARY = "explain what a network answers for photos"
 DESCRIPTION = """\
@@ -84,8 +91,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--biases",
         choices=BIASES,
-        default="drop",
-        help="spread: add what the biases of dmbp carry, as coarse as their layers; default drop",
+        default=BIASES[0],
+        help="add what the biases of dmbp carry: spread, as coarse as their layers, or carry, back "
+        "to the pixels; default drop",
+    )
+    parser.add_argument(
+        "--nonaffine",
+        choices=NONAFFINE,
+        default="freeze",
+        help="freeze (default): normalisation statistics, attention weights and other gates of a "
+        "network are constants at the image; refuse: only networks without any",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)
@@ -115,7 +130,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"dmbp: {reason(path, error)}", file=sys.stderr)
 
     photos = read(net, zip(args.images, targets, strict=True), failed)
-    for group, x in batches(photos, len(args.images), args.batch_size):
+    for number, (group, x) in enumerate(batches(photos, len(args.images), args.batch_size)):
+        if number == 0 and (note := frozen_note(net, x, args.method, args.nonaffine)):
+            print(f"{args.network}: {note}", flush=True)
         for photo, one in zip(group, explain(net, group, x, label), strict=True):
             name = net.labels[one.label]
             try:
@@ -183,6 +200,6 @@ def choose_mapper(args: argparse.Namespace) -> Mapper:
         settings = {"steps": args.steps, "loss": args.loss}
         given = {name: value for name, value in settings.items() if value is not None}
         config = DMBP.quick(**given) if args.quick else DMBP.paper(**given)
-        return partial(map_by_dmbp, config, args.biases, not args.quiet)
+        return partial(map_by_dmbp, config, args.biases, args.nonaffine, not args.quiet)
     forward = jax.jit(lambda net, x: net(x))
-    return partial(map_by_method, args.method, forward)
+    return partial(map_by_method, args.method, args.nonaffine, forward)

@@ -28,6 +28,7 @@ JOINTLY_LINEAR = {
     "div": (0,),
 }
 BILINEAR = {"mul", "dot_general", "conv_general_dilated"}  # at most one operand depends on x
+PRODUCTS = BILINEAR | {"div"}  # of two values that depend on x: one of them may be a gate
 CONTROL_FLOW = {"scan", "while", "cond", "shard_map", "xla_pmap", "pmap"}
 CALLS = {
     *("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat"),
@@ -53,6 +54,11 @@ POINTWISE = AFFINE_POINTWISE | LOCALLY_CONSTANT | PIECEWISE_LINEAR | SMOOTH
 MOVES = AFFINE_POINTWISE | {
     *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
 }
+# Affine in one value, and bring it to a larger shape without adding anything.
+WIDENS = {
+    *("mul", "div", "neg", "convert_element_type", "copy", "copy_p", "reduce_precision"),
+    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims"),
+}
 SELECTORS = {  # operands that say where, not what: indices and conditions
     "select_n": (0,),
     "dynamic_update_slice": tuple(range(2, 16)),
@@ -63,11 +69,12 @@ SELECTORS = {  # operands that say where, not what: indices and conditions
 _NORMALISATION = "use normalisation layers in inference mode, with running statistics"
 _PRODUCT = (
     "two values that both depend on x are multiplied (attention, gating, "
-    "or a normalisation layer in training mode)"
+    "or a normalisation layer that computes statistics)"
 )
 _COMPARISON = "a comparison with x decides about more than one element"
 HINTS = {
-    "stop_gradient": "as in a softmax: return logits, without softmax; attention is not supported",
+    "stop_gradient": "as in a softmax: return logits, without softmax; between two layers a "
+    "softmax can only be a gate, whose weights multiply another value, as in attention",
     "div": f"return logits, without softmax; {_NORMALISATION}",
     "mul": _PRODUCT,
     "dot_general": _PRODUCT,
@@ -107,6 +114,16 @@ def refusal(name: str, scope: str) -> UnsupportedNetworkError:
     return NonAffineError(
         "Expected only affine operations, activations and pools between x and the logits, "
         f"got {name!r} {place}{hint}."
+    )
+
+
+def refusal_of_product(name: str, scope: str, both: bool) -> UnsupportedNetworkError:
+    """The error of a product in which it is not clear which factor is the gate."""
+    who = "both factors" if both else "neither factor"
+    return NonAffineError(
+        "Expected one factor of every product of two values that depend on x to be a gate, "
+        f"got {name!r} {_place(scope)}, where {who} came through a nonlinear function of x "
+        "since their last common ancestor."
     )
 
 

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from dmbp_jax.graph.jaxprs import bind
 
+SLOPES = ("secant", "tangent")  # of a function that is not piecewise linear
+
 
 class Node(NamedTuple):
     """One equation of the function; an operand names a value, or is a literal with `.value`."""
