@@ -27,6 +27,7 @@ extensions = [
     "sphinx_copybutton",
     "command_help",
     "docstrings",
+    "network_sizes",
     "public_names",
     "repository_links",
 ]
