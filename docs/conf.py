@@ -59,5 +59,4 @@ html_static_path = ["style"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
-mathjax3_config = {"tex": {"macros": {"x": "\\mathbf{x}", "bsigma": "\\boldsymbol{\\sigma}"}}}
 copybutton_prompt_text = ">>> "
