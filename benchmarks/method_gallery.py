@@ -18,7 +18,7 @@ from dmbp_jax.pictures import diverging, grid, panel
 
 QUESTIONS = (("star", "cross", 3), ("striped disc", "dotted disc", 0))  # label, rival, index
 SEED = 2
-COLOURS = 128  # of a saved picture
+COLOURS = 256  # of a saved picture
 
 
 def main() -> None:
