@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dmbp_jax.catalogue import CATALOGUE, find_method
+from dmbp_jax.catalogue import BIASES, CATALOGUE, find_method
 from dmbp_jax.cli import compilation
 from dmbp_jax.cli.commands import add_command, add_output_folder
 from dmbp_jax.cli.maps import FORMATS, Mapper, draw, map_by_dmbp, map_by_method
@@ -17,7 +17,6 @@ from dmbp_jax.files import replacing
 
 METHODS = tuple(method.name for method in CATALOGUE)
 LOSSES = find_method("dmbp").variants
-BIASES = ("drop", "spread")
 
 SUMMARY = "explain what a network answers for photos"
 DESCRIPTION = """\
@@ -84,8 +83,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--biases",
         choices=BIASES,
-        default="drop",
-        help="spread: add what the biases of dmbp carry, as coarse as their layers; default drop",
+        default=BIASES[0],
+        help="add what the biases of dmbp carry: spread, as coarse as their layers, or carry, back "
+        "to the pixels; default drop",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)

@@ -43,7 +43,7 @@ def freeze(graph: Graph, x: jax.Array) -> Frozen:
 
     before = graph.before_pieces(x)
     logits = graph.run_from(before, Rules(choosing(gates), choosing(winners)))[0]
-    closed = graph.run_closed(jnp.zeros_like(x), applying(winners))[0]
+    closed = graph.run_closed(jnp.zeros_like(x), Rules(unmasked=applying(winners)))[0]
     return Frozen(tuple(gates), tuple(winners), before, logits, closed)
 
 
@@ -149,6 +149,30 @@ def bias_products(
     _, pull_back = jax.vjp(logit, x, probes)
     gradient, bias_gradients = pull_back(jnp.ones((), frozen.logits.dtype))
     return gradient * x, [g * b for g, b in zip(bias_gradients, biases, strict=True)]
+
+
+def output_products(
+    graph: Graph, frozen: Frozen, x: jax.Array, label: jax.Array
+) -> list[jax.Array]:
+    """The part of `bias_products` that is F_0: of biases that reach the logit past all activations.
+
+    Returns:
+      One array per bias, in the shape of the value it is added to; their sum is F_0 of the label.
+    """
+    zeros = [jnp.zeros(site.shape, site.dtype) for site in graph.biases]
+    biases = list(zeros)
+
+    def logit(probes: Sequence[jax.Array]) -> jax.Array:
+        def bias(index: int, value: jax.Array, constant: jax.Array) -> jax.Array:
+            biases[index] = constant
+            return value + probes[index]
+
+        rules = Rules(unmasked=applying(frozen.winners), bias=bias)
+        return graph.run_closed(jnp.zeros_like(x), rules)[0, label]
+
+    _, pull_back = jax.vjp(logit, zeros)
+    (gradients,) = pull_back(jnp.ones((), frozen.logits.dtype))
+    return [g * b for g, b in zip(gradients, biases, strict=True)]
 
 
 def attribution_by_backward(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.attribution import Attribution
+from dmbp_jax.dmbp.carrying import carry_biases
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.decompose import drop_leading_one
 from dmbp_jax.dmbp.decomposition import (
@@ -66,7 +67,7 @@ class DmbpExplainer:
     Attributes:
       network: the traced network.
       config: static.
-      biases: "drop" or "spread", as in `attribute`.
+      biases: "drop", "spread" or "carry", as in `attribute`.
       return_masks: whether the result keeps the masks.
     """
 
@@ -150,7 +151,11 @@ class DmbpExplainer:
                 image_map = masked_map(graph, whole, x, masks, label)
                 return total, image_map.sum().astype(dtype), image_map
             image_map, products = bias_products(graph, whole, x, masks, label)
-            return total, image_map.sum().astype(dtype), spread_biases(image_map, products, total)
+            if self.biases == "spread":
+                complete = spread_biases(image_map, products, total)
+            else:
+                complete = carry_biases(graph, whole, x, masks, label, image_map, products, total)
+            return total, image_map.sum().astype(dtype), complete
 
         totals, sums, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))
         positive, negative = maps[:, 0].astype(dtype)
