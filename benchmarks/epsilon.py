@@ -52,14 +52,14 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--steps", type=int, default=200)
     args = parser.parse_args()
-    print("| network | RMSProp | y | y⁺ | y⁻ |\n|---|---|---|---|---|")
     for network in args.networks:
         params, apply_fn, x, labels = question(network, args.pictures)
+        print(f"| RMSProp, {network} | y | y⁺ | y⁻ |\n|---|---|---|---|")
         for title, optimizer in OPTIMIZERS.items():
             config = dmbp_jax.DMBP(steps=args.steps, optimizer=optimizer)
             att = dmbp_jax.attribute(params, x, labels, apply_fn=apply_fn, config=config)
             means = [float(np.mean(part)) for part in (att.y, att.y_positive, att.y_negative)]
-            print(f"| {network} | {title} |", " | ".join(f"{mean:.2f}" for mean in means), "|")
+            print(f"| {title} |", " | ".join(f"{mean:.2f}" for mean in means), "|", flush=True)
 
 
 if __name__ == "__main__":

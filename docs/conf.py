@@ -32,6 +32,7 @@ extensions = [
     "repository_links",
 ]
 exclude_patterns = ["site", "_build", "**.ipynb_checkpoints"]
+highlight_language = "none"  # commands and equations; Python says so
 default_role = "literal"  # docstrings write `name`
 
 # Notebooks lie at the top of the repository, without outputs; Sphinx reads only below this folder.
