@@ -43,7 +43,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="default resnet50, or builtin without IMAGE; see dmbp networks",
     )
     add("--weights", metavar="FILE", type=Path, help="read the weights from FILE, no download")
-    add("--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line")
     add(
         "--label",
         metavar="N|NAME",
@@ -51,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="class to explain; twice for both classes of Fig. 1; default: the network's first "
         "and second choice for each image",
     )
+    add("--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line")
     add(
         "--figures",
         metavar="N",
