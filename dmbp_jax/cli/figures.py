@@ -50,7 +50,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="class to explain; twice for both classes of Fig. 1; default: the network's first "
         "and second choice for each image",
     )
-    add("--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line")
     add(
         "--figures",
         metavar="N",
@@ -65,6 +64,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default="svg",
         help="svg and pdf keep lines and text as such; default svg",
     )
+    add("--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line")
     add("--steps", metavar="N", type=int, help="optimisation steps; default 200")
     add("--quick", action="store_true", help="six steps instead of the paper's 200")
     add_output_folder(parser, "dmbp-figures", "OUT")
