@@ -63,7 +63,7 @@ class Killed:
         """Exit status, and the shards it has explained."""
         said, _ = self.process.communicate()
         explained, _, won = said.partition("won")
-        self.won = int(won or 0)
+        self.won = int(won.strip() or 0)  # the kill may come within this line
         return self.process.returncode, [int(one) for one in explained.split()]
 
 
