@@ -82,3 +82,7 @@ class StoreReadOnlyError(StoreError):
 
 class DeviceMemoryError(DmbpError, MemoryError):
     """The device ran out of memory; the message names the argument to lower."""
+
+
+class MissingPackageError(DmbpError, ImportError):
+    """An optional package is not installed; the message says how to install it."""

@@ -27,6 +27,7 @@ from dmbp_jax.dmbp.decomposition import (
 )
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.pieces import Pointwise
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
 
@@ -58,6 +59,11 @@ class Run(NamedTuple):
     history: jax.Array  # (N, steps, 3)
     done: jax.Array
 
+    @property
+    def logits(self) -> jax.Array:
+        """F(x) of the whole network, (N, classes)."""
+        return self.whole[1] if self.whole else self.frozen.logits
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -87,10 +93,11 @@ class DmbpExplainer:
     def bytes_per_row(self) -> int:
         """Device memory of one image in the loop."""
         program = self.network.program()
-        choices = sum(  # slope and intercept, where a ReLU has one boolean gate
+        choices = sum(  # slope and intercept, where a piecewise-linear activation has a byte or two
             2 * 4 * math.prod(step.shape)
             for step in program.steps
             if step.piece is not None and step.piece.masked and step.piece.has_intercept
+            if not (isinstance(step.piece, Pointwise) and step.piece.exact)
         )
         factors = sum(4 * math.prod(s.shape) for s in program.unmasked if s.kind == "frozen")
         return bytes_per_image(program.masked) + choices + factors
@@ -145,12 +152,13 @@ class DmbpExplainer:
             """y± with biases, Σ map and the map of one sign."""
             # The value by the forward form: the same number as the backward form's, with the
             # gradients to the biases left out of the program.
-            logits, _ = gated_logits(graph, whole, loop.divisors(theta, sign))
+            divisors = loop.divisors(theta, sign)
+            logits, _ = gated_logits(graph, whole, divisors)
             total = loop.signed_part(whole, logits, label)
-            masks = loop.signed_masks(sigma, sign)
             if self.biases == "drop":
-                image_map = masked_map(graph, whole, x, masks, label)
+                image_map = masked_map(graph, whole, x, divisors, label)
                 return total, image_map.sum().astype(dtype), image_map
+            masks = loop.signed_masks(sigma, sign)
             image_map, products = bias_products(graph, whole, x, masks, label)
             if self.biases == "spread":
                 complete = spread_biases(image_map, products, total)
