@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from dmbp_jax.errors import ControlFlowError
@@ -24,7 +25,8 @@ from dmbp_jax.graph.jaxprs import (
 from dmbp_jax.graph.operations import place
 from dmbp_jax.graph.program import Constant, Operand
 
-# A forward pass of 4,000 operations compiles in 40 seconds on a CPU, one of 12,000 in four minutes.
+# XLA's time to compile grows faster than the program: this many take minutes on a CPU, and the
+# deepest networks people train have fewer.
 MOST_OPERATIONS = 5_000
 
 # Reads a jaxpr into the program: `(jaxpr, arguments, constants, scope) -> results`.
@@ -75,7 +77,7 @@ def write_out(
     if loop.length and returned:
         flat = [value for iteration in outputs for value in iteration]
         return [*carry, *insert(partial(_stack, loop.length), flat, loop.length * returned)]
-    empty = [Constant(jnp.zeros((0, *v.aval.shape), v.aval.dtype)) for v in returned]
+    empty = [Constant(np.zeros((0, *v.aval.shape), v.aval.dtype)) for v in returned]
     return [*carry, *empty]
 
 
@@ -98,7 +100,7 @@ def _scope_of(iteration: int, loop: Loop, scope: str) -> str:
 
 
 def _check_size(loop: Loop, scope: str) -> None:
-    operations = loop.length * count_operations(loop.body)
+    operations = loop.length * max(1, count_operations(loop.body))
     if operations > MOST_OPERATIONS:
         raise ControlFlowError(
             f"Expected loops of at most {MOST_OPERATIONS} operations between x and the logits, "
