@@ -14,14 +14,7 @@ import numpy as np
 from jax import lax
 
 from dmbp_jax.errors import ControlFlowError
-from dmbp_jax.graph.jaxprs import (
-    Loop,
-    body,
-    common_scope,
-    count_operations,
-    scan_loop,
-    user_code,
-)
+from dmbp_jax.graph.jaxprs import Loop, body, common_scope, count_operations, scan_loop, user_code
 from dmbp_jax.graph.operations import place
 from dmbp_jax.graph.program import Constant, Operand
 
@@ -64,13 +57,15 @@ def write_out(
     stacked = equation.invars[first:]
     elements = insert(partial(_take_apart, loop.length), operands[first:], stacked)
     outputs: list[Sequence[Operand]] = [()] * loop.length
+    # The number of an iteration goes to the scope of the body, where it has one.
+    around = f"{scope}/" if common_scope(loop.body) else scope or "scan"
     for i in loop.order:
         mine = elements[i * len(stacked) : (i + 1) * len(stacked)]
         results = inline(
             loop.body,
             [*constants, *carry, *mine],
             [Constant(value) for value in loop.body_constants],
-            _scope_of(i, loop, scope),
+            f"{around}[{i}]",
         )
         carry, outputs[i] = results[: loop.carry], results[loop.carry :]
     returned = loop.body.outvars[loop.carry :]
@@ -90,13 +85,6 @@ def _stack(length: int, *outputs: jax.Array) -> list[jax.Array]:
     """What the iterations return, iteration after iteration, stacked over them."""
     count = len(outputs) // length
     return [jnp.stack(outputs[which::count]) for which in range(count)]
-
-
-def _scope_of(iteration: int, loop: Loop, scope: str) -> str:
-    """Scopes around an iteration: its number goes to the scope of the body, where it has one."""
-    if common_scope(loop.body):
-        return f"{scope}/[{iteration}]"
-    return f"{scope or 'scan'}[{iteration}]"
 
 
 def _check_size(loop: Loop, scope: str) -> None:
