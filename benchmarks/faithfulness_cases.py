@@ -18,6 +18,7 @@ import real_networks
 from flax.traverse_util import unflatten_dict
 
 import dmbp_jax
+from dmbp_jax.catalogue import BIASES
 from dmbp_jax.data.generated import CLASSES, generate, rival
 from dmbp_jax.models.builtin import MEAN, STD, BuiltinNet
 
@@ -40,7 +41,7 @@ PASSES = {
     "fullgrad": 2,
     "gradcam": 2,
 }
-ROWS = (*PASSES, "paper", "fast", "quick", "quick:spread")
+ROWS = (*PASSES, "paper", "fast", "quick", "quick:spread", "quick:carry")
 _DMBP = {"paper": dmbp_jax.DMBP.paper, "fast": dmbp_jax.DMBP.fast, "quick": dmbp_jax.DMBP.quick}
 _GENERATED_SEED = 5  # neither the training pictures (0) nor the held-out ones (1)
 _DEEP = BuiltinNet(stage_sizes=(12, 13), features=16)
@@ -79,8 +80,8 @@ def make_case(network: str, half: str, limit: int | None, deep: Path | None) -> 
         from safetensors.flax import load_file
 
         variables = unflatten_dict(load_file(deep), sep="/")
-        return _generated(variables, _apply_deep, chosen, with_rival=True)
-    return _generated(dmbp_jax.load("builtin"), None, chosen, with_rival=network == "builtin")
+        return generated_case(variables, _apply_deep, chosen, with_rival=True)
+    return generated_case(dmbp_jax.load("builtin"), None, chosen, with_rival=network == "builtin")
 
 
 def parse_row(name: str) -> tuple[dmbp_jax.DMBP, str] | None:
@@ -100,8 +101,8 @@ def parse_row(name: str) -> tuple[dmbp_jax.DMBP, str] | None:
     biases = "drop"
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")
-        if key == "spread":
-            biases = "spread"
+        if part in BIASES:
+            biases = part
             continue
         try:
             options[key] = ast.literal_eval(value)
@@ -117,10 +118,13 @@ def count_passes(name: str) -> int:
     """Forward and backward passes of one picture, maps included.
 
     DMBP: one to freeze, three a step, two gated values, and a forward with two backward passes for
-    the maps.
+    the maps. Carrying the biases back takes a forward and a backward pass more for each sign.
     """
     row = parse_row(name)
-    return PASSES[name] if row is None else 1 + 3 * row[0].steps + 5
+    if row is None:
+        return PASSES[name]
+    config, biases = row
+    return 1 + 3 * config.steps + 5 + (4 if biases == "carry" else 0)
 
 
 def _half(items: Sequence[Any], half: str, limit: int | None) -> Sequence[Any]:
@@ -152,7 +156,8 @@ def _apply_deep(variables: Any, x: jax.Array) -> jax.Array:
     return _DEEP.apply(variables, x)
 
 
-def _generated(params: Any, apply_fn: Any, chosen: Sequence[int], with_rival: bool) -> Case:
+def generated_case(params: Any, apply_fn: Any, chosen: Sequence[int], with_rival: bool) -> Case:
+    """A network of the generated pictures, and those of these numbers."""
     labels = np.array([k // 2 % len(CLASSES) for k in chosen])  # every class in both halves
     others = np.array([rival(int(label)) for label in labels])
     shown = [

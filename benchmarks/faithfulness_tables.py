@@ -55,6 +55,9 @@ def tables(
     return "\n".join([head, *_markdown(faithful), "", *_markdown(costs), ""])
 
 
+BIASES_DRAWN = {"spread": "biases spread", "carry": "biases carried"}
+
+
 def _markdown(lines: list[list[str]]) -> list[str]:
     rule = ["---"] * len(lines[0])
     return [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
@@ -64,9 +67,10 @@ def _title(row: str) -> str:
     if row in _TITLES:
         return _TITLES[row]
     base, _, rest = row.partition(":")
-    options = [part for part in rest.split(",") if part and part != "spread"]
-    spread = ", biases spread" if "spread" in rest.split(",") else ""
-    return f"`DMBP.{base}({', '.join(options)})`{spread}"
+    parts = [part for part in rest.split(",") if part]
+    options = ", ".join(part for part in parts if part not in BIASES_DRAWN)
+    drawn = "".join(f", {BIASES_DRAWN[part]}" for part in parts if part in BIASES_DRAWN)
+    return f"`DMBP.{base}({options})`{drawn}"
 
 
 def _mean(values: list[float] | None) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 
 from dmbp_jax.errors import InputError
 
+# What DMBP's maps do with the part of the evidence that biases carry; the first is the default.
+BIASES = ("drop", "spread", "carry")
+
 
 @dataclass(frozen=True)
 class Method:

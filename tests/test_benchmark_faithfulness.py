@@ -19,6 +19,7 @@ def test_rows_are_configs():
     assert parse_row("gradient") is None
     assert parse_row("quick") == (DMBP.quick(), "drop")
     assert parse_row("paper:spread") == (DMBP(), "spread")
+    assert parse_row("paper:carry") == (DMBP(), "carry")
     config, biases = parse_row("quick:alternate=0,evidence=input,spread")
     assert (config, biases) == (DMBP.quick(alternate=0, evidence="input"), "spread")
 

@@ -73,11 +73,11 @@ def map_by_dmbp(
 def carried_note(carried: "np.ndarray", biases: str) -> str:
     """One sentence where the pixels carry less than half of the evidence of a sign."""
     signs = [sign for sign, share in zip(("for", "against"), carried, strict=True) if share < 0.5]
-    if not signs or biases == "spread":
+    if not signs or biases != "drop":
         return ""
     return (
         f"the pixels carry less than half of the evidence {' and '.join(signs)} the label; "
-        "the rest comes from biases and is not in the map (--biases spread draws it)"
+        "the rest comes from biases and is not in the map (--biases carry draws it)"
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from dmbp_jax.catalogue import BIASES
 from dmbp_jax.checks import check_choice
 from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.config import DMBP
@@ -45,9 +46,10 @@ def attribute(
         changes the result of an image.
       progress: show a progress bar over the steps; ignored inside `jit` and `vmap`.
       return_masks: keep the learned masks (37 MiB an image for ResNet50).
-      biases: "drop" gives the paper's maps, what the pixels carry. "spread" adds the biases' part
-        of y±, layer by layer, each resized to the picture: Σ positive and Σ negative are then
-        F_σ(x) − F_0 and F_{1−σ}(x) − F_0 (ours; as coarse as the layers that hold the biases).
+      biases: "drop" gives the paper's maps, what the pixels carry. The others add the biases' part
+        of y± (ours): Σ positive and Σ negative are then F_σ(x) − F_0 and F_{1−σ}(x) − F_0.
+        "spread" resizes it from its layers to the picture, as coarse as these; "carry" takes it
+        back through gates, masks and |weights| to the pixels that reach it, as crisp as the map.
       nonaffine: what becomes of the product of two values that depend on x. "refuse" raises an
         error that names it. "freeze" takes the factor that is a nonlinear function of x
         (normalisation statistics, attention weights, gates) as a constant at x (ours).
@@ -77,7 +79,7 @@ def attribute(
     """
     if not isinstance(config, DMBP):
         raise InputTypeError(f"config: Expected a DMBP, got {type(config).__name__}.")
-    check_choice(biases, "biases", ("drop", "spread"))
+    check_choice(biases, "biases", BIASES)
     call = check_call(
         params,
         x,

@@ -21,7 +21,7 @@ from dmbp_jax.graph.convolution import (
     mix_features,
 )
 from dmbp_jax.graph.jaxprs import bind, user_code
-from dmbp_jax.graph.pieces import Choice, FrozenFactor, Piece, Pointwise
+from dmbp_jax.graph.pieces import Choice, FrozenFactor, LinearPart, Piece, Pointwise
 from dmbp_jax.graph.program import BiasGroup, Constant, Operand, Program, Site, Step
 
 
@@ -75,15 +75,22 @@ class Graph:
     when `run` is vmapped over images.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[Any], pointwise: str = "secant"):
+    def __init__(
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        pointwise: str = "secant",
+        segments: int = 8,
+    ):
         self._program = program
         self._adds_biases = True
+        self._of_magnitudes = False
         self._constants: dict[int, Any] = dict(zip(program.inputs, inputs, strict=True))
         for step in program.steps:
             if step.kind == "constant":
                 self._evaluate(step, self._constants)
         self._pieces = {
-            step.results[0]: self._with_constants(step, pointwise)
+            step.results[0]: self._with_constants(step, pointwise, segments)
             for step in program.steps
             if step.piece is not None
         }
@@ -103,7 +110,23 @@ class Graph:
         """
         linear = copy(self)
         linear._adds_biases = False
+        linear._pieces = {
+            result: LinearPart(piece) if piece.has_intercept else piece
+            for result, piece in self._pieces.items()
+        }
         return linear
+
+    def with_magnitudes(self) -> "Graph":
+        """The linear part of the network with |w| for every weight w.
+
+        With choices recorded on the whole network and x ≥ 0, each of its values is the sum of the
+        absolute contributions of the pixels. What a piece multiplies by is left to the rules.
+        """
+        absolute = self.without_biases()
+        absolute._constants = {name: _magnitude(value) for name, value in self._constants.items()}
+        absolute._adjoints = {name: abs(kernel) for name, kernel in self._adjoints.items()}
+        absolute._of_magnitudes = True
+        return absolute
 
     @property
     def masked(self) -> tuple[Site, ...]:
@@ -126,8 +149,8 @@ class Graph:
         self._advance(values, rules, [s for s in self._program.steps if s.kind != "constant"])
         return _read(values, self._program.logits)
 
-    def run_closed(self, x: jax.Array, unmasked: Callable[..., jax.Array]) -> jax.Array:
-        """Logits (1, classes) with every masked piece returning 0.
+    def run_closed(self, x: jax.Array, rules: Rules) -> jax.Array:
+        """Logits (1, classes) with every masked piece returning 0, whatever `rules` say of it.
 
         Steps that only feed masked pieces are left out: what they compute would be thrown away.
         """
@@ -142,7 +165,7 @@ class Graph:
             else:
                 steps.append(step)
                 needed.update(step.operands)
-        self._advance(values, Rules(unmasked=unmasked), steps[::-1])
+        self._advance(values, rules, steps[::-1])
         return _read(values, self._program.logits)
 
     def before_pieces(self, x: jax.Array) -> tuple[jax.Array, ...]:
@@ -174,15 +197,17 @@ class Graph:
         if step.piece is not None:
             operands = itertools.compress(step.operands, step.depends)
             z = [_read(values, operand) for operand in operands]
-            piece = self._pieces[result]
-            values[result] = rules.at(step.index, piece, z)
-            if piece.has_intercept and not self._adds_biases:
-                zeros = [jnp.zeros_like(one) for one in z]
-                values[result] -= rules.at(step.index, piece, zeros)
+            values[result] = rules.at(step.index, self._pieces[result], z)
+        elif self._of_magnitudes and step.name in ("sub", "neg"):
+            operands = itertools.compress(step.operands, step.depends)
+            values[result] = sum(_read(values, operand) for operand in operands)
         elif not self._adds_biases and adds_constant(step):
             values[result] = self._without_constants(step, values)
         elif _is_convolution_of_path(step):
             values[result] = self._convolve(step, values)
+        elif self._of_magnitudes:
+            operands = [_magnitude(_read(values, operand)) for operand in step.operands]
+            values.update(zip(step.results, bind(step.equation, operands), strict=True))
         else:
             self._evaluate(step, values)
         if rules.bias is not None and result in self._program.bias_groups:
@@ -210,13 +235,13 @@ class Graph:
             operands[position] = jnp.zeros_like(operands[position])
         return bind(step.equation, operands)[0]
 
-    def _with_constants(self, step: Step, pointwise: str) -> Piece:
+    def _with_constants(self, step: Step, pointwise: str, segments: int) -> Piece:
         """The piece of a step; a function or a factor gets the parameters that it reads."""
         assert step.piece is not None
         if isinstance(step.piece, FrozenFactor):
             return step.piece.bind(self._constants)
         if isinstance(step.piece, Pointwise):
-            return step.piece.bind(self._constants, pointwise)
+            return step.piece.bind(self._constants, pointwise, segments)
         return step.piece
 
     def _kernel(self, step: Step) -> jax.Array:
@@ -247,6 +272,12 @@ class Graph:
 
 def _read(values: dict[int, Any], operand: Operand) -> Any:
     return operand.value if isinstance(operand, Constant) else values[operand]
+
+
+def _magnitude(value: Any) -> Any:
+    """|value| of floating-point numbers; indices and conditions stay."""
+    is_number = jnp.issubdtype(jnp.result_type(value), jnp.floating)
+    return abs(value) if is_number else value
 
 
 def _is_convolution_of_path(step: Step) -> bool:
