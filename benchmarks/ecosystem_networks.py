@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
@@ -110,9 +111,10 @@ def flaxmodels_network(name: str, size: int = 32) -> Foreign:
 
 def equimo_network(name: str, size: int = 32, **options: Any) -> Foreign:
     """An Equinox network of `equimo`: one image at a time, channels first."""
-    import equimo.models
-
-    model = getattr(equimo.models, name)(num_classes=CLASSES, key=jax.random.PRNGKey(0), **options)
+    models = import_module(
+        "equimo.vision.models" if find_spec("equimo.vision") else "equimo.models"
+    )
+    model = getattr(models, name)(num_classes=CLASSES, key=jax.random.PRNGKey(0), **options)
 
     def apply_fn(model: Any, x: jax.Array) -> jax.Array:
         key = jax.random.PRNGKey(0)
