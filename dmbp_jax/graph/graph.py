@@ -21,7 +21,7 @@ from dmbp_jax.graph.convolution import (
     mix_features,
 )
 from dmbp_jax.graph.jaxprs import bind, user_code
-from dmbp_jax.graph.pieces import Choice, FrozenFactor, Piece, Pointwise
+from dmbp_jax.graph.pieces import Choice, FrozenFactor, LinearPart, Piece, Pointwise
 from dmbp_jax.graph.program import BiasGroup, Constant, Operand, Program, Site, Step
 
 
@@ -75,7 +75,13 @@ class Graph:
     when `run` is vmapped over images.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[Any], pointwise: str = "secant"):
+    def __init__(
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        pointwise: str = "secant",
+        segments: int = 8,
+    ):
         self._program = program
         self._adds_biases = True
         self._of_magnitudes = False
@@ -84,7 +90,7 @@ class Graph:
             if step.kind == "constant":
                 self._evaluate(step, self._constants)
         self._pieces = {
-            step.results[0]: self._with_constants(step, pointwise)
+            step.results[0]: self._with_constants(step, pointwise, segments)
             for step in program.steps
             if step.piece is not None
         }
@@ -104,6 +110,10 @@ class Graph:
         """
         linear = copy(self)
         linear._adds_biases = False
+        linear._pieces = {
+            result: LinearPart(piece) if piece.has_intercept else piece
+            for result, piece in self._pieces.items()
+        }
         return linear
 
     def with_magnitudes(self) -> "Graph":
@@ -187,11 +197,7 @@ class Graph:
         if step.piece is not None:
             operands = itertools.compress(step.operands, step.depends)
             z = [_read(values, operand) for operand in operands]
-            piece = self._pieces[result]
-            values[result] = rules.at(step.index, piece, z)
-            if piece.has_intercept and not self._adds_biases:
-                zeros = [jnp.zeros_like(one) for one in z]
-                values[result] -= rules.at(step.index, piece, zeros)
+            values[result] = rules.at(step.index, self._pieces[result], z)
         elif self._of_magnitudes and step.name in ("sub", "neg"):
             operands = itertools.compress(step.operands, step.depends)
             values[result] = sum(_read(values, operand) for operand in operands)
@@ -229,13 +235,13 @@ class Graph:
             operands[position] = jnp.zeros_like(operands[position])
         return bind(step.equation, operands)[0]
 
-    def _with_constants(self, step: Step, pointwise: str) -> Piece:
+    def _with_constants(self, step: Step, pointwise: str, segments: int) -> Piece:
         """The piece of a step; a function or a factor gets the parameters that it reads."""
         assert step.piece is not None
         if isinstance(step.piece, FrozenFactor):
             return step.piece.bind(self._constants)
         if isinstance(step.piece, Pointwise):
-            return step.piece.bind(self._constants, pointwise)
+            return step.piece.bind(self._constants, pointwise, segments)
         return step.piece
 
     def _kernel(self, step: Step) -> jax.Array:

@@ -3,6 +3,7 @@
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.pieces.frozen import Evaluation as Evaluation
 from dmbp_jax.graph.pieces.frozen import FrozenFactor as FrozenFactor
+from dmbp_jax.graph.pieces.linear_part import LinearPart as LinearPart
 from dmbp_jax.graph.pieces.max_pool import GlobalPool, WindowPool
 from dmbp_jax.graph.pieces.maximum import Maximum as Maximum
 from dmbp_jax.graph.pieces.min_pool import MinPool
