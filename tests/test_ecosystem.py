@@ -49,7 +49,8 @@ def test_every_network_of_the_table_is_tested():
 @pytest.mark.parametrize("name", FOUND)
 def test_a_network_of_another_package_is_decomposed_as_it_is(name):
     for module in ROWS[name].modules:
-        pytest.importorskip(module)
+        # AttributeError: how the import of torchax ends beside a PyTorch that is too new.
+        pytest.importorskip(module, exc_type=(ImportError, AttributeError))
     found = measure(ROWS[name].build(), timed=False)
     assert found.logits < 1e-4  # F_1 = F, F by the package's own code
     assert found.completeness < 1e-4
