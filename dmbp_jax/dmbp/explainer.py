@@ -35,11 +35,14 @@ from dmbp_jax.graph.tracing import TracedNetwork
 # cotangents in flight, gates and winners. Measured with `benchmarks/speed.py` on CPU: ResNet50
 # 5.7 at batch 1 (adjoint kernels included) and 4.6 at batch 8, VGG16 6.0 and 5.0.
 _VALUES_PER_UNIT = 6
+# With a tolerance, θ and the optimiser's memory before a block are kept: the block may not count.
+_VALUES_BEFORE_A_BLOCK = 2
 
 
-def bytes_per_image(masked: Sequence[Site]) -> int:
+def bytes_per_image(masked: Sequence[Site], tolerance: float | None = None) -> int:
     """Device memory of one image in the loop, in bytes, rounded up."""
-    return _VALUES_PER_UNIT * sum(4 * math.prod(site.shape) for site in masked)
+    values = _VALUES_PER_UNIT + (0 if tolerance is None else _VALUES_BEFORE_A_BLOCK)
+    return values * sum(4 * math.prod(site.shape) for site in masked)
 
 
 class Run(NamedTuple):
@@ -100,7 +103,7 @@ class DmbpExplainer:
             if not (isinstance(step.piece, Pointwise) and step.piece.exact)
         )
         factors = sum(4 * math.prod(s.shape) for s in program.unmasked if s.kind == "frozen")
-        return bytes_per_image(program.masked) + choices + factors
+        return bytes_per_image(program.masked, self.config.tolerance) + choices + factors
 
     def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
         """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""

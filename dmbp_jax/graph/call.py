@@ -41,7 +41,13 @@ class Call:
 
     def unbatch(self, results: Any) -> Any:
         """Take the leading axis away again where the caller gave a single image."""
-        return jax.tree.map(lambda a: a[0], results) if self.single else results
+        return _first_row(results) if self.single else results
+
+
+@jax.jit
+def _first_row(results: Any) -> Any:
+    """One program for all leaves; outside of one, every shape of a leaf would be compiled."""
+    return jax.tree.map(lambda a: a[0], results)
 
 
 def check_call(
@@ -117,4 +123,7 @@ def check_labels(
             raise InputError(
                 f"{name}: Expected 0 <= label < {classes}, got {flat[outside[0]]}{where}."
             )
-    return jnp.broadcast_to(jnp.asarray(labels, jnp.int32), (batch,))
+    if is_traced(labels):
+        return jnp.broadcast_to(jnp.asarray(labels, jnp.int32), (batch,))
+    # In NumPy: every operation of JAX would be a program to compile.
+    return jnp.asarray(np.broadcast_to(np.asarray(labels, np.int32), (batch,)))

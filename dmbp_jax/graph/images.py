@@ -42,12 +42,22 @@ def check_images(x: ArrayLike, name: str = "x") -> Images:
         raise InputError(f"{name}: Expected at least one image, got an empty batch {shape}.")
     if 0 in shape:
         raise InputError(f"{name}: Expected no empty axis, got shape {shape}.")
-    x = jnp.asarray(x)
-    if not is_traced(x) and not bool(jnp.isfinite(x).all()):
+    single = len(shape) == 3
+    if isinstance(x, jax.Array):
+        finite = is_traced(x) or bool(_all_finite(x))
+    else:  # in NumPy: every operation of JAX would be a program to compile
+        with np.errstate(over="ignore"):
+            x = np.asarray(x).astype(jax.dtypes.canonicalize_dtype(dtype), copy=False)
+        finite = bool(np.isfinite(x).all())
+    if not finite:
         bad = np.argwhere(~np.isfinite(np.asarray(x, np.float32)))[0]
         raise InputError(
             f"{name}: Expected finite values, got {np.asarray(x)[tuple(bad)]} "
             f"at index {tuple(int(i) for i in bad)}."
         )
-    single = len(shape) == 3
-    return Images(x[None] if single else x, single)
+    return Images(jnp.asarray(x[None] if single else x), single)
+
+
+@jax.jit
+def _all_finite(x: jax.Array) -> jax.Array:
+    return jnp.isfinite(x).all()
