@@ -25,7 +25,7 @@ class NoReluError(UnsupportedNetworkError):
 
 
 class ControlFlowError(UnsupportedNetworkError):
-    """A part of the network that depends on the input sits in scan, while or cond."""
+    """A part that depends on the input sits in a while loop, a cond or a loop that is too long."""
 
 
 class NonAffineError(UnsupportedNetworkError):
@@ -82,3 +82,7 @@ class StoreReadOnlyError(StoreError):
 
 class DeviceMemoryError(DmbpError, MemoryError):
     """The device ran out of memory; the message names the argument to lower."""
+
+
+class MissingPackageError(DmbpError, ImportError):
+    """An optional package is not installed; the message says how to install it."""

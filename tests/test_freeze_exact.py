@@ -115,6 +115,18 @@ def _attend_by_hand(**options):
     return block
 
 
+def _features(h):
+    tokens = h.reshape(TOKENS, WIDTH)
+    q, k = jax.nn.relu(tokens @ W["a"]), jax.nn.relu(tokens @ W["b"])
+    return (q @ (k.T @ (tokens @ W["mid"]))).reshape(h.shape)
+
+
+def _features_by_hand(h):
+    tokens = h.exact.reshape(TOKENS, WIDTH)
+    weights = np.maximum(tokens @ W["a"], 0) @ np.maximum(tokens @ W["b"], 0).T
+    return each(h, lambda a: (weights @ a.reshape(TOKENS, WIDTH) @ W["mid"]).reshape(a.shape))
+
+
 def _sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
@@ -136,6 +148,11 @@ def _glu_by_hand(h):
 def _geglu_by_hand(h):
     value, gate = _split(h)
     return gated(value, _gelu(gate.exact))
+
+
+def _swiglu_by_hand(h):
+    value, gate = _split(h)
+    return gated(value, gate.exact * _sigmoid(gate.exact))
 
 
 def _geglu(h):
@@ -194,8 +211,9 @@ BLOCKS = {
         ("BatchNorm/rsqrt",),
     ),
     "attention": (_attend(), _attend_by_hand(), ("softmax",)),
-    "causal attention": (_attend(mask=CAUSAL), _attend_by_hand(mask=CAUSAL), ("softmax",)),
+    "masked attention": (_attend(mask=CAUSAL), _attend_by_hand(mask=CAUSAL), ("softmax",)),
     "cosine attention": (_attend(unit=True), _attend_by_hand(unit=True), ("softmax",)),
+    "attention with features": (_features, _features_by_hand, ("relu_1", "relu_2")),
     "squeeze and excite": (
         _excite(jax.nn.sigmoid),
         _excite_by_hand(_sigmoid),
@@ -208,6 +226,16 @@ BLOCKS = {
     ),
     "GLU": (lambda h: jax.nn.glu(h @ W["both"]), _glu_by_hand, ("logistic",)),
     "GEGLU": (_geglu, _geglu_by_hand, ("tanh",)),
+    "SwiGLU": (
+        lambda h: (h @ W["both"])[..., :WIDTH] * jax.nn.silu((h @ W["both"])[..., WIDTH:]),
+        _swiglu_by_hand,
+        ("silu",),
+    ),
+    "length one": (
+        lambda h: h / jnp.linalg.norm(h, axis=-1, keepdims=True),
+        lambda h: gated(h, 1 / np.sqrt((h.exact**2).sum(-1, keepdims=True))),
+        ("sqrt",),
+    ),
     "global response norm": (_response, _response_by_hand, ("div",)),
     "kernels from the picture": (_kernels, _kernels_by_hand, ("softmax",)),
 }

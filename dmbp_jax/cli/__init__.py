@@ -9,12 +9,22 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dmbp_jax.cli import convert, demo, evaluate, explain, networks, report, run, verify
+from dmbp_jax.cli import (
+    convert,
+    demo,
+    evaluate,
+    explain,
+    figures,
+    networks,
+    report,
+    run,
+    verify,
+)
 from dmbp_jax.cli.reporting import BAD_INPUT, INTERRUPTED, one_line
 from dmbp_jax.errors import DmbpError
 from dmbp_jax.version import __version__
 
-COMMANDS = (demo, explain, run, report, verify, evaluate, networks, convert)
+COMMANDS = (demo, explain, run, report, verify, evaluate, figures, networks, convert)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,9 +5,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dmbp_jax.catalogue import BIASES, CATALOGUE, find_method
+from dmbp_jax.catalogue import BIASES, find_method
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command, add_output_folder
+from dmbp_jax.cli.commands import add_command, add_method, add_network, add_output_folder
 from dmbp_jax.cli.maps import (
     FORMATS,
     Mapper,
@@ -22,7 +22,6 @@ from dmbp_jax.cli.reporting import BAD_INPUT, one_line
 from dmbp_jax.errors import DmbpError, DownloadError, InputError
 from dmbp_jax.files import replacing
 
-METHODS = tuple(method.name for method in CATALOGUE)
 LOSSES = find_method("dmbp").variants
 NONAFFINE = ("freeze", "refuse")
 
@@ -46,12 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp explain IMAGE… [--network NAME] [--weights FILE] [--label N|NAME] [--method M] …`."""
     parser = add_command(subparsers, "explain", run, SUMMARY, DESCRIPTION, EXAMPLE)
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="picture file")
-    parser.add_argument(
-        "--network", metavar="NAME", default="resnet50", help="default resnet50; see dmbp networks"
-    )
-    parser.add_argument(
-        "--weights", metavar="FILE", type=Path, help="read the weights from FILE, no download"
-    )
+    add_network(parser, "resnet50", "default resnet50; see dmbp networks")
     parser.add_argument(
         "--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line"
     )
@@ -60,9 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="N|NAME",
         help="class to explain, by number or name; default: the network's first choice",
     )
-    parser.add_argument(
-        "--method", choices=METHODS, default="dmbp", metavar="M", help=", ".join(METHODS)
-    )
+    add_method(parser)
     add_output_folder(parser, "dmbp-explain", "OUT")
     parser.add_argument(
         "--format",

@@ -27,6 +27,7 @@ from dmbp_jax.dmbp.decomposition import (
 )
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.pieces import Pointwise
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
 
@@ -61,6 +62,11 @@ class Run(NamedTuple):
     history: jax.Array  # (N, steps, 3)
     done: jax.Array
 
+    @property
+    def logits(self) -> jax.Array:
+        """F(x) of the whole network, (N, classes)."""
+        return self.whole[1] if self.whole else self.frozen.logits
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -90,10 +96,11 @@ class DmbpExplainer:
     def bytes_per_row(self) -> int:
         """Device memory of one image in the loop."""
         program = self.network.program()
-        choices = sum(  # slope and intercept, where a ReLU has one boolean gate
+        choices = sum(  # slope and intercept, where a piecewise-linear activation has a byte or two
             2 * 4 * math.prod(step.shape)
             for step in program.steps
             if step.piece is not None and step.piece.masked and step.piece.has_intercept
+            if not (isinstance(step.piece, Pointwise) and step.piece.exact)
         )
         factors = sum(4 * math.prod(s.shape) for s in program.unmasked if s.kind == "frozen")
         return bytes_per_image(program.masked, self.config.tolerance) + choices + factors
@@ -101,7 +108,7 @@ class DmbpExplainer:
     def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
         """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""
         images, labels = rows
-        graph = self.network.graph(self.config.pointwise)
+        graph = self.network.graph(self.config.pointwise, self.config.segments)
         dtype = mask_dtype(images)
 
         def begin(image: jax.Array) -> tuple[Frozen, jax.Array, tuple[Any, ...], loop.State]:

@@ -25,6 +25,7 @@ from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine
 from dmbp_jax.graph.pieces import Equation, Piece, PieceFamily, find_piece
 from dmbp_jax.graph.pointwise import Region, check_supported, join_pointwise
 from dmbp_jax.graph.program import Constant, Operand, Program, Step
+from dmbp_jax.graph.scans import write_out
 from dmbp_jax.graph.zeros import is_zero
 
 _NAMED = 6  # frozen factors that a message lists
@@ -169,13 +170,16 @@ class _Flattener:
             operands = [read(atom) for atom in equation.invars]
             here = join_scopes(scope, str(equation.source_info.name_stack))
             piece = self._find_piece(equation, operands)
-            if piece is None and equation.primitive.name in CALLS:
+            name = equation.primitive.name
+            if piece is None and name in CALLS:
                 inner, inner_constants = body(called_jaxpr(equation))
                 extra = [Constant(value) for value in inner_constants]
                 start = len(self.steps)
                 results = self.inline(inner, operands, extra, here)
-                name = called_name(equation)
-                self.regions.append(Region(name, start, len(self.steps), tuple(results)))
+                region = Region(called_name(equation), start, len(self.steps), tuple(results))
+                self.regions.append(region)
+            elif piece is None and name == "scan" and any(self._depends(operands)):
+                results = write_out(equation, operands, here, self.inline)
             else:
                 results = self._append(equation, operands, here, piece)
             names.update(zip(equation.outvars, results, strict=True))

@@ -28,8 +28,9 @@ def freeze_factors(steps: Sequence[Step], logits: Operand) -> Sequence[Step]:
 
     Of the two factors of a product the gate is the one whose way from their last common ancestor
     passes a nonlinear function: a piece, or an operation that is not affine in any of its operands.
-    A denominator always is one. What only gates read is evaluated inside them, and is no step of
-    the program any more.
+    A denominator always is one. A way leaves earlier products by their value; if neither way passes
+    a function, those through earlier gates count too. What only gates read is evaluated inside
+    them, and is no step of the program any more.
 
     Raises:
       NonAffineError: both factors are such, or neither is; or another operation on the way from x
@@ -52,27 +53,58 @@ class _Freezer:
             if step.kind != "constant"
             for result in step.results
         }
-        self._nonlinear = 0  # positions, one bit each, as in the ancestors
+        # Sets of positions, one bit each: all that a value depends on, and its way from x, which
+        # leaves every product by its value.
         self._ancestors: dict[int, int] = {}
-        for position, step in enumerate(steps):
-            if step.kind == "piece" or (step.kind == "nonaffine" and step.name not in BILINEAR):
-                self._nonlinear |= 1 << position
-            before = 1 << position
-            for value in _dependent(step):
-                before |= self._ancestors.get(value, 0)
-            self._ancestors.update(dict.fromkeys(step.results, before))
+        self._ways: dict[int, int] = {}
+        self._nonlinear = 0
         self._gates: dict[int, int] = {}  # position of a product -> which factor is the gate
+        for position, step in enumerate(steps):
+            self._visit(position, step)
         self._path = self._walk(logits)
         self._constants: dict[int, int] = {}  # value -> name of it as a constant at x
         self._names = itertools.count(1 + max(map(_largest_name, steps)))
+
+    def _visit(self, position: int, step: Step) -> None:
+        ancestors = way = 1 << position
+        if step.kind == "piece" or (step.kind == "nonaffine" and step.name not in BILINEAR):
+            self._nonlinear |= 1 << position
+        read = _dependent(step)
+        for value in read:
+            ancestors |= self._ancestors.get(value, 0)
+            way |= self._ways.get(value, 0)
+        if step.kind == "nonaffine" and step.name in PRODUCTS and len(read) == 2:
+            is_gate = self._are_gates(step.name, *read)
+            if is_gate[0] != is_gate[1]:
+                self._gates[position] = is_gate.index(True)
+                way = self._ways.get(read[is_gate.index(False)], 0)
+        self._ancestors.update(dict.fromkeys(step.results, ancestors))
+        self._ways.update(dict.fromkeys(step.results, way))
+
+    def _are_gates(self, name: str, left: int, right: int) -> tuple[bool, bool]:
+        """Which factors came through a nonlinear function since their last common ancestor.
+
+        Along their ways; if neither did, along all that they depend on.
+        """
+        before = [self._ancestors.get(value, 0) for value in (left, right)]
+        for passed in (self._ways, self._ancestors):
+            ways = [passed.get(value, 0) for value in (left, right)]
+            is_gate = (
+                bool(ways[0] & ~before[1] & self._nonlinear),
+                bool(ways[1] & ~before[0] & self._nonlinear) or name == "div",
+            )
+            if any(is_gate):
+                break
+        return is_gate
 
     def frozen(self) -> list[Step]:
         """The steps from x to the logits, with their gates."""
         made: list[Step] = []
         for position, step in enumerate(self._steps):
-            if position in self._gates:
+            on_path = not self._path.isdisjoint(step.results)
+            if on_path and position in self._gates:
                 step = self._freeze(step, self._gates[position], made)
-            if step.kind == "constant" or not self._path.isdisjoint(step.results):
+            if step.kind == "constant" or on_path:
                 made.append(step)
         return made
 
@@ -84,25 +116,23 @@ class _Freezer:
             if path.isdisjoint(step.results):
                 continue
             if step.kind == "nonaffine":
-                gate = self._gates[position] = self._find_gate(step)
-                path.add(step.operands[1 - gate])
+                self._check(position, step)
+                path.add(step.operands[1 - self._gates[position]])
             else:
                 path.update(_dependent(step))
         return path
 
-    def _find_gate(self, step: Step) -> int:
+    def _check(self, position: int, step: Step) -> None:
+        """Refuse a step of the path that is no product with one gate."""
         if step.name not in PRODUCTS or step.depends != (True, True):
             raise refusal(step.name, step.scope)
-        left, right = (self._ancestors.get(value, 0) for value in _dependent(step))
-        is_gate = (
-            bool(left & ~right & self._nonlinear),
-            bool(right & ~left & self._nonlinear) or step.name == "div",
-        )
-        if is_gate[0] == is_gate[1]:
-            raise refusal_of_product(step.name, step.scope, both=is_gate[0])
-        if not is_affine(step.equation, (not is_gate[0], not is_gate[1])):
+        gate = self._gates.get(position)
+        if gate is None:
+            both = any(self._are_gates(step.name, *_dependent(step)))
+            raise refusal_of_product(step.name, step.scope, both)
+        is_made = step.operands[gate] in self._made_by  # and is not x itself
+        if not is_made or not is_affine(step.equation, (gate == 1, gate == 0)):
             raise refusal(step.name, step.scope)
-        return is_gate.index(True)
 
     def _freeze(self, step: Step, gate: int, made: list[Step]) -> Step:
         """The product as an affine step of its value; what it needs is appended to `made`."""

@@ -75,7 +75,13 @@ class Graph:
     when `run` is vmapped over images.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[Any], pointwise: str = "secant"):
+    def __init__(
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        pointwise: str = "secant",
+        segments: int = 8,
+    ):
         self._program = program
         self._adds_biases = True
         self._of_magnitudes = False
@@ -84,7 +90,7 @@ class Graph:
             if step.kind == "constant":
                 self._evaluate(step, self._constants)
         self._pieces = {
-            step.results[0]: self._with_constants(step, pointwise)
+            step.results[0]: self._with_constants(step, pointwise, segments)
             for step in program.steps
             if step.piece is not None
         }
@@ -229,13 +235,13 @@ class Graph:
             operands[position] = jnp.zeros_like(operands[position])
         return bind(step.equation, operands)[0]
 
-    def _with_constants(self, step: Step, pointwise: str) -> Piece:
+    def _with_constants(self, step: Step, pointwise: str, segments: int) -> Piece:
         """The piece of a step; a function or a factor gets the parameters that it reads."""
         assert step.piece is not None
         if isinstance(step.piece, FrozenFactor):
             return step.piece.bind(self._constants)
         if isinstance(step.piece, Pointwise):
-            return step.piece.bind(self._constants, pointwise)
+            return step.piece.bind(self._constants, pointwise, segments)
         return step.piece
 
     def _kernel(self, step: Step) -> jax.Array:

@@ -95,13 +95,13 @@ class TracedNetwork:
         """As `Trace.program`."""
         return self.trace.program(self.nonaffine)
 
-    def graph(self, pointwise: str = "secant") -> Graph:
+    def graph(self, pointwise: str = "secant", segments: int = 8) -> Graph:
         """The network with its arrays, to be run with rules inside one JAX trace.
 
         Args:
-          pointwise: slope of the smooth activations, as in `DMBP`.
+          pointwise, segments: slope of the smooth activations, as in `DMBP`.
         """
-        return Graph(self.program(), self.inputs, pointwise)
+        return Graph(self.program(), self.inputs, pointwise, segments)
 
     def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
         """The same network with other parameters of the same shapes."""

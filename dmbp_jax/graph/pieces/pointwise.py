@@ -12,8 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.graph.jaxprs import bind
+from dmbp_jax.graph.pieces.decisions import decide, follow
+from dmbp_jax.graph.pieces.protocol import Choice
 
-SLOPES = ("secant", "tangent")  # of a function that is not piecewise linear
+SLOPES = ("secant", "tangent", "segments")  # of a function that is not piecewise linear
+RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
 
 
 class Node(NamedTuple):
@@ -30,14 +33,16 @@ class Pointwise:
     """f(z), element by element, however it is written.
 
     The slope of a piecewise-linear f is that of the piece z lies in: exact, f′(z). The slope of any
-    other f is a choice: "secant" is (f(z) − f(0)) / z, and f′(z) near 0; "tangent" is f′(z).
+    other f is a choice: "secant" is (f(z) − f(0)) / z, and f′(z) near 0; "tangent" is f′(z);
+    "segments" is that of the segment z lies in, of f drawn as a polygon (`segment_of`).
 
     Attributes:
       kind: what the list of sites calls it.
       exact: whether f is piecewise linear.
       nodes: the equations, in order.
       source: name of z in them.
-      slope: "secant" or "tangent".
+      slope: "secant", "tangent" or "segments".
+      segments: how many there are.
       constants: values by name, what `nodes` reads beside z.
     """
 
@@ -46,23 +51,31 @@ class Pointwise:
     nodes: tuple[Node, ...]
     source: int
     slope: str = "secant"
+    segments: int = 8
     constants: Mapping[int, Any] = field(default_factory=dict)
     masked: ClassVar[bool] = True
     has_intercept: ClassVar[bool] = True
 
-    def bind(self, constants: Mapping[int, Any], slope: str) -> "Pointwise":
+    def bind(self, constants: Mapping[int, Any], slope: str, segments: int) -> "Pointwise":
         """The function with its parameters and a choice of slope."""
-        return replace(self, constants=constants, slope=slope)
+        return replace(self, constants=constants, slope=slope, segments=segments)
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """f(z)."""
         return self._evaluate(z, lambda node, values: bind(node.equation, values)[0])
 
-    def choose(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Slope and intercept, each of the shape of z."""
+    def choose(self, z: jax.Array) -> Choice:
+        """Slope and intercept, each of the shape of z; of an exact f what its operations decide."""
+        if self.exact:
+            return self._decide(z)
         value, derivative = self(z), self._derivative(z)
-        if self.exact or self.slope == "tangent":
+        if self.slope == "tangent":
             return derivative, value - derivative * z
+        if self.slope == "segments":
+            low, high = segment_of(z, self.segments)
+            slope = (self(high) - self(low)) / (high - low)
+            slope = jnp.where(jnp.isfinite(slope), slope, derivative)  # f may be nothing at an end
+            return slope, value - slope * z
         # (f(z) − f(0)) / z is rounding alone near 0, and nothing where f(0) is infinite.
         at_zero = self(jnp.zeros_like(z))
         is_far = abs(z) > jnp.sqrt(jnp.finfo(z.dtype).eps)
@@ -71,10 +84,23 @@ class Pointwise:
         slope = jnp.where(is_secant, secant, derivative)
         return slope, jnp.where(is_secant, at_zero, value - slope * z)
 
-    def apply(self, choice: tuple[jax.Array, jax.Array], z: jax.Array) -> jax.Array:
+    def apply(self, choice: Choice, z: jax.Array) -> jax.Array:
         """Slope ⊙ z + intercept."""
+        if self.exact:
+            decisions = iter(choice)
+            return self._evaluate(z, lambda node, values: follow(node, values, next(decisions)))
         slope, intercept = choice
         return slope * z + intercept
+
+    def _decide(self, z: jax.Array) -> Choice:
+        decisions = []
+
+        def at(node: Node, values: list[Any]) -> jax.Array:
+            decisions.append(decide(node, values))
+            return follow(node, values, decisions[-1])
+
+        self._evaluate(z, at)
+        return tuple(decisions)
 
     def _derivative(self, z: jax.Array) -> jax.Array:
         """f′(z); where z is at a bound, that of the bound, as a ReLU's gate is closed at 0."""
@@ -91,6 +117,19 @@ class Pointwise:
         for node in self.nodes:
             values[node.result] = at(node, [read(operand) for operand in node.operands])
         return values[self.nodes[-1].result]
+
+
+def segment_of(z: jax.Array, segments: int) -> tuple[jax.Array, jax.Array]:
+    """Both ends of the segment z lies in: of equal parts of [−4, 4], or of a tail on either side.
+
+    A tail is the line through f(±4) and f(±8), the asymptote of a function that has reached it.
+    """
+    width = 2 * RANGE / segments
+    number = jnp.clip(jnp.floor((z + RANGE) / width), 0, segments - 1)
+    low = number * width - RANGE
+    ends = jnp.where(z > RANGE, RANGE, low), jnp.where(z > RANGE, 2 * RANGE, low + width)
+    below = z < -RANGE
+    return jnp.where(below, -2 * RANGE, ends[0]), jnp.where(below, -RANGE, ends[1])
 
 
 def _bound_wins(node: Node, values: list[Any]) -> Any:

@@ -1,0 +1,260 @@
+"""The paper's Figures 1 to 5 for any network and pictures: what is in them, as tiles and a curve.
+
+Maps are white where there is no evidence, red for the label, blue against it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dmbp_jax.catalogue import find_method
+from dmbp_jax.dmbp.attribute import attribute
+from dmbp_jax.dmbp.attribution import Attribution
+from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.errors import InputError
+from dmbp_jax.experiments.figures_parts import colours_of, insert, mappings
+from dmbp_jax.experiments.figures_sheet import check_matplotlib, save_sheet
+from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.metrics import insertion
+from dmbp_jax.pictures import diverging, shared_scale
+
+COARSE = ("fullgrad", "gradcam")  # Fig. 4
+SIGNED = ("integrated_gradients", "smoothgrad", "deeplift")  # Fig. 5, and
+GUIDED = ("guided_backprop", "guided_gradcam")
+SHOWN = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of inserted pixels in Fig. 3
+POINTS = 101  # of its curve
+FORMATS = ("svg", "pdf", "png", "webp")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A picture, and the two classes it is explained for.
+
+    Attributes:
+      picture: what the network sees, H × W.
+      x: the same as its input, (H, W, C).
+      labels: the label, and another class.
+      names: their names.
+    """
+
+    picture: Image.Image
+    x: np.ndarray
+    labels: tuple[int, int]
+    names: tuple[str, str]
+
+
+class Tile(NamedTuple):
+    """A picture with a line of text above; None leaves its place empty."""
+
+    picture: Image.Image | None
+    caption: str = ""
+
+
+class Curves(NamedTuple):
+    """Scores by share of inserted pixels, name by name, and the shares that are marked."""
+
+    fractions: np.ndarray
+    scores: Mapping[str, np.ndarray]
+    marked: tuple[float, ...]
+
+
+class Sheet(NamedTuple):
+    """A figure: rows of tiles with their titles, and curves below."""
+
+    rows: tuple[tuple[Tile, ...], ...]
+    titles: tuple[str, ...]
+    curves: Curves | None = None
+
+
+class _Maps(NamedTuple):
+    """What the figures share: the network, the questions, DMBP for both labels of each."""
+
+    params: Any
+    apply_fn: ApplyFn | None
+    questions: Sequence[Question]
+    x: np.ndarray  # (N, H, W, C)
+    attributions: Attribution  # of the labels; then, for Fig. 1, of the other classes
+
+
+def paper_figures(
+    params: Any,
+    questions: Sequence[Question],
+    *,
+    apply_fn: ApplyFn | None = None,
+    config: DMBP = DMBP(),  # noqa: B008 (frozen)
+    numbers: Sequence[int] = (1, 2, 3, 4, 5),
+    progress: bool = False,
+) -> dict[int, Sheet]:
+    """The contents of the paper's figures for a network and some pictures.
+
+    Fig. 1: maps of every picture for both classes. Fig. 2: ∇F, ∇F⁺, ∇F⁻ and their products with x,
+    of the first picture. Fig. 3: the first picture while its pixels are inserted, and the
+    probability. Fig. 4: beside FullGrad and Grad-CAM. Fig. 5: beside Integrated Gradients,
+    SmoothGrad, DeepLift and the guided methods.
+
+    Args:
+      params, apply_fn: the network, as in `dmbp_jax.attribute`.
+      questions: pictures of one size, with two classes each.
+      config: see `dmbp_jax.DMBP`.
+      numbers: which figures, of 1 to 5.
+      progress: show a bar over the steps.
+
+    Returns:
+      A `Sheet` for each number; `save_sheet` draws it.
+
+    Raises:
+      InputError: no question, or a number that is no figure; and as `dmbp_jax.attribute`.
+    """
+    unknown = sorted(set(numbers) - set(_FIGURES))
+    if unknown:
+        raise InputError(f"numbers: Expected figures of 1 to {len(_FIGURES)}, got {unknown[0]}.")
+    if not questions:
+        raise InputError("questions: Expected at least one picture, got none.")
+    x = np.stack([question.x for question in questions])
+    classes = 2 if 1 in numbers else 1
+    labels = np.array([question.labels[:classes] for question in questions]).T.ravel()
+    attributions = attribute(
+        params,
+        np.concatenate([x] * classes),
+        labels,
+        apply_fn=apply_fn,
+        config=config,
+        progress=progress,
+        return_masks=True,
+    )
+    maps = _Maps(params, apply_fn, questions, x, attributions)
+    return {number: _FIGURES[number](maps) for number in numbers}
+
+
+def draw_figures(
+    params: Any,
+    questions: Sequence[Question],
+    folder: Path,
+    *,
+    format: str = "svg",
+    **options: Any,
+) -> list[Path]:
+    """Draw the paper's figures into a folder, as figure1.svg and so on.
+
+    Args:
+      params, questions: as in `paper_figures`, which takes the other options.
+      folder: must exist.
+      format: "svg" or "pdf" (lines and text stay lines and text), "png" or "webp".
+
+    Returns:
+      The files, in the order of `numbers`.
+
+    Raises:
+      MissingPackageError: matplotlib is not installed.
+      InputError: as `paper_figures`, or an unknown format.
+    """
+    check_matplotlib()
+    if format not in FORMATS:
+        raise InputError(f"format: Expected one of {', '.join(FORMATS)}, got {format!r}.")
+    files = []
+    for number, sheet in paper_figures(params, questions, **options).items():
+        files.append(folder / f"figure{number}.{format}")
+        save_sheet(sheet, files[-1])
+    return files
+
+
+def _two_classes(maps: _Maps) -> Sheet:
+    """Fig. 1: the same picture asked for two classes, on one scale."""
+    rows = []
+    for i, question in enumerate(maps.questions):
+        pair = [np.asarray(maps.attributions.map[j]) for j in (i, i + len(maps.questions))]
+        vmax = shared_scale(pair)
+        tiles = [
+            Tile(diverging(one, vmax=vmax), name)
+            for one, name in zip(pair, question.names, strict=True)
+        ]
+        rows.append((Tile(question.picture, "image"), *tiles))
+    return Sheet(tuple(rows), tuple("" for _ in rows))
+
+
+def _overview(maps: _Maps) -> Sheet:
+    """Fig. 2: the mappings F, F⁺, F⁻ of the first picture, and the maps they give."""
+    question, label = maps.questions[0], maps.attributions[0]
+    gradient, positive, negative = mappings(
+        maps.params, question.x, question.labels[0], label.masks, maps.apply_fn
+    )
+    parts = [np.asarray(part) for part in (label.positive, label.negative, label.map)]
+    of_gradients, of_parts = shared_scale([positive, negative]), shared_scale(parts)
+    rows = (
+        (
+            Tile(question.picture, "image x"),
+            Tile(diverging(gradient), "∇F"),
+            Tile(diverging(gradient * question.x), "∇F ⊙ x"),
+        ),
+        (
+            Tile(diverging(parts[2], vmax=of_parts), "map = ∇F⁺ ⊙ x + ∇F⁻ ⊙ x"),
+            Tile(diverging(positive, vmax=of_gradients), "∇F⁺"),
+            Tile(diverging(parts[0], vmax=of_parts), "∇F⁺ ⊙ x"),
+        ),
+        (
+            Tile(None),
+            Tile(diverging(negative, vmax=of_gradients), "∇F⁻"),
+            Tile(diverging(parts[1], vmax=of_parts), "∇F⁻ ⊙ x"),
+        ),
+    )
+    titles = (
+        f"original network, {question.names[0]}: y = {label.y:.2f}",
+        f"filters masked by Σ: y⁺ = {label.y_positive:.2f}   (nuisance {label.y_nuisance:.2f})",
+        f"filters masked by 1 − Σ: y⁻ = {label.y_negative:.2f}",
+    )
+    return Sheet(rows, titles)
+
+
+def _insertion(maps: _Maps) -> Sheet:
+    """Fig. 3: the first picture with its most important pixels inserted, and the probability."""
+    question, label = maps.questions[0], maps.attributions[0]
+    gradient = find_method("gradient").function(
+        maps.params, question.x, question.labels[0], apply_fn=maps.apply_fn
+    )
+    heats = {"DMBP": label.heatmap, "gradient × input": gradient.sum(-1)}
+    points = min(POINTS, label.heatmap.size + 1)
+    curves = {
+        name: insertion(
+            maps.params, question.x, question.labels[0], heat, apply_fn=maps.apply_fn, points=points
+        )
+        for name, heat in heats.items()
+    }
+    to_picture = colours_of(question.x, question.picture)
+    heat = np.asarray(label.heatmap)
+    tiles = tuple(
+        Tile(to_picture(insert(question.x, heat, share)), f"{share:.0%}") for share in SHOWN
+    )
+    first = next(iter(curves.values()))
+    scores = {f"{name}, IM {one.auc:.3f}": np.asarray(one.scores) for name, one in curves.items()}
+    title = f"{question.names[0]}: share of the pixels inserted, most important first"
+    return Sheet((tiles,), (title,), Curves(np.asarray(first.fractions), scores, SHOWN))
+
+
+def _beside(maps: _Maps, methods: Sequence[str]) -> Sheet:
+    """Fig. 4 and 5: every picture with the maps of other methods, and that of DMBP."""
+    labels = np.array([question.labels[0] for question in maps.questions])
+    columns = [[Tile(question.picture, question.names[0]) for question in maps.questions]]
+    for name in methods:
+        method = find_method(name)
+        heats = method.function(maps.params, maps.x, labels, apply_fn=maps.apply_fn)
+        heats = np.asarray(heats)
+        if not method.signed:  # drawn from the minimum, as is usual for coarse maps
+            heats = heats - heats.min((1, 2), keepdims=True)
+        columns.append([Tile(diverging(heat), method.title) for heat in heats])
+    ours = np.asarray(maps.attributions.map[: len(maps.questions)])
+    columns.append([Tile(diverging(heat), "DMBP") for heat in ours])
+    rows = tuple(zip(*columns, strict=True))
+    return Sheet(rows, tuple("" for _ in rows))
+
+
+_FIGURES: dict[int, Callable[[_Maps], Sheet]] = {
+    1: _two_classes,
+    2: _overview,
+    3: _insertion,
+    4: lambda maps: _beside(maps, COARSE),
+    5: lambda maps: _beside(maps, SIGNED + GUIDED),
+}

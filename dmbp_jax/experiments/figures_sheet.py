@@ -1,0 +1,106 @@
+"""A figure of the paper drawn with matplotlib: tiles, captions and curves on one sheet.
+
+In SVG and PDF, lines and text stay lines and text, and pixels are stored once, not enlarged.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dmbp_jax.errors import MissingPackageError
+from dmbp_jax.files import replacing
+
+if TYPE_CHECKING:
+    from dmbp_jax.experiments.figures import Curves, Sheet
+
+TILE, GAP, LINE = 1.7, 0.1, 0.22  # inches
+CURVES = (4.5, 2.0)  # least width, and height, of the axes of the curves, inches
+LEFT = 0.6  # of the axes, for their labels
+SETTINGS = {
+    "font.size": 8,
+    "svg.hashsalt": "dmbp-jax",  # the same sheet gives the same bytes
+    "image.composite_image": False,
+}
+
+
+def check_matplotlib() -> None:
+    """Say how to get matplotlib where it is absent, before anything is computed.
+
+    Raises:
+      MissingPackageError: it is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingPackageError(
+            "figures: Expected matplotlib to be installed: pip install 'dmbp-jax[figures]'."
+        )
+
+
+def save_sheet(sheet: "Sheet", path: Path) -> None:
+    """Draw a sheet; the suffix of the file is its format. Whole or not at all.
+
+    Raises:
+      MissingPackageError: matplotlib is not installed.
+    """
+    check_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns = max(len(row) for row in sheet.rows)
+    width = columns * (TILE + GAP) + GAP
+    curves_height = CURVES[1] + 3 * LINE if sheet.curves else 0.0
+    if sheet.curves:
+        width = max(width, CURVES[0] + LEFT + 2 * GAP)
+    height = sum(_row_height(sheet, i) for i in range(len(sheet.rows))) + curves_height + GAP
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(width, height))
+        top = height - GAP
+        for i, row in enumerate(sheet.rows):
+            if sheet.titles[i]:
+                figure.text(GAP / width, top / height, sheet.titles[i], va="top", weight="bold")
+                top -= LINE
+            for column, tile in enumerate(row):
+                left = GAP + column * (TILE + GAP)
+                if tile.picture is not None:
+                    _draw_tile(figure, tile, left / width, top / height, width, height)
+            top -= TILE + LINE + GAP
+        if sheet.curves:
+            room = width - LEFT - 2 * GAP
+            box = (LEFT / width, 2 * LINE / height, room / width, CURVES[1] / height)
+            _draw_curves(figure.add_axes(box), sheet.curves)
+        with replacing(path) as part:
+            _save(figure, part, path.suffix.removeprefix("."))
+
+
+def _row_height(sheet: "Sheet", row: int) -> float:
+    return TILE + LINE + GAP + (LINE if sheet.titles[row] else 0)
+
+
+def _draw_tile(
+    figure: Any, tile: Any, left: float, top: float, width: float, height: float
+) -> None:
+    """Caption, and the picture below it; no frame, every pixel a square."""
+    figure.text(left, top, tile.caption, va="top")
+    box = (left, top - (LINE + TILE) / height, TILE / width, TILE / height)
+    axes = figure.add_axes(box)
+    axes.imshow(np.asarray(tile.picture), interpolation="none")
+    axes.set_axis_off()
+
+
+def _draw_curves(axes: Any, curves: "Curves") -> None:
+    """One line for each name; the shares whose pictures are shown are marked on the first."""
+    for i, (name, scores) in enumerate(curves.scores.items()):
+        axes.plot(curves.fractions, scores, color=("#d62728", "#7f7f7f")[i % 2], label=name)
+        if i == 0:
+            marked = np.interp(curves.marked, curves.fractions, scores)
+            axes.plot(curves.marked, marked, "o", color="#d62728", markersize=4)
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share of the pixels inserted")
+    axes.set_ylabel("probability of the label")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+
+
+def _save(figure: Any, path: Path, format: str) -> None:
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format, {})
+    figure.savefig(path, format=format, dpi=150, metadata=metadata)
