@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the figures go, e.g. docs/pictures")
     parser.add_argument("--figures", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--steps", type=int, default=200, help="of DMBP; default 200")
+    parser.add_argument("--fast", action="store_true", help="DMBP.fast() instead of 200 steps")
     parser.add_argument("--format", default="webp", help="svg, pdf, png or webp (default)")
     args = parser.parse_args()
     params, apply_fn, _ = squeezenet()
@@ -53,12 +53,12 @@ def main() -> None:
         params,
         questions(),
         apply_fn=apply_fn,
-        config=DMBP(steps=args.steps),
+        config=DMBP.fast() if args.fast else DMBP.paper(),
         numbers=args.figures,
         progress=True,
     )
     args.folder.mkdir(parents=True, exist_ok=True)
-    for number, sheet in sheets.items():
+    for number, sheet in sheets:
         path = args.folder / f"figure{number}_photos.{args.format}"
         save_sheet(sheet, path)
         print(path, flush=True)

@@ -3,7 +3,7 @@
 Maps are white where there is no evidence, red for the label, blue against it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +88,7 @@ def paper_figures(
     config: DMBP = DMBP(),  # noqa: B008 (frozen)
     numbers: Sequence[int] = (1, 2, 3, 4, 5),
     progress: bool = False,
-) -> dict[int, Sheet]:
+) -> Iterator[tuple[int, Sheet]]:
     """The contents of the paper's figures for a network and some pictures.
 
     Fig. 1: maps of every picture for both classes. Fig. 2: ∇F, ∇F⁺, ∇F⁻ and their products with x,
@@ -104,7 +104,7 @@ def paper_figures(
       progress: show a bar over the steps.
 
     Returns:
-      A `Sheet` for each number; `save_sheet` draws it.
+      Each number with its `Sheet`, made when it is asked for; `save_sheet` draws it.
 
     Raises:
       InputError: no question, or a number that is no figure; and as `dmbp_jax.attribute`.
@@ -127,7 +127,7 @@ def paper_figures(
         return_masks=True,
     )
     maps = _Maps(params, apply_fn, questions, x, attributions)
-    return {number: _FIGURES[number](maps) for number in numbers}
+    return ((number, _FIGURES[number](maps)) for number in numbers)
 
 
 def draw_figures(
@@ -156,7 +156,7 @@ def draw_figures(
     if format not in FORMATS:
         raise InputError(f"format: Expected one of {', '.join(FORMATS)}, got {format!r}.")
     files = []
-    for number, sheet in paper_figures(params, questions, **options).items():
+    for number, sheet in paper_figures(params, questions, **options):
         files.append(folder / f"figure{number}.{format}")
         save_sheet(sheet, files[-1])
     return files
