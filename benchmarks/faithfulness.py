@@ -95,19 +95,28 @@ def load_negative(path: Path) -> np.ndarray | None:
 
 
 def measure(case: Case, network: str, row: str, points: int, maps: Path) -> dict[str, Any]:
-    """All numbers of one row on one network, a list over the pictures for each."""
-    heat, numbers, seconds = explain(case, row, _CHUNK.get(network, 10))
+    """All numbers of one row on one network; its heat maps go to a file."""
+    record, heat = score(case, row, points, _CHUNK.get(network, 10))
     with replacing(maps) as part:
         np.savez_compressed(part, **heat)
+    return record
+
+
+def score(
+    case: Case, row: str, points: int, chunk: int = 10
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """All numbers of one row, a list over the pictures for each, and its heat maps."""
+    heat, numbers, seconds = explain(case, row, chunk)
     heatmap = jnp.asarray(heat["heatmap"])
     numbers |= curves(case, heatmap, points) | places(case, heatmap)
-    return {
+    record = {
         "pictures": list(case.names),
         "points": points,
         "passes": count_passes(row),
         "seconds": seconds,
         "numbers": {name: [round(float(v), 6) for v in vs] for name, vs in numbers.items()},
     }
+    return record, heat
 
 
 def explain(case: Case, row: str, chunk: int) -> tuple[dict[str, np.ndarray], Any, float | None]:

@@ -80,8 +80,8 @@ def make_case(network: str, half: str, limit: int | None, deep: Path | None) -> 
         from safetensors.flax import load_file
 
         variables = unflatten_dict(load_file(deep), sep="/")
-        return _generated(variables, _apply_deep, chosen, with_rival=True)
-    return _generated(dmbp_jax.load("builtin"), None, chosen, with_rival=network == "builtin")
+        return generated_case(variables, _apply_deep, chosen, with_rival=True)
+    return generated_case(dmbp_jax.load("builtin"), None, chosen, with_rival=network == "builtin")
 
 
 def parse_row(name: str) -> tuple[dmbp_jax.DMBP, str] | None:
@@ -156,7 +156,8 @@ def _apply_deep(variables: Any, x: jax.Array) -> jax.Array:
     return _DEEP.apply(variables, x)
 
 
-def _generated(params: Any, apply_fn: Any, chosen: Sequence[int], with_rival: bool) -> Case:
+def generated_case(params: Any, apply_fn: Any, chosen: Sequence[int], with_rival: bool) -> Case:
+    """A network of the generated pictures, and those of these numbers."""
     labels = np.array([k // 2 % len(CLASSES) for k in chosen])  # every class in both halves
     others = np.array([rival(int(label)) for label in labels])
     shown = [

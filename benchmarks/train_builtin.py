@@ -4,6 +4,9 @@ python benchmarks/train_builtin.py --out builtin.safetensors     # train, measur
 python benchmarks/train_builtin.py --evaluate                    # measure the shipped weights
 python benchmarks/train_builtin.py --out deep.safetensors --stage-sizes 12 13 --features 16 \
     --pictures 4000 --steps 650 --rate 3e-3                      # 51 ReLUs instead of 7
+python benchmarks/train_builtin.py --out variants/gelu.safetensors --activation gelu
+
+`benchmarks/activations.py` measures the maps of networks with other activations.
 """
 
 import argparse
@@ -13,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +36,8 @@ TRAINING_SEED, HELD_OUT_SEED = 0, 1
 WEIGHT_DECAY = 1e-3
 CELL_WEIGHT = 10.0
 CELLS = 12  # the last stage has 12 × 12 positions
+
+ACTIVATIONS = ("relu", "leaky_relu", "gelu", "silu", "tanh")  # names in `flax.linen`
 
 Variables = Mapping[str, Any]
 
@@ -193,6 +199,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches")
     parser.add_argument("--stage-sizes", type=int, nargs=2, default=[2, 1], help="blocks")
     parser.add_argument("--features", type=int, default=32, help="channels of the first stage")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
     options = parser.parse_args(arguments)
     if options.evaluate == (options.out is not None):
         parser.error("Expected either --out FILE or --evaluate")
@@ -202,7 +209,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Train or measure, and print the held-out scores."""
     options = parse(arguments)
-    net = BuiltinNet(stage_sizes=tuple(options.stage_sizes), features=options.features)
+    net = BuiltinNet(
+        stage_sizes=tuple(options.stage_sizes),
+        features=options.features,
+        activation=getattr(nn, options.activation),
+    )
     if options.evaluate:
         variables = load("builtin", options.weights).variables
     else:
@@ -215,6 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
         sizes = {k: getattr(options, k) for k in ("pictures", "steps", "batch", "rate", "seed")}
         sizes["stage-sizes"] = " ".join(map(str, options.stage_sizes))
         sizes["features"] = options.features
+        sizes["activation"] = options.activation
         command = " ".join(
             [f"--out {options.out.name}", *(f"--{name} {value}" for name, value in sizes.items())]
         )

@@ -15,15 +15,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmbp_jax.convert.checkpoint import read_checkpoint, read_file
-from dmbp_jax.convert.tables import RENAMES, Layer, Shape, find_layer, table
+from dmbp_jax.convert.layers import Layer, Shape, find_layer
+from dmbp_jax.convert.tables import RENAMES, table
 from dmbp_jax.convert.variables import Variables, save_variables
 from dmbp_jax.errors import InputError, KeyMismatchError, WeightsError
 from dmbp_jax.networks.class_names import read_labels
 from dmbp_jax.networks.registry import Entry, find_entry
 from dmbp_jax.version import __version__
 
-_EPSILON = 1e-5  # of BatchNorm, the same in torchvision, timm and the Caffe networks
-_LAST = ("fc.", "classifier.6.", "params/fc/", "params/fc8/")  # names of the last dense layer
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -65,27 +64,27 @@ def convert_entry(state_dict: Mapping[str, np.ndarray], name: str, entry: Entry)
     if entry.checkpoint is None:
         raise InputError(f"network: Expected a network with a PyTorch checkpoint, got {name}.")
     rows = table(entry.module, entry.checkpoint.batch_norm, entry.checkpoint.bgr)
-    kernels = {
-        path.removeprefix("params/").removesuffix("/kernel"): shape
-        for path, shape in target_shapes(entry).items()
-        if path.endswith("/kernel")
-    }
-    found = [find_layer(path, rows) for path in kernels]
+    target = target_shapes(entry)
+    # A layer's weight is its kernel or scale: the leaf that is no bias.
+    weights = {path: shape for path, shape in target.items() if not path.endswith("/bias")}
+    found = {path: find_layer(layer_of(path), rows) for path in weights}
 
-    arrays, ambiguous = _rename(state_dict, RENAMES[type(entry.module)])
+    arrays, ambiguous = _rename(state_dict, RENAMES.get(type(entry.module), ()))
     expected: dict[str, tuple[Shape, ...]] = {}
-    for layer in found:
-        expected |= _expected(layer, kernels[layer.path])
-    _compare(name, {key: array.shape for key, array in arrays.items()}, expected, ambiguous)
+    for path, layer in found.items():
+        expected |= _expected(layer, weights[path])
+    shapes = {key: array.shape for key, array in arrays.items()}
+    _compare(name, shapes, expected, ambiguous, _heads(entry))
 
     params: dict[str, np.ndarray] = {}
-    for layer in found:
-        kernel, bias = _fold(layer, arrays, kernels[layer.path])
+    for path, layer in found.items():
+        weight, bias = _fold(layer, arrays, weights[path])
         # Smallest and largest number show every NaN and infinity, at a tenth of isfinite's cost.
-        if not np.isfinite([kernel.min(), kernel.max(), bias.min(), bias.max()]).all():
-            raise WeightsError(f"{layer.source}: Expected finite weights, got NaN or infinity.")
-        params[f"params/{layer.path}/kernel"] = kernel
-        params[f"params/{layer.path}/bias"] = bias
+        if not np.isfinite([weight.min(), weight.max(), bias.min(), bias.max()]).all():
+            raise WeightsError(f"{layer.name}: Expected finite weights, got NaN or infinity.")
+        params[path] = weight
+        if f"params/{layer.path}/bias" in target:
+            params[f"params/{layer.path}/bias"] = bias
     return unflatten_dict(params, sep="/")
 
 
@@ -146,7 +145,8 @@ def read_weights(
         if metadata.get("network", network) != network:
             raise WeightsError(f"Expected weights of {network}, got {metadata['network']}.")
         expected = {key: (shape,) for key, shape in target_shapes(entry).items()}
-        _compare(network, {key: array.shape for key, array in arrays.items()}, expected, [])
+        shapes = {key: array.shape for key, array in arrays.items()}
+        _compare(network, shapes, expected, [], _heads(entry))
         return entry, unflatten_dict(arrays, sep="/"), names
     except WeightsError as error:
         raise type(error)(f"{path}: {error}") from error
@@ -169,6 +169,19 @@ def target_shapes(entry: Entry) -> dict[str, Shape]:
     return {key: leaf.shape for key, leaf in flatten_dict(variables, sep="/").items()}
 
 
+def layer_of(path: str) -> str:
+    """The layer of a parameter: `params/layer1_0/conv1/kernel` -> `layer1_0/conv1`."""
+    return path.removeprefix("params/").rpartition("/")[0]
+
+
+def _heads(entry: Entry) -> tuple[str, ...]:
+    """How names of the layer of the logits begin: in a state dict, in a converted file."""
+    if entry.checkpoint is None:
+        return ()
+    last = table(entry.module, entry.checkpoint.batch_norm, entry.checkpoint.bgr)[-1]
+    return f"{last.source}.", f"params/{last.path}/"
+
+
 def _rename(
     state_dict: Mapping[str, np.ndarray], renames: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -189,7 +202,7 @@ def _rename(
 
 def _expected(layer: Layer, kernel: Shape) -> dict[str, tuple[Shape, ...]]:
     """Names that a layer is made of, and the shapes they may have."""
-    expected = {f"{layer.source}.weight": layer.transform.shapes(kernel)}
+    expected = {f"{layer.source}.weight": layer.transform.shapes(kernel)} if layer.source else {}
     vectors = [f"{layer.source}.bias"] if layer.bias else []
     vectors += [f"{layer.norm}.{part}" for part in _NORM] if layer.norm else []
     return expected | dict.fromkeys(vectors, (kernel[-1:],))
@@ -200,8 +213,9 @@ def _compare(
     shapes: Mapping[str, Shape],
     expected: Mapping[str, tuple[Shape, ...]],
     ambiguous: Sequence[str],
+    heads: tuple[str, ...],
 ) -> None:
-    """Raise one error that lists everything that does not fit."""
+    """Raise one error that lists everything that does not fit; `heads` as of `_heads`."""
     misshapen = [
         f"{key}: Expected {expected[key][0]}, got {shape}"
         for key, shape in shapes.items()
@@ -217,7 +231,7 @@ def _compare(
     if not found:
         return
     # Only the last layer misfits: a fine-tuned network with classes of its own.
-    fine_tuned = len(found) == 1 and misshapen and all(m.startswith(_LAST) for m in misshapen)
+    fine_tuned = len(found) == 1 and misshapen and all(m.startswith(heads) for m in misshapen)
     advice = "For other classes than the network's own, pass their names as labels."
     raise KeyMismatchError(f"{network}: {'; '.join(found)}.{f' {advice}' if fine_tuned else ''}")
 
@@ -225,15 +239,17 @@ def _compare(
 def _fold(
     layer: Layer, arrays: Mapping[str, np.ndarray], shape: Shape
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias of a layer in float32, its BatchNorm folded in float64."""
-    kernel = layer.transform.apply(arrays[f"{layer.source}.weight"], shape)
+    """Kernel (or scale) and bias of a layer in float32, its BatchNorm folded in float64."""
+    kernel = np.ones(shape)  # of a BatchNorm on its own
+    if layer.source:
+        kernel = layer.transform.apply(arrays[f"{layer.source}.weight"], shape)
     bias = arrays[f"{layer.source}.bias"] if layer.bias else np.zeros(shape[-1])
     if layer.norm:
         gamma, beta, mean, variance = (
             arrays[f"{layer.norm}.{part}"].astype(np.float64) for part in _NORM
         )
         with np.errstate(invalid="ignore"):  # a negative variance is reported as not finite
-            scale = gamma / np.sqrt(variance + _EPSILON)
+            scale = gamma / np.sqrt(variance + layer.epsilon)
         kernel = kernel.astype(np.float64) * scale
         bias = (bias.astype(np.float64) - mean) * scale + beta
     return np.ascontiguousarray(kernel, np.float32), np.ascontiguousarray(bias, np.float32)

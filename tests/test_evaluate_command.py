@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_evaluate_page import Page
+from tiny_evaluation import log_of
 
 from dmbp_jax import experiments
 from dmbp_jax.catalogue import ROWS
 from dmbp_jax.cli import build_parser, main
 from dmbp_jax.cli import evaluate as command
 from dmbp_jax.experiments import TABLES, Settings
-from dmbp_jax.experiments.folder import RECORDS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -72,7 +72,7 @@ def test_bad_files_are_named_and_the_exit_code_says_so(
     page = (out / "evaluation.html").read_text()
     Page(page)
     assert "notes&lt;i&gt;.txt" in page and "notes<i>" not in page
-    stored = [json.loads(text) for text in (out / RECORDS).read_text().splitlines()]
+    stored = [json.loads(text) for text in log_of(out).splitlines()]
     assert {row["picture"] for row in stored} == {
         "good.png",
         "cmyk.jpg",

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_evaluation import SHORT, preprocess, run, watched
+from tiny_evaluation import SHORT, log_of, preprocess, run, watched
 
 from dmbp_jax.cli import main
 from dmbp_jax.errors import InputError
-from dmbp_jax.experiments import folder as folders
+from dmbp_jax.runs.store import Store
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -38,8 +38,15 @@ def put(folder: Path, *names: str) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "names",
     [
-        ("pictures/holiday.jpg", "tables.md", "tables.csv", "records.jsonl", "notes/a.txt"),
+        (
+            "pictures/holiday.jpg",
+            "tables.md",
+            "tables.csv",
+            "records/00000000.jsonl",
+            "notes/a.txt",
+        ),
         ("tables.md",),
+        ("records/00000000.jsonl",),
         ("records.jsonl",),
         ("pictures/holiday.jpg",),
         ("manifest.json", "pictures/1/cat.png"),
@@ -86,7 +93,7 @@ def test_force_removes_its_own_files_and_no_others(tmp_path: Path) -> None:
     )
     result = run(tmp_path, SHORT_ONE, force=True)
     after = contents(tmp_path)
-    assert len(result.records) == len(after["records.jsonl"].splitlines()) == 1
+    assert len(result.records) == len(log_of(tmp_path).splitlines()) == 1
     assert {name: after[name] for name in foreign} == foreign
     clean = contents(run(tmp_path.parent / "clean", SHORT_ONE).folder)
     assert set(after) - set(foreign) == set(clean)
@@ -97,7 +104,7 @@ def test_the_list_names_every_file_that_is_written(tmp_path: Path) -> None:
     run(tmp_path, SHORT)
     written = (tmp_path / "files.txt").read_text().splitlines()
     assert len(set(written)) == len(written)
-    own = {"manifest.json", "records.jsonl", "files.txt"}
+    own = {"manifest.json", "records/00000000.jsonl", "files.txt"}
     assert set(contents(tmp_path)) == {*written, *own}
 
 
@@ -130,14 +137,18 @@ def test_a_foreign_file_where_an_output_would_go_is_refused(
 
 
 def test_what_a_kill_leaves_is_cleaned_and_no_obstacle(tmp_path: Path) -> None:
-    put(tmp_path, f"{PART}manifest.json")  # before there was a manifest
-    (tmp_path / "records.jsonl").touch()
+    put(tmp_path, "manifest.json.__lock")  # before there was a manifest
+    (tmp_path / "files.txt").touch()
     run(tmp_path, SHORT)
-    assert not (tmp_path / f"{PART}manifest.json").exists()
+    assert not (tmp_path / "manifest.json.__lock").exists()
     drawn = next(tmp_path.glob("pictures/*/map-gradient.png")).relative_to(tmp_path)
-    ours = [f"{PART}tables.md", f"{drawn.parent.as_posix()}/{PART}map-gradient.png"]
+    ours = [
+        f"{PART}tables.md",
+        "records/00000007.jsonl.__lock",
+        f"{drawn.parent.as_posix()}/{PART}map-gradient.png",
+    ]
     put(tmp_path, *ours)
-    foreign = put(tmp_path, ".hidden", f"{PART}thesis.tex")
+    foreign = put(tmp_path, ".hidden", f"{PART}thesis.tex", "records/mine.txt")
     run(tmp_path, SHORT)
     after = contents(tmp_path)
     assert not set(ours) & set(after)
@@ -154,12 +165,12 @@ def test_a_kill_while_starting_over_leaves_a_folder_of_the_tool(
         calls.append(arguments)
         raise KeyboardInterrupt
 
-    for place in ("ftruncate", "replacing"):
+    for owner, place in ((Store, "delete"), (os, "ftruncate"), (Store, "put")):
         with monkeypatch.context() as patch:
-            patch.setattr(os if place == "ftruncate" else folders, place, killed)
+            patch.setattr(owner, place, killed)
             with pytest.raises(KeyboardInterrupt):
                 run(tmp_path, SHORT_ONE, force=True)
-    assert len(calls) == 2
+    assert len(calls) == 3
     assert len(run(tmp_path, SHORT_ONE, force=True).records) == 1
 
 

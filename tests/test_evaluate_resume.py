@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tiny_evaluation import (
     SETTINGS,
     SHORT,
     crop,
+    log_of,
     make_params,
     network,
     preprocess,
@@ -32,7 +34,8 @@ from tiny_evaluation import (
 from dmbp_jax.data import list_generated
 from dmbp_jax.errors import InputError, ResumeError
 from dmbp_jax.experiments import Evaluation, MethodRow, Settings, configuration
-from dmbp_jax.experiments.folder import MANIFEST, RECORDS
+from dmbp_jax.experiments.folder import MANIFEST
+from dmbp_jax.experiments.journal import RECORDS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -50,6 +53,7 @@ def test_a_finished_evaluation_is_only_read(whole: Evaluation, tmp_path: Path) -
     for path in whole.folder.iterdir():
         if path.is_file():
             (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(whole.folder / RECORDS, tmp_path / "copy" / RECORDS)
     unread = watched(lambda name: pytest.fail(f"{name} was opened"))
     again = run(tmp_path / "copy", dataset=unread)
     assert again.tables == whole.tables
@@ -66,36 +70,44 @@ def test_stopped_between_batches_it_continues(whole: Evaluation, tmp_path: Path)
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, dataset=watched(stop))
-    assert (tmp_path / RECORDS).stat().st_size
+    assert log_of(tmp_path)
     result = run(tmp_path)
     assert result.tables == whole.tables
-    assert (tmp_path / RECORDS).read_bytes() == (whole.folder / RECORDS).read_bytes()
+    assert log_of(tmp_path) == log_of(whole.folder)
 
 
-def test_a_line_cut_short_anywhere_is_made_again(whole: Evaluation, tmp_path: Path) -> None:
-    lines = (whole.folder / RECORDS).read_bytes().splitlines(keepends=True)
-    text = b"".join(lines)
-    last = len(b"".join(lines[:16]))
+def test_parts_that_are_not_there_are_made_again(whole: Evaluation, tmp_path: Path) -> None:
+    (tmp_path / RECORDS).mkdir()
     (tmp_path / MANIFEST).write_bytes((whole.folder / MANIFEST).read_bytes())
-    for cut in (0, 1, last, last + 1, last + len(lines[16]) // 2, last + len(lines[16]) - 1):
-        (tmp_path / RECORDS).write_bytes(text[:cut])
+    parts = sorted((whole.folder / RECORDS).iterdir())
+    for kept in (parts[:0], parts[:1], parts[:-1], parts[1:], parts[2:5]):
+        for part in (tmp_path / RECORDS).iterdir():
+            part.unlink()
+        for part in kept:
+            (tmp_path / RECORDS / part.name).write_bytes(part.read_bytes())
         result = run(tmp_path)
         assert result.tables == whole.tables
-        stored = [json.loads(line) for line in (tmp_path / RECORDS).read_bytes().splitlines()]
+        stored = [json.loads(line) for line in log_of(tmp_path).splitlines()]
         keys = [(line["picture"], line["label"], line["method"]) for line in stored]
         assert len(set(keys)) == len(keys) == 21
 
 
-def test_damage_elsewhere_is_refused(whole: Evaluation, tmp_path: Path) -> None:
-    for name in ("manifest.json", RECORDS):
-        (tmp_path / name).write_bytes((whole.folder / name).read_bytes())
-    with (tmp_path / RECORDS).open("r+b") as stream:
+def test_damage_is_refused(whole: Evaluation, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_bytes((whole.folder / MANIFEST).read_bytes())
+    shutil.copytree(whole.folder / RECORDS, tmp_path / RECORDS)
+    part = tmp_path / RECORDS / "00000001.jsonl"
+    whole_part = part.read_bytes()
+    part.write_bytes(whole_part[:-9])  # no kill does this: a part is written whole
+    with pytest.raises(ResumeError, match=r"00000001\.jsonl, line 3: not a record"):
+        run(tmp_path)
+    with part.open("r+b") as stream:
         stream.write(b"x")
     with pytest.raises(ResumeError, match="line 1: not a record"):
         run(tmp_path)
     stored = json.loads((tmp_path / MANIFEST).read_text())
+    part.write_bytes(whole_part)
     (tmp_path / MANIFEST).write_text(json.dumps(stored | {"configuration": 3}))
-    with pytest.raises(ResumeError, match=r"manifest\.json: Expected the settings"):
+    with pytest.raises(ResumeError, match="Expected the settings"):
         run(tmp_path)
     for damage in ("write", "unlink"):
         if damage == "write":
@@ -128,19 +140,19 @@ def test_damage_elsewhere_is_refused(whole: Evaluation, tmp_path: Path) -> None:
 def test_other_settings_are_refused_by_name(
     whole: Evaluation, field: str, changes: dict[str, Any]
 ) -> None:
-    before = (whole.folder / RECORDS).read_bytes()
-    with pytest.raises(ResumeError, match=f"got {field} = ") as refusal:
+    before = log_of(whole.folder)
+    with pytest.raises(ResumeError, match=f"another {field}\\b.*: stored ") as refusal:
         run(whole.folder, dataclasses.replace(SETTINGS, **changes))
     assert "--force" in str(refusal.value)
-    assert (whole.folder / RECORDS).read_bytes() == before
+    assert log_of(whole.folder) == before
 
 
 def test_other_weights_and_pictures_are_refused(whole: Evaluation) -> None:
-    with pytest.raises(ResumeError, match="got weights = "):
+    with pytest.raises(ResumeError, match=r"another weights\b.*: stored "):
         run(whole.folder, params=make_params(1))
-    with pytest.raises(ResumeError, match="got network without weights = "):
+    with pytest.raises(ResumeError, match=r"another network without weights\b.*: stored "):
         run(whole.folder, params=make_params() | {"scale": 2})
-    with pytest.raises(ResumeError, match="got chosen targets = "):
+    with pytest.raises(ResumeError, match=r"another chosen targets\b.*: stored "):
         run(whole.folder, dataset=list_generated(seed=3, size=8))
 
 
@@ -168,10 +180,10 @@ def doubled(params: Any, x: jax.Array) -> jax.Array:
 def test_other_pictures_and_networks_are_refused(
     whole: Evaluation, field: str, changes: dict[str, Any]
 ) -> None:
-    before = (whole.folder / RECORDS).read_bytes()
-    with pytest.raises(ResumeError, match=f"got {field} = "):
+    before = log_of(whole.folder)
+    with pytest.raises(ResumeError, match=f"another {field}\\b.*: stored "):
         run(whole.folder, **changes)
-    assert (whole.folder / RECORDS).read_bytes() == before
+    assert log_of(whole.folder) == before
 
 
 def test_other_versions_and_devices_are_refused(
@@ -180,16 +192,16 @@ def test_other_versions_and_devices_are_refused(
     run(tmp_path, SHORT)
     with monkeypatch.context() as patch:
         patch.setattr(jax, "__version__", "0.0.1")
-        with pytest.raises(ResumeError, match="got jax = "):
+        with pytest.raises(ResumeError, match=r"another jax\b.*: stored "):
             run(tmp_path, SHORT)
     with monkeypatch.context() as patch:
         patch.setattr(configuration, "__version__", "0.0.1")
-        with pytest.raises(ResumeError, match="got version = "):
+        with pytest.raises(ResumeError, match=r"another version\b.*: stored "):
             run(tmp_path, SHORT)
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     manifest["configuration"]["device"] = "abacus"
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ResumeError, match="got device = "):
+    with pytest.raises(ResumeError, match=r"another device\b.*: stored "):
         run(tmp_path, SHORT)
 
 
@@ -201,7 +213,7 @@ def with_optimizer(rate: float) -> Settings:
 def test_an_optax_optimiser_is_continued_and_another_one_refused(tmp_path: Path) -> None:
     first = run(tmp_path, with_optimizer(0.1))
     assert run(tmp_path, with_optimizer(0.1)).tables == first.tables
-    with pytest.raises(ResumeError, match="got options of dmbp = "):
+    with pytest.raises(ResumeError, match=r"another options of dmbp\b.*: stored "):
         run(tmp_path, with_optimizer(0.2))
 
 
@@ -218,7 +230,7 @@ def test_options_that_print_alike_are_told_apart(tmp_path: Path) -> None:
     assert repr(long) == repr(other)
     run(tmp_path, settings(long))
     run(tmp_path, settings(long.copy()))
-    with pytest.raises(ResumeError, match="got options of weighted = "):
+    with pytest.raises(ResumeError, match=r"another options of weighted\b.*: stored "):
         run(tmp_path, settings(other))
 
 
@@ -231,7 +243,7 @@ def test_other_code_of_a_method_is_refused(tmp_path: Path) -> None:
 
     run(tmp_path, settings(1))
     run(tmp_path, settings(1))
-    with pytest.raises(ResumeError, match="got code of methods = "):
+    with pytest.raises(ResumeError, match=r"another code of methods\b.*: stored "):
         run(tmp_path, settings(-1))
 
 
@@ -250,27 +262,28 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path: Path) ->
         cwd=Path(__file__).parent / "support",
         env=environment,
     )
-    out, records = tmp_path / "killed", tmp_path / "killed" / RECORDS
+    out = tmp_path / "killed"
     expected = run(tmp_path / "whole", LONG)
-    size = (tmp_path / "whole" / RECORDS).stat().st_size
+    size = len(log_of(tmp_path / "whole"))
     cuts = sorted(rng.randrange(size) for _ in range(KILLS))
     stops = []
     for cut in cuts:
         child = start()
-        while child.poll() is None and not (records.exists() and records.stat().st_size > cut):
+        while child.poll() is None and len(log_of(out)) <= cut:
             time.sleep(0.0005)
         time.sleep(rng.random() * 0.02)
         child.send_signal(signal.SIGKILL)
         child.wait()
-        stops.append(records.stat().st_size)
+        stops.append(len(log_of(out)))
     assert min(stops) < size, "no kill came before the end"
-    with records.open("ab") as stream:  # and a line that a kill cut short
-        stream.write(b'{"picture": "1/')
+    half = out / RECORDS / "00000099.jsonl.__lock"  # and a part that a kill cut short
+    half.write_bytes(b'{"picture": "1/')
     assert start().wait() == 0
+    assert not half.exists()
     result = run(out, LONG)
     assert result.tables == expected.tables
     for name in ("tables.md", "tables.csv", "evaluation.html"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     keys = [record.key for record in result.records]
     assert len(set(keys)) == len(keys) == len(expected.records)
-    assert len(records.read_bytes().splitlines()) == len(keys)
+    assert len(log_of(out).splitlines()) == len(keys)

@@ -17,7 +17,7 @@ from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.objective import OBJECTIVES
 from dmbp_jax.errors import DataError, DmbpError, InputError, InputTypeError
 from dmbp_jax.experiments import TABLES, MethodRow, Settings
-from dmbp_jax.experiments.folder import RECORDS
+from dmbp_jax.experiments.journal import RECORDS
 from dmbp_jax.experiments.plan import make_plan
 from dmbp_jax.methods import METHODS
 

@@ -23,7 +23,7 @@ def logits_shape(module, side: int) -> tuple[int, ...]:
 
 
 # Parameters of torchvision's network, minus two for each channel of BatchNorm (scale and shift),
-# plus the one (a bias) that folding gives the convolution.
+# plus the one (a bias) that folding gives the convolution. In DenseNet one BatchNorm of two stays.
 @pytest.mark.parametrize(
     ("module", "published", "channels"),
     [
@@ -32,6 +32,17 @@ def logits_shape(module, side: int) -> tuple[int, ...]:
         (models.ResNet50(), 25_557_032, 26_560),
         (models.ResNet101(), 44_549_160, 52_672),
         (models.ResNet152(), 60_192_808, 75_712),
+        (models.WideResNet50(), 68_883_240, 34_112),
+        (models.ResNeXt50(), 25_028_904, 34_112),
+        (models.AlexNet(), 61_100_840, 0),
+        (models.SqueezeNet10(), 1_248_424, 0),
+        (models.SqueezeNet11(), 1_235_496, 0),
+        (models.DenseNet121(), 7_978_856, 64 + 58 * 128),
+        (models.MobileNetV2(), 3_504_872, 17_056),
+        (models.MobileNetV3Large(), 5_483_032, 12_200),
+        (models.EfficientNetB0(), 5_288_548, 21_008),
+        (models.ConvNeXtTiny(), 28_589_128, 0),
+        (models.ViTB16(image_size=64), 86_567_656 - (196 - 16) * 768, 0),
         (models.VGG11(), 132_863_336, 0),
         (models.VGG13(), 133_047_848, 0),
         (models.VGG16(), 138_357_544, 0),

@@ -173,6 +173,29 @@ def test_caffe_preprocessing():
     np.testing.assert_allclose(pixel, (200 - 123.68, 100 - 116.779, 50 - 103.939), rtol=1e-5)
 
 
+def test_preprocessing_of_the_published_networks():
+    """Resize, crop and filter as torchvision's weights say; all else is the default."""
+    told = {
+        name: (recipe.resize, recipe.size, recipe.interpolation)
+        for name, entry in NETWORKS.items()
+        if len(entry.labels) == 1000
+        and (recipe := entry.preprocessing) != Preprocessing(256, 224, interpolation="bilinear")
+    }
+    assert told == {
+        "efficientnet_b0": (256, 224, "bicubic"),
+        "convnext_tiny": (236, 224, "bilinear"),
+        "efficientnet_lite1": (272, 240, "bicubic"),
+    }
+    pixels = np.random.RandomState(0).randint(0, 256, (300, 280, 3)).astype(np.uint8)
+    lite = find_entry("efficientnet_lite1").preprocessing
+    crop = np.asarray(lite.crop(Image.fromarray(pixels)), np.float64)
+    resized = Image.fromarray(pixels).resize((272, 291), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(crop, np.asarray(resized)[26:266, 16:256])
+    np.testing.assert_allclose(lite.array(Image.fromarray(pixels)), (crop - 127) / 128, atol=1e-6)
+    with pytest.raises(InputError, match="interpolation: Expected one of 'bilinear', 'bicubic'"):
+        Preprocessing(interpolation="nearest")  # pyrefly: ignore[bad-argument-type]
+
+
 def test_very_long_pictures():
     for size in ((1, 20_000), (20_000, 1), (1, 1)):
         assert Preprocessing().crop(Image.new("RGB", size)).size == (224, 224)
@@ -195,7 +218,15 @@ def test_the_list_of_networks():
         "builtin", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
         "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
         "resnet50_voc", "vgg16_voc", "resnet50_coco", "vgg16_coco",
+        "wide_resnet50_2", "resnext50_32x4d", "alexnet", "squeezenet1_0", "squeezenet1_1",
+        "densenet121", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny",
+        "vit_b_16", "efficientnet_lite1",
     }  # fmt: skip
+    other_files = {
+        "alexnet": "alexnet-owt",
+        "efficientnet_b0": "efficientnet_b0_rwightman",
+        "efficientnet_lite1": "efficientnet-lite1",
+    }
     for name, entry in NETWORKS.items():
         assert hash(entry.preprocessing)
         assert entry.activation == ("softmax" if len(entry.labels) == 1000 else "sigmoid")
@@ -206,7 +237,9 @@ def test_the_list_of_networks():
         assert len(digits) == 8
         assert entry.checkpoint.sha256.startswith(digits)
         assert len(entry.checkpoint.sha256) in (8, 64)
-        assert entry.checkpoint.file.startswith(f"{name}-")
+        assert entry.checkpoint.file == f"{other_files.get(name, name)}-{digits}.pth" + (
+            ".tar" if entry.activation == "sigmoid" else ""
+        )
 
 
 def test_the_built_in_network():

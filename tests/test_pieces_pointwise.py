@@ -1,5 +1,6 @@
-"""Smooth activations against the literal network in float64: secant and tangent, F exact at x."""
+"""Smooth activations against the literal network in float64: three slopes, F exact at x."""
 
+import itertools
 import math
 
 import flax.linen as nn
@@ -10,8 +11,9 @@ import pytest
 from pointwise_oracle import IMAGE, FrozenDense, apply_fn_of, make_params
 
 import dmbp_jax
-from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze
-from dmbp_jax.errors import InputError
+from dmbp_jax.dmbp import loop
+from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze, keep_input_evidence
+from dmbp_jax.errors import DmbpError
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
@@ -76,7 +78,7 @@ SMOOTH = {
 
 
 def _slope(f, choice):
-    """The slope by formula: the secant, or f′(z) by central differences of two step sizes."""
+    """The slope by formula; f′(z) by central differences of two step sizes."""
 
     def secant(z):
         return (f(z) - f(np.zeros_like(z))) / z
@@ -85,7 +87,12 @@ def _slope(f, choice):
         wide, narrow = ((f(z + h) - f(z - h)) / (2 * h) for h in (2e-3, 1e-3))
         return narrow + (narrow - wide) / 3  # Richardson, the error is of order h⁴
 
-    return secant if choice == "secant" else tangent
+    def segments(z, count=8):
+        corners = np.concatenate([[-8], np.linspace(-4, 4, count + 1), [8]])
+        slopes = np.diff(f(corners)) / np.diff(corners)
+        return slopes[np.searchsorted(corners[1:-1], z, side="right")]
+
+    return {"secant": secant, "tangent": tangent, "segments": segments}[choice]
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -109,9 +116,9 @@ def test_its_decomposition_is_the_literal_secant(name):
         np.testing.assert_allclose(parts.positive, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("choice", ["secant", "tangent"])
+@pytest.mark.parametrize("choice", ["secant", "tangent", "segments"])
 @pytest.mark.parametrize("name", SMOOTH)
-def test_both_slopes_are_exact_and_complete_at_x(name, choice):
+def test_every_slope_is_exact_and_complete_at_x(name, choice):
     activation, _, f = SMOOTH[name]
     apply_fn, x = apply_fn_of(activation), jnp.asarray(X)[None]
     graph = trace(bind(PARAMS, apply_fn), x).graph(choice)
@@ -138,28 +145,96 @@ def test_compared_methods_are_complete(name):
 
 
 def test_the_secant_near_zero_is_the_derivative():
-    def network(_, x):
-        return jnp.tanh(x.reshape(len(x), -1)) @ jnp.eye(4)
-
-    x = jnp.array([0.0, 1e-12, -1e-300, 2.0]).reshape(1, 1, 4, 1)
-    slope, intercept = freeze(trace(bind(None, network), x).graph(), x).gates[0]
-    np.testing.assert_allclose(slope[0], [1, 1, 1, np.tanh(2) / 2], rtol=1e-12)
-    np.testing.assert_allclose(intercept[0], 0, atol=1e-300)
+    slope, intercept = _slopes(jnp.tanh, np.array([0.0, 1e-12, -1e-300, 2.0]))
+    np.testing.assert_allclose(slope, [1, 1, 1, np.tanh(2) / 2], rtol=1e-12)
+    np.testing.assert_allclose(intercept, 0, atol=1e-300)
 
 
 def test_the_option_reaches_attribute():
     apply_fn = apply_fn_of(jax.nn.silu)
     maps = []
-    for choice in ("secant", "tangent"):
+    for choice in ("secant", "tangent", "segments"):
         config = dmbp_jax.DMBP(steps=0, init=40.0, pointwise=choice)  # σ = 1
         result = dmbp_jax.attribute(PARAMS, X, LABEL, apply_fn=apply_fn, config=config)
         np.testing.assert_allclose(result.y_positive, result.y, rtol=1e-12)
         maps.append(result.positive)
     gradient = jax.grad(lambda x: apply_fn(PARAMS, x[None])[0, LABEL])(jnp.asarray(X))
     np.testing.assert_allclose(maps[1], gradient * X, rtol=1e-9)
-    assert abs(maps[0] - maps[1]).max() > 1e-2
-    with pytest.raises(InputError, match="pointwise: Expected"):
-        dmbp_jax.DMBP(pointwise="segments")
+    for one, other in itertools.combinations(maps, 2):
+        assert abs(one - other).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pointwise": "chord"}, "pointwise: Expected one of 'secant', 'tangent', 'segments'"),
+        ({"segments": 0}, "segments: Expected at least 1"),
+        ({"segments": 257}, "segments: Expected a number in .*256"),
+        ({"segments": 2.0}, "segments: Expected an int"),
+    ],
+)
+def test_wrong_choices_are_refused(options, message):
+    with pytest.raises(DmbpError, match=message):
+        dmbp_jax.DMBP(**options)
+
+
+def _slopes(f, z, *choice):
+    """Slope and intercept of an activation at each z, by the graph."""
+    z = jnp.asarray(z).reshape(1, 1, -1, 1)
+
+    def network(_, x):
+        return f(x.reshape(len(x), -1)) @ jnp.eye(z.size)
+
+    return [a[0] for a in freeze(trace(bind(None, network), z).graph(*choice), z).gates[0]]
+
+
+def test_many_segments_are_the_tangent():
+    z = np.random.default_rng(3).uniform(-4, 4, 50)
+    for count, bound in ((16, 0.2), (256, 0.0125)):  # half of 8 / count, times |f″| < 0.8
+        slope, intercept = _slopes(jnp.tanh, z, "segments", count)
+        np.testing.assert_allclose(slope, 1 - np.tanh(z) ** 2, atol=bound)
+        np.testing.assert_allclose(slope * z + intercept, np.tanh(z), rtol=1e-12)
+
+
+def test_segments_at_corners_in_tails_and_where_a_corner_has_no_value():
+    z = np.array([-100.0, -4.0, 0.0, 3.9, 4.0, 5.0])
+    slope, intercept = _slopes(mine, z, "segments", 2)
+    f = np.asarray(mine(jnp.array([-8.0, -4.0, 0.0, 4.0, 8.0])))
+    left, low, high, right = np.diff(f) / 4
+    np.testing.assert_allclose(slope, [left, low, high, high, high, right], rtol=1e-12)
+    np.testing.assert_allclose(slope * z + intercept, mine(jnp.array(z)), rtol=1e-12, atol=1e-12)
+    slope, _ = _slopes(jnp.log, np.array([0.5]), "segments", 1)  # log(−4) is not a number
+    np.testing.assert_allclose(slope, 2)
+
+
+def test_evidence_of_the_input_leaves_every_intercept_out():
+    """f(0) = ½ of a sigmoid counts once, as a bias; ∂L/∂σ by finite differences of the oracle."""
+    apply_fn = apply_fn_of(jax.nn.sigmoid)
+    oracle = FrozenDense(PARAMS, X, LABEL, _sigmoid, _slope(_sigmoid, "secant"))
+
+    def terms(theta):
+        masks = [_sigmoid(t) for t in theta]
+        signs = [np.ones(6), np.ones(5)], masks, [1 - m for m in masks]
+        return [oracle.gated(X, m) - oracle.gated(0 * X, m) for m in signs]
+
+    def loss(theta):
+        y, y_positive, y_negative = terms(theta)
+        return y_negative - y_positive + abs(y - y_positive - y_negative)
+
+    rng = np.random.default_rng(4)
+    theta = [rng.normal(size=size) for size in (6, 5)]
+    direction = [rng.normal(size=size) for size in (6, 5)]
+    graph, x = trace(bind(PARAMS, apply_fn), X[None]).graph(), jnp.asarray(X)[None]
+    linear, frozen = keep_input_evidence(graph, freeze(graph, x), x)
+    shaped = tuple(jnp.asarray(t)[None] for t in theta)
+    found, gradient = loop.terms_and_gradient(linear, frozen, shaped, LABEL, dmbp_jax.DMBP())
+    np.testing.assert_allclose(found[:2], terms(theta)[1:], rtol=1e-9)
+    moved = [
+        loss([t + change * d for t, d in zip(theta, direction, strict=True)])
+        for change in (1e-5, -1e-5)
+    ]
+    along = sum((g[0] * d).sum() for g, d in zip(gradient, direction, strict=True))
+    np.testing.assert_allclose(along, (moved[0] - moved[1]) / 2e-5, rtol=1e-7)
 
 
 class ConvNet(nn.Module):
@@ -172,7 +247,7 @@ class ConvNet(nn.Module):
         return nn.Dense(3)(x.mean((1, 2)))
 
 
-@pytest.mark.parametrize("choice", ["secant", "tangent"])
+@pytest.mark.parametrize("choice", ["secant", "segments"])
 def test_a_gelu_network_from_end_to_end(choice):
     x = np.random.default_rng(5).normal(size=(2, 8, 8, 3)).astype(np.float32)
     net = ConvNet()

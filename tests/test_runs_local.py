@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import contents, small_plan, tiny_network, write_pictures
+from small_runs import contents, overflowing_network, small_plan, tiny_network, write_pictures
 
 import dmbp_jax
 from dmbp_jax import DMBP, runs
 from dmbp_jax.errors import DeviceMemoryError, InputError, NoReluError
 from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.keys import image_key
+from dmbp_jax.metrics import insertion
 from dmbp_jax.networks.network import Network
 from dmbp_jax.runs import worker as worker_module
 from dmbp_jax.runs.worker import Worker
@@ -59,6 +60,12 @@ def test_float16_maps_are_near_those_of_float32(tmp_path):
     a, b = half.maps()[:], full.maps()[:]
     assert np.quantile(np.abs(a - b)[b != 0] / np.abs(b[b != 0]), 0.99) < 1e-3
     assert not np.array_equal(a, b)
+    net = tiny_network()
+    x = np.stack([net.preprocess(path) for path in sorted(folder.iterdir())])
+    labels = np.array([row["label"] for row in full.rows], np.int32)
+    auc = [np.asarray(insertion(net, x, labels, maps, step=1).auc) for maps in (a, b)]
+    assert np.abs(auc[0] - auc[1]).max() < 1e-3  # of every image, so of their mean too
+    assert np.ptp(auc[1]) > 1e-2  # the maps do decide the score
 
 
 def test_reading_by_index_name_and_slice(tmp_path):
@@ -173,15 +180,7 @@ def test_pictures_that_fail_are_rows_with_a_reason(tmp_path):
 def test_a_picture_on_which_the_network_overflows_fails_alone(tmp_path):
     folder = write_pictures(tmp_path / "in", 5)
     Image.new("RGB", (20, 20), "white").save(folder / "002.png")
-    net = tiny_network()
-    # White is 2 in every channel, so 27 taps of 1 give 54 there, and far less anywhere else.
-    variables = {
-        "params": {
-            "Conv_0": {"kernel": jnp.ones((3, 3, 3, 4)), "bias": jnp.full(4, -53.0)},
-            "Dense_0": {"kernel": jnp.full((256, 3), 1e38), "bias": jnp.zeros(3)},
-        }
-    }
-    plan = small_plan(folder, network=Network(net.module, variables, *_rest(net)))
+    plan = small_plan(folder, network=overflowing_network())
     _, run = store_run(plan, tmp_path / "out")
     assert [row["status"] for row in run.rows] == ["ok", "ok", "failed", "ok", "ok"]
     assert "overflow" in run.rows[2]["error"]

@@ -103,11 +103,6 @@ REFUSED = {
         "'select_n'|'gt'",
     ),
     "no relu": (_head, NoReluError, "at least one ReLU"),
-    "scan": (
-        lambda x: jax.lax.scan(lambda c, _: (jax.nn.relu(c), None), _head(x), None, length=2)[0],
-        ControlFlowError,
-        "'scan'",
-    ),
     "while": (
         lambda x: jax.lax.while_loop(lambda c: c.sum() < 0, jax.nn.relu, _head(x)),
         ControlFlowError,

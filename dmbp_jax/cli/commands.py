@@ -1,8 +1,12 @@
-"""What commands share when they add themselves: name and texts, and the option `-o`."""
+"""What commands share when they add themselves: name and texts, and options of several."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+
+from dmbp_jax.catalogue import CATALOGUE
+
+METHODS = tuple(method.name for method in CATALOGUE)
 
 
 def add_command(
@@ -34,4 +38,19 @@ def add_output_folder(parser: argparse.ArgumentParser, default: str, metavar: st
         type=Path,
         default=Path(default),
         help=f"folder, made if missing; default {default}",
+    )
+
+
+def add_network(parser: argparse.ArgumentParser, default: str | None, help: str) -> None:
+    """The options `--network` and `--weights`."""
+    parser.add_argument("--network", metavar="NAME", default=default, help=help)
+    parser.add_argument(
+        "--weights", metavar="FILE", type=Path, help="read the weights from FILE, no download"
+    )
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """The option `--method`."""
+    parser.add_argument(
+        "--method", choices=METHODS, default="dmbp", metavar="M", help=", ".join(METHODS)
     )

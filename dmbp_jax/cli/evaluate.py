@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.catalogue import ROWS
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command
+from dmbp_jax.cli.commands import add_command, add_network
 from dmbp_jax.errors import InputError
 
 if TYPE_CHECKING:
     from dmbp_jax import Network
     from dmbp_jax.data import Dataset, Skipped
+    from dmbp_jax.experiments import StoredRow
 
 INCOMPLETE = 1  # exit code: done, but pictures were left out
 DATASETS = ("generated", "imagenet", "voc", "csv")
@@ -32,6 +33,7 @@ examples:
   dmbp evaluate --table 1 --dataset imagenet --root ILSVRC2012 --network resnet50
   dmbp evaluate --table 2 --dataset voc --root VOCdevkit --network resnet50_voc --limit 200
   dmbp evaluate --table 2 --dataset csv --root photos --network resnet50 --option rise.masks=500
+  dmbp evaluate --maps maps.zarr --methods gradient
 
 Stopped or killed, the same command continues where it was. OUT gets tables.md, tables.csv and
 evaluation.html; a folder that holds anything else is refused. Pictures that cannot be read are
@@ -50,8 +52,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         EXAMPLE,
     )
     add = parser.add_argument
-    add("--table", choices=("1", "2", "3", "all"), default="all", help="default all")
-    add("--dataset", choices=DATASETS, default="generated", help="default generated")
+    add("--table", choices=("1", "2", "3", "all"), help="default all, and 2 with --maps")
+    add("--dataset", choices=DATASETS, help="default generated, and the pictures of --maps")
+    add(
+        "--maps",
+        metavar="STORE",
+        nargs="+",
+        help="score the maps of these stores (dmbp run), instead of the paper's rows; --methods "
+        "adds rows that are computed",
+    )
     add("--root", metavar="DIR", type=Path, help="folder of the dataset")
     add(
         "--ground-truth",
@@ -59,8 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=Path,
         help="labels: the table of csv (default DIR/labels.csv), or imagenet's ground-truth file",
     )
-    add("--network", metavar="NAME", help="see dmbp networks; default builtin for generated")
-    add("--weights", metavar="FILE", type=Path, help="read the weights from FILE, no download")
+    add_network(parser, None, "see dmbp networks; default builtin for generated, that of --maps")
     add("--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line")
     add(
         "--methods",
@@ -110,15 +118,18 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate; the exit code is 1 if pictures were left out."""
     check_options(args)
     options = method_options(args)
-    network = args.network or "builtin"
-    out = args.output or Path("dmbp-evaluate", f"{args.dataset}-{network}-{args.table}")
     compilation.use_cache(args)
     from dmbp_jax import load
-    from dmbp_jax.experiments import Settings, evaluate
+    from dmbp_jax.experiments import Settings, evaluate, open_maps
 
+    stored = [open_maps(url) for url in args.maps or ()]
+    table = args.table or ("2" if stored else "all")
+    dataset_name = args.dataset or ("stored" if stored else "generated")
+    network = args.network or (stored[0].run.configuration["network"] if stored else "builtin")
+    out = args.output or Path("dmbp-evaluate", f"{dataset_name}-{network}-{table}")
     settings = Settings(
-        tables=(1, 2, 3) if args.table == "all" else (int(args.table),),
-        methods=args.methods,
+        tables=(1, 2, 3) if table == "all" else (int(table),),
+        methods=[*stored, *(args.methods or ())] if stored else args.methods,
         options=options,
         images_per_class=args.images_per_class,
         limit=args.limit,
@@ -129,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch,
     )
     net = load(network, args.weights, args.labels)
-    dataset = list_dataset(args, net)
+    dataset = list_dataset(args, net, stored)
     result = evaluate(
         net,
         dataset,
@@ -151,13 +162,13 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
       InputError: no --root or no --network for files, or one of their options without files.
     """
-    if args.dataset == "generated":
-        if args.root is not None:
+    if args.dataset in (None, "generated"):
+        if args.root is not None and (args.dataset or not args.maps):
             raise InputError("--root: Expected none for the generated dataset.")
     elif args.root is None or args.network is None:
         raise InputError(f"--dataset {args.dataset}: Expected --root DIR and --network NAME.")
     if args.ground_truth is not None and args.dataset not in ("csv", "imagenet"):
-        raise InputError(f"--ground-truth: Expected none for {args.dataset}.")
+        raise InputError(f"--ground-truth: Expected none for {args.dataset or 'this dataset'}.")
 
 
 def method_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -181,10 +192,15 @@ def method_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return options
 
 
-def list_dataset(args: argparse.Namespace, net: "Network") -> "Dataset":
-    """The pictures with their labels."""
+def list_dataset(
+    args: argparse.Namespace, net: "Network", stored: "Sequence[StoredRow]"
+) -> "Dataset":
+    """The pictures with their labels; those of the first store where no dataset is named."""
     from dmbp_jax import data
+    from dmbp_jax.experiments import list_stored
 
+    if args.dataset is None and stored:
+        return list_stored(stored[0], args.root)
     if args.dataset == "imagenet":
         return data.list_imagenet(args.root, ground_truth=args.ground_truth)
     if args.dataset == "voc":

@@ -5,18 +5,25 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dmbp_jax.catalogue import BIASES, CATALOGUE, find_method
+from dmbp_jax.catalogue import BIASES, find_method
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command, add_output_folder
-from dmbp_jax.cli.maps import FORMATS, Mapper, draw, map_by_dmbp, map_by_method
+from dmbp_jax.cli.commands import add_command, add_method, add_network, add_output_folder
+from dmbp_jax.cli.maps import (
+    FORMATS,
+    Mapper,
+    draw,
+    frozen_note,
+    map_by_dmbp,
+    map_by_method,
+)
 from dmbp_jax.cli.output import make_folder, refuse_overwrite, save_picture
 from dmbp_jax.cli.photos import batches, name_results, read
 from dmbp_jax.cli.reporting import BAD_INPUT, one_line
 from dmbp_jax.errors import DmbpError, DownloadError, InputError
 from dmbp_jax.files import replacing
 
-METHODS = tuple(method.name for method in CATALOGUE)
 LOSSES = find_method("dmbp").variants
+NONAFFINE = ("freeze", "refuse")
 
 SUMMARY = "explain what a network answers for photos"
 DESCRIPTION = """\
@@ -38,12 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp explain IMAGE… [--network NAME] [--weights FILE] [--label N|NAME] [--method M] …`."""
     parser = add_command(subparsers, "explain", run, SUMMARY, DESCRIPTION, EXAMPLE)
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="picture file")
-    parser.add_argument(
-        "--network", metavar="NAME", default="resnet50", help="default resnet50; see dmbp networks"
-    )
-    parser.add_argument(
-        "--weights", metavar="FILE", type=Path, help="read the weights from FILE, no download"
-    )
+    add_network(parser, "resnet50", "default resnet50; see dmbp networks")
     parser.add_argument(
         "--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line"
     )
@@ -52,9 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="N|NAME",
         help="class to explain, by number or name; default: the network's first choice",
     )
-    parser.add_argument(
-        "--method", choices=METHODS, default="dmbp", metavar="M", help=", ".join(METHODS)
-    )
+    add_method(parser)
     add_output_folder(parser, "dmbp-explain", "OUT")
     parser.add_argument(
         "--format",
@@ -87,6 +87,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="add what the biases of dmbp carry: spread, as coarse as their layers, or carry, back "
         "to the pixels; default drop",
     )
+    parser.add_argument(
+        "--nonaffine",
+        choices=NONAFFINE,
+        default="freeze",
+        help="freeze (default): normalisation statistics, attention weights and other gates of a "
+        "network are constants at the image; refuse: only networks without any",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)
 
@@ -115,7 +122,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"dmbp: {reason(path, error)}", file=sys.stderr)
 
     photos = read(net, zip(args.images, targets, strict=True), failed)
-    for group, x in batches(photos, len(args.images), args.batch_size):
+    for number, (group, x) in enumerate(batches(photos, len(args.images), args.batch_size)):
+        if number == 0 and (note := frozen_note(net, x, args.method, args.nonaffine)):
+            print(f"{args.network}: {note}", flush=True)
         for photo, one in zip(group, explain(net, group, x, label), strict=True):
             name = net.labels[one.label]
             try:
@@ -183,6 +192,6 @@ def choose_mapper(args: argparse.Namespace) -> Mapper:
         settings = {"steps": args.steps, "loss": args.loss}
         given = {name: value for name, value in settings.items() if value is not None}
         config = DMBP.quick(**given) if args.quick else DMBP.paper(**given)
-        return partial(map_by_dmbp, config, args.biases, not args.quiet)
+        return partial(map_by_dmbp, config, args.biases, args.nonaffine, not args.quiet)
     forward = jax.jit(lambda net, x: net(x))
-    return partial(map_by_method, args.method, forward)
+    return partial(map_by_method, args.method, args.nonaffine, forward)

@@ -45,6 +45,7 @@ Mapper = Callable[["Network", Sequence[Photo], "np.ndarray", int | None], Iterat
 def map_by_dmbp(
     config: "DMBP",
     biases: str,
+    nonaffine: str,
     progress: bool,
     net: "Network",
     photos: Sequence[Photo],
@@ -56,7 +57,8 @@ def map_by_dmbp(
 
     from dmbp_jax import attribute
 
-    batch = attribute(net, x, label, config=config, biases=biases, progress=progress)
+    options = {"config": config, "biases": biases, "nonaffine": nonaffine}
+    batch = attribute(net, x, label, progress=progress, **options)
     for i in range(len(photos)):
         one = batch[i]
         numbers = (
@@ -79,8 +81,24 @@ def carried_note(carried: "np.ndarray", biases: str) -> str:
     )
 
 
+def frozen_note(net: "Network", x: "np.ndarray", method: str, nonaffine: str) -> str:
+    """One sentence where the method takes factors of the network as constants."""
+    from dmbp_jax import sites
+
+    if "nonaffine" not in find_method(method).options:
+        return ""
+    count = sum(site.kind == "frozen" for site in sites(net, x, nonaffine=nonaffine))
+    if not count:
+        return ""
+    return (
+        f"gates taken as constants at each image: {count} "
+        "(normalisation statistics, attention weights and the like; dmbp_jax.sites lists them)"
+    )
+
+
 def map_by_method(
     name: str,
+    nonaffine: str,
     forward: "Callable[[Network, np.ndarray], jax.Array]",
     net: "Network",
     photos: Sequence[Photo],
@@ -99,7 +117,9 @@ def map_by_method(
     labels = logits.argmax(axis=-1) if label is None else np.full(len(x), label)
     keys = [image_key(0, photo.digest) for photo in photos]
     keys += keys[:1] * (len(x) - len(keys))  # for the repeats that fill the batch
-    maps = np.asarray(function(net, x, labels, key=jnp.stack(keys) if method.random else None))
+    options = {"nonaffine": nonaffine} if "nonaffine" in method.options else {}
+    key = jnp.stack(keys) if method.random else None
+    maps = np.asarray(function(net, x, labels, key=key, **options))
     for _, one, explained, scores in zip(photos, maps, labels, logits, strict=False):
         logit = scores[explained]
         save = partial(np.savez_compressed, map=one, label=explained, logit=logit)

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Print one line for each network."""
     from dmbp_jax.networks.registry import NETWORKS
 
-    row = "{:<14} {:>7}  {:<9} {}".format
+    row = "{:<18} {:>7}  {:<9} {}".format
     print(row("network", "classes", "input", "weights"))
     for name, entry in NETWORKS.items():
         size = entry.preprocessing.size
@@ -44,5 +44,8 @@ def where(checkpoint: "Checkpoint | None") -> str:
     if checkpoint is None:
         return "inside the package"
     cached = cache_directory() / checkpoint.file
-    place = f"here: {cached}" if cached.is_file() else f"to download: {checkpoint.url}"
+    source = f"to download: {checkpoint.url}"
+    if checkpoint.package is not None:
+        source = f"in the Python package {checkpoint.package}: {checkpoint.file}"
+    place = f"here: {cached}" if cached.is_file() else source
     return f"{place} (checked by {checkpoint.check})"

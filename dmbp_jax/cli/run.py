@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command
+from dmbp_jax.cli.commands import add_command, add_method, add_network
 from dmbp_jax.cli.reporting import INTERRUPTED
 from dmbp_jax.errors import InputError, StoreError
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from dmbp_jax.runs import Plan, Store
 
 INCOMPLETE = 1  # exit code: done, but some images failed
-METHODS = tuple(method.name for method in CATALOGUE)
 ENGINES = ("local", "ray")
 SHOWN = 100  # failed images that are named; all are in the rows of the store
 
@@ -44,14 +42,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-o", "--output", metavar="STORE", required=True, help="folder, s3://… or gs://…"
     )
-    parser.add_argument("--network", metavar="NAME", default="resnet50", help="default resnet50")
-    parser.add_argument("--weights", metavar="FILE", type=Path, help="read the weights from FILE")
+    add_network(parser, "resnet50", "default resnet50; see dmbp networks")
     parser.add_argument(
         "--class-names", metavar="FILE", type=Path, help="of a fine-tuned network, one a line"
     )
-    parser.add_argument(
-        "--method", choices=METHODS, default="dmbp", metavar="M", help=", ".join(METHODS)
-    )
+    add_method(parser)
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument(
         "--label", metavar="top1|N|NAME", help="class to explain; default top1, the network's own"

@@ -26,6 +26,7 @@ def attribute(
     progress: bool = False,
     return_masks: bool = False,
     biases: str = "drop",
+    nonaffine: str = "refuse",
 ) -> Attribution:
     """Attribute a network's logit to the pixels of its input, for and against (DMBP).
 
@@ -37,8 +38,9 @@ def attribute(
         without it, a callable pytree (a `dmbp_jax.Network`, an NNX or Equinox module).
       x: (H, W, C) or (N, H, W, C) preprocessed images, floating point, finite.
       label: int, (N,) ints, or None for the network's top-1 of each image.
-      apply_fn: maps (params, (N, H, W, C)) to logits (N, classes) with affine operations, ReLUs
-        and max-pools only. A function that lives on (not a new lambda each call) compiles once.
+      apply_fn: maps (params, (N, H, W, C)) to logits (N, classes) with affine operations,
+        activations and pools, and with `nonaffine="freeze"` gates. A function that lives on (not
+        a new lambda each call) compiles once.
       config: see `DMBP`.
       chunk_size: images optimised at once; None chooses from the memory that is free. Never
         changes the result of an image.
@@ -48,6 +50,9 @@ def attribute(
         of y± (ours): Σ positive and Σ negative are then F_σ(x) − F_0 and F_{1−σ}(x) − F_0.
         "spread" resizes it from its layers to the picture, as coarse as these; "carry" takes it
         back through gates, masks and |weights| to the pixels that reach it, as crisp as the map.
+      nonaffine: what becomes of the product of two values that depend on x. "refuse" raises an
+        error that names it. "freeze" takes the factor that is a nonlinear function of x
+        (normalisation statistics, attention weights, gates) as a constant at x (ours).
 
     Returns:
       An `Attribution`; for a single image the leading N is absent everywhere. An image whose
@@ -58,7 +63,7 @@ def attribute(
       InputError: wrong rank or channel count, empty batch, non-finite x, label out of range or of
         the wrong length, chunk_size below 1.
       NoReluError, ControlFlowError, NonAffineError: the network is not supported; the message
-        names the operation and its scope.
+        names the operation and its scope, and what "freeze" would take as constants.
       DeviceMemoryError: the device ran out of memory.
 
     Example:
@@ -76,7 +81,14 @@ def attribute(
         raise InputTypeError(f"config: Expected a DMBP, got {type(config).__name__}.")
     check_choice(biases, "biases", BIASES)
     call = check_call(
-        params, x, label, apply_fn, chunk_size, dtype=config.dtype, precision=config.precision
+        params,
+        x,
+        label,
+        apply_fn,
+        chunk_size,
+        dtype=config.dtype,
+        precision=config.precision,
+        nonaffine=nonaffine,
     )
     call.network.program()  # refuses what is not supported, before anything is compiled
     result = explain(

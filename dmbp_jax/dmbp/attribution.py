@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Attribution:
       status: (N,) bool, True where every number of that image is finite.
       steps: (N,) int32, optimiser steps taken; fewer than asked for after an early stop.
       masks: tuple of one (N, ...) array per ReLU when asked for, else None.
+      frozen: names of the factors that were constants at x (`attribute(nonaffine="freeze")`);
+        empty for a network without any. Static.
 
     The maps are never normalised; that belongs to pictures (`dmbp_jax.pictures`).
     """
@@ -53,6 +55,7 @@ class Attribution:
     status: jax.Array
     steps: jax.Array
     masks: tuple[jax.Array, ...] | None = None
+    frozen: tuple[str, ...] = field(metadata={"static": True}, default=())
 
     @property
     def map(self) -> jax.Array:
@@ -77,13 +80,13 @@ class Attribution:
         if target.suffix != ".npz":
             target = target.with_name(target.name + ".npz")
         arrays: dict[str, Any] = {"format": np.int64(_FORMAT)}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "masks":
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name == "masks":
                 for index, mask in enumerate(value or ()):
                     arrays[f"masks_{index}"] = np.asarray(mask)
             else:
-                arrays[field.name] = np.asarray(value)
+                arrays[one.name] = np.asarray(value, np.str_ if one.name == "frozen" else None)
         with replacing(target) as part:
             np.savez_compressed(part, **arrays)
         return target
@@ -96,19 +99,20 @@ class Attribution:
           FileNotFoundError: no such file.
           DataError: not a file written by `save`, or truncated.
         """
-        names = [field.name for field in fields(cls) if field.name != "masks"]
+        names = [one.name for one in fields(cls) if one.name not in ("masks", "frozen")]
         try:
             with np.load(path, allow_pickle=False) as stored:
                 if "format" not in stored or int(stored["format"]) != _FORMAT:
                     raise DataError(f"{path}: Expected a saved Attribution of format {_FORMAT}.")
                 values = {name: jnp.asarray(stored[name]) for name in names}
                 count = sum(name.startswith("masks_") for name in stored.files)
+                frozen = tuple(map(str, stored["frozen"]))
                 masks = tuple(jnp.asarray(stored[f"masks_{index}"]) for index in range(count))
         except (zipfile.BadZipFile, KeyError, ValueError, EOFError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{path}: Expected a saved Attribution, got: {error}") from error
-        return cls(**values, masks=masks or None)
+        return cls(**values, masks=masks or None, frozen=frozen)
 
     def __getitem__(self, index: int) -> "Attribution":
         """The attribution of one image of a batch."""
@@ -126,5 +130,4 @@ class Attribution:
 
     def replace_history(self, history: jax.Array) -> "Attribution":
         """The same attribution with another `history`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Attribution(**(values | {"history": history}))
+        return replace(self, history=history)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dmbp_jax.dmbp.decomposition import Frozen, output_products
 from dmbp_jax.graph.graph import Graph, Rules
-from dmbp_jax.graph.pieces import Choice, Piece
+from dmbp_jax.graph.pieces import Piece
 
 
 def carry_biases(
@@ -40,11 +40,12 @@ def carry_biases(
     absolute = graph.with_magnitudes()
     outside = output_products(graph, frozen, x, label)
 
+    # The linear parts of pieces: |slope| ⊙ z. Of a frozen factor it is the factor's magnitude.
     def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        return _slope_magnitude(frozen.gates[index], piece, *z) * masks[index].astype(z[0].dtype)
+        return abs(piece.apply(frozen.gates[index], *z)) * masks[index].astype(z[0].dtype)
 
     def unmasked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        return _slope_magnitude(frozen.winners[index], piece, *z)
+        return abs(piece.apply(frozen.winners[index], *z))
 
     def reached(magnitude: jax.Array) -> list[jax.Array]:
         """a_l at every bias."""
@@ -66,14 +67,6 @@ def carry_biases(
     carried = (pull_back(ratios)[0] * magnitude).astype(image_map.dtype)
     rest = total - image_map.sum() - carried.sum()
     return image_map + carried + rest / x.size
-
-
-def _slope_magnitude(choice: Choice, piece: Piece, *z: jax.Array) -> jax.Array:
-    """|slope| ⊙ z of a piece with a fixed choice."""
-    value = piece.apply(choice, *z)
-    if piece.has_intercept:
-        value -= piece.apply(choice, *(jnp.zeros_like(one) for one in z))
-    return abs(value)
 
 
 def _ratio(part: jax.Array, magnitude: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import optax
 from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.dmbp.objective import OBJECTIVES, Objective
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.pieces import SLOPES
 
 BLOCK = 10  # steps between two looks at the plateau, when there is a tolerance
 
@@ -26,7 +27,10 @@ class DMBP:
         (Eq. 11 taken at its word on a network with biases; ours): only what a map can show.
       pointwise: slope of an activation that is not piecewise linear. "secant" is (f(z) − f(0)) / z
         with intercept f(0), which is the gate of SiLU and GELU; "tangent" is f′(z) with intercept
-        f(z) − f′(z) z. F is exact at x with both, and piecewise-linear ones are not asked.
+        f(z) − f′(z) z; "segments" is the slope of a polygon through f, the paper's proposal
+        (docs/activations.md). F is exact at x with all, and piecewise-linear ones are not asked.
+      segments: how many the polygon has between −4 and 4, at most 256; an even number has a corner
+        at 0.
       init: start of every θ, where σ = sigmoid(θ); 0 is σ = ½.
       update: rule of the default optimiser. "rmsprop" is PyTorch's RMSProp, that is
         `optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)`; "sign" moves every
@@ -61,6 +65,7 @@ class DMBP:
     loss: str = "all"
     evidence: str = "all"
     pointwise: str = "secant"
+    segments: int = 8
     init: float = 0.0
     update: str = "rmsprop"
     last_rate: float | None = None
@@ -76,7 +81,8 @@ class DMBP:
         check_number(self.init, "init")
         check_choice(self.loss, "loss", tuple(OBJECTIVES))
         check_choice(self.evidence, "evidence", ("all", "input"))
-        check_choice(self.pointwise, "pointwise", ("secant", "tangent"))
+        check_choice(self.pointwise, "pointwise", SLOPES)
+        check_number(check_count(self.segments, "segments"), "segments", high=256)
         check_choice(self.update, "update", ("rmsprop", "sign"))
         check_count(self.alternate, "alternate", minimum=0)
         if self.last_rate is not None:

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from dmbp_jax.checks import check_choice
 from dmbp_jax.dmbp.decomposition import Masks, attribution_by_backward, freeze, mask_dtype
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn, is_traced
+from dmbp_jax.graph.pieces import SLOPES
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
@@ -44,12 +46,17 @@ class Decomposition:
 
 
 def init_masks(
-    params: Any, x: ArrayLike, value: float = 0.5, *, apply_fn: ApplyFn | None = None
+    params: Any,
+    x: ArrayLike,
+    value: float = 0.5,
+    *,
+    apply_fn: ApplyFn | None = None,
+    nonaffine: str = "refuse",
 ) -> Masks:
     """Masks σ_l filled with one value: a tuple of arrays, one per ReLU in order of evaluation.
 
     Args:
-      params, apply_fn: the network, as in `attribute`.
+      params, apply_fn, nonaffine: the network, as in `attribute`.
       x: (H, W, C) or (N, H, W, C); only shape and dtype matter.
       value: in [0, 1]; the optimisation starts from ½.
 
@@ -69,7 +76,7 @@ def init_masks(
     """
     if not 0 <= value <= 1:
         raise InputError(f"value: Expected a mask value in [0, 1], got {value}.")
-    call = check_call(params, x, apply_fn=apply_fn)
+    call = check_call(params, x, apply_fn=apply_fn, nonaffine=nonaffine)
     return tuple(jnp.full(shape, value, mask_dtype(call.images)) for shape in _mask_shapes(call))
 
 
@@ -80,6 +87,8 @@ def decompose(
     masks: Sequence[ArrayLike],
     *,
     apply_fn: ApplyFn | None = None,
+    nonaffine: str = "refuse",
+    pointwise: str = "secant",
 ) -> Decomposition:
     """Split the logit for given masks, without any optimisation (Eq. 9, 11, 14).
 
@@ -87,7 +96,8 @@ def decompose(
     backward form with Σ and 1 − Σ injected into the ReLUs' cotangents.
 
     Args:
-      params, x, label, apply_fn: as in `attribute`.
+      params, x, label, apply_fn, nonaffine: as in `attribute`.
+      pointwise: slope of the smooth activations, as in `DMBP`.
       masks: one array per ReLU as `init_masks` gives them; values in [0, 1].
 
     Returns:
@@ -109,9 +119,11 @@ def decompose(
     Source: Ruiz et al., ICCV 2021. Eq. 1, 13 and 14 have no output bias; a network that has one is
     decomposed without it, as F(x) − F_0, so that both signs describe what filters produced.
     """
-    call = check_call(params, x, label, apply_fn)
+    check_choice(pointwise, "pointwise", SLOPES)
+    call = check_call(params, x, label, apply_fn, nonaffine=nonaffine)
     checked = _check_masks(masks, call)
-    return call.unbatch(_decompose_batch(call.network, call.images, call.labels, checked))
+    parts = _decompose_batch(call.network, call.images, call.labels, checked, pointwise=pointwise)
+    return call.unbatch(parts)
 
 
 def _mask_shapes(call: Call) -> list[tuple[int, ...]]:
@@ -148,11 +160,11 @@ def _check_masks(masks: Any, call: Call) -> Masks:
     return tuple(checked)
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="pointwise")
 def _decompose_batch(
-    network: TracedNetwork, x: jax.Array, labels: jax.Array | None, masks: Masks
+    network: TracedNetwork, x: jax.Array, labels: jax.Array | None, masks: Masks, *, pointwise: str
 ) -> Decomposition:
-    graph = network.graph()
+    graph = network.graph(pointwise)
     shapes = [site.shape for site in graph.masked]
 
     def one_image(x: jax.Array, label: jax.Array | None, masks: Masks) -> Decomposition:

@@ -4,7 +4,7 @@
 with the masked ReLU; both give the same numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -96,14 +96,11 @@ def masked_cotangents(
     Args:
       divisors: 1 / σ_l, as in `gated_logits`.
     """
+    divided = _divided_first(frozen, divisors)
 
     def logit(probes: Sequence[jax.Array]) -> jax.Array:
         def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-            gate, divisor = frozen.gates[index], divisors[index].astype(z[0].dtype)
-            if piece.has_intercept:
-                return piece.apply(gate, *z) / divisor + probes[index]
-            # Divided first, so that the way back gates first and its last result is a division.
-            return piece.apply(gate, *(one / divisor for one in z)) + probes[index]
+            return divided(index, piece, *z) + probes[index]
 
         rules = Rules(masked, applying(frozen.winners))
         return graph.run_from(frozen.before_pieces, rules)[0, label]
@@ -113,13 +110,34 @@ def masked_cotangents(
     return tuple(pull_back(jnp.ones((), frozen.logits.dtype))[0])
 
 
+def _divided_first(frozen: Frozen, divisors: Sequence[jax.Array]) -> Callable[..., jax.Array]:
+    """The rule σ ⊙ H ⊙ z, divided before it is gated.
+
+    The way back then gates first, and what it returns is a division, which XLA keeps.
+    """
+
+    def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+        gate, divisor = frozen.gates[index], divisors[index].astype(z[0].dtype)
+        if piece.has_intercept:
+            return piece.apply(gate, *z) / divisor
+        return piece.apply(gate, *(one / divisor for one in z))
+
+    return rule
+
+
 def masked_map(
-    graph: Graph, frozen: Frozen, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
+    graph: Graph, frozen: Frozen, x: jax.Array, divisors: Sequence[jax.Array], label: jax.Array
 ) -> jax.Array:
-    """The map ∇ₓF ⊙ x (1, H, W, C) of one sign's masks, by the masked backward pass (Eq. 7)."""
+    """The map ∇ₓF ⊙ x (1, H, W, C) of one sign's masks, by the masked backward pass (Eq. 7).
+
+    Args:
+      x: (1, H, W, C).
+      divisors: 1 / σ_l, as in `gated_logits`.
+    """
+    rules = Rules(_divided_first(frozen, divisors), applying(frozen.winners))
 
     def logit(x: jax.Array) -> jax.Array:
-        return graph.run(x, _masked_rules(frozen, masks))[0, label]
+        return graph.run(x, rules)[0, label]
 
     _, pull_back = jax.vjp(logit, x)
     return pull_back(jnp.ones((), frozen.logits.dtype))[0] * x

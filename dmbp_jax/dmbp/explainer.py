@@ -58,6 +58,11 @@ class Run(NamedTuple):
     history: jax.Array  # (N, steps, 3)
     done: jax.Array
 
+    @property
+    def logits(self) -> jax.Array:
+        """F(x) of the whole network, (N, classes)."""
+        return self.whole[1] if self.whole else self.frozen.logits
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -92,12 +97,13 @@ class DmbpExplainer:
             for step in program.steps
             if step.piece is not None and step.piece.masked and step.piece.has_intercept
         )
-        return bytes_per_image(program.masked) + choices
+        factors = sum(4 * math.prod(s.shape) for s in program.unmasked if s.kind == "frozen")
+        return bytes_per_image(program.masked) + choices + factors
 
     def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
         """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""
         images, labels = rows
-        graph = self.network.graph(self.config.pointwise)
+        graph = self.network.graph(self.config.pointwise, self.config.segments)
         dtype = mask_dtype(images)
 
         def begin(image: jax.Array) -> tuple[Frozen, jax.Array, tuple[Any, ...], loop.State]:
@@ -144,12 +150,13 @@ class DmbpExplainer:
             """y± with biases, Σ map and the map of one sign."""
             # The value by the forward form: the same number as the backward form's, with the
             # gradients to the biases left out of the program.
-            logits, _ = gated_logits(graph, whole, loop.divisors(theta, sign))
+            divisors = loop.divisors(theta, sign)
+            logits, _ = gated_logits(graph, whole, divisors)
             total = loop.signed_part(whole, logits, label)
-            masks = loop.signed_masks(sigma, sign)
             if self.biases == "drop":
-                image_map = masked_map(graph, whole, x, masks, label)
+                image_map = masked_map(graph, whole, x, divisors, label)
                 return total, image_map.sum().astype(dtype), image_map
+            masks = loop.signed_masks(sigma, sign)
             image_map, products = bias_products(graph, whole, x, masks, label)
             if self.biases == "spread":
                 complete = spread_biases(image_map, products, total)
@@ -181,6 +188,7 @@ class DmbpExplainer:
             status=finite,
             steps=run.state.steps,
             masks=masks,
+            frozen=self.network.program().frozen,
         )
 
 

@@ -133,11 +133,10 @@ def terms_and_gradient(
     def gradient(sign: jax.Array, weight: jax.Array, activations: Masks) -> Masks:
         """Weight ∂y±/∂θ of one sign."""
         cotangents = masked_cotangents(graph, frozen, divisors(theta, sign), label)
-        complements = divisors(theta, -sign)  # 1 / (1 − m)
-        scale = sign * weight
+        scalars = _one_each((sign, sign * weight), len(theta))
         return tuple(
-            scale * (u.astype(t.dtype) * c.astype(t.dtype)) / d
-            for u, c, d, t in zip(activations, cotangents, complements, theta, strict=True)
+            scale * (u.astype(t.dtype) * c.astype(t.dtype)) / (1 + jnp.exp(sign * t))
+            for u, c, t, (sign, scale) in zip(activations, cotangents, theta, scalars, strict=True)
         )
 
     signs = jnp.array([1.0, -1.0], theta[0].dtype)
@@ -150,12 +149,36 @@ def terms_and_gradient(
         weights = jnp.where(step < config.alternate, in_turn.astype(weights.dtype), weights)
     if objective.one_sided:
         active = jnp.where(weights[0] != 0, 0, 1)
-        chosen = jax.tree.map(lambda u: jnp.where(active == 0, u[0], u[1]), both_activations)
+        read = partial(jax.lax.platform_dependent, cpu=select_sign, default=index_sign)
+        chosen = read(active, both_activations)
         pulled = gradient(signs[active], weights[active], chosen)
     else:
         per_sign = jax.vmap(gradient)(signs, weights, both_activations)
         pulled = jax.tree.map(lambda g: g.sum(0), per_sign)
     return jnp.stack([y_positive, y_negative, y - y_positive - y_negative]), pulled
+
+
+def select_sign(active: jax.Array, both: Masks) -> Masks:
+    """The values of one of two signs; both are read. XLA fuses this on every device."""
+    return tuple(jnp.where(active == 0, u[0], u[1]) for u in both)
+
+
+def index_sign(active: jax.Array, both: Masks) -> Masks:
+    """The same numbers; only those of the sign are read. XLA does not fuse this on CPU."""
+    indices = _one_each(active, len(both))
+    return tuple(
+        jax.lax.dynamic_index_in_dim(u, index, keepdims=False)
+        for u, index in zip(both, indices, strict=True)
+    )
+
+
+def _one_each(scalar: Any, count: int) -> list[Any]:
+    """A scalar for each site, which XLA takes for different ones.
+
+    On a GPU it merges kernels that read the same value, and the masks of merged kernels are
+    copied, as they cannot be updated in place.
+    """
+    return jax.lax.optimization_barrier([scalar] * count)
 
 
 def masks_of(theta: Masks) -> Masks:

@@ -46,3 +46,8 @@ def target_labels(call: Call) -> jax.Array:
 
 def _top_labels(network: TracedNetwork, rows: tuple[jax.Array]) -> jax.Array:
     return network(rows[0]).argmax(-1).astype(jnp.int32)
+
+
+def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """(N,) the value of each row's label, of values (N, classes)."""
+    return jnp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dmbp_jax.data.samples import Target
+from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.gallery import TargetName, shrink
 from dmbp_jax.experiments.plan import Plan
@@ -41,7 +42,7 @@ class Batch(NamedTuple):
       labels: (N,) int32.
       others: (N, K) int32, the other labels of each picture, filled up with -1.
       masks: (N, H, W) bool, where the target is, or None where no picture says so.
-      keys: one for each row.
+      keys: (N,) random keys.
     """
 
     targets: Sequence[Target]
@@ -50,7 +51,7 @@ class Batch(NamedTuple):
     labels: jax.Array
     others: np.ndarray
     masks: np.ndarray | None
-    keys: Sequence[jax.Array]
+    keys: jax.Array
 
 
 def decode(transforms: Transforms, with_crop: bool, picture: Image.Image) -> Any:
@@ -83,24 +84,27 @@ def make_batch(
     good = [target for target in targets if target.picture.name in decoded]
     if not good:
         return None
-    rows = [*good, *good[:1] * (plan.size - len(good))]
-    inputs = [decoded[target.picture.name].x for target in rows]
-    for target, x in zip(rows, inputs, strict=True):
-        if x.shape != inputs[0].shape:
+    for target in good:
+        x, first = (decoded[one.picture.name].x for one in (target, good[0]))
+        if x.shape != first.shape:
             raise InputError(
-                f"preprocess: Expected arrays of one shape, got {inputs[0].shape} and {x.shape} "
+                f"preprocess: Expected arrays of one shape, got {first.shape} and {x.shape} "
                 f"for {target.picture.name}."
             )
+    inputs = ((t, (decoded[t.picture.name].x, np.int32(i))) for i, t in enumerate(good))
+    (batch,) = collect_rows(inputs, plan.size)
+    x, places = batch.rows
+    rows = [good[place] for place in places]
     crops = {(t.picture.name, t.label): decoded[t.picture.name].crop for t in good}
     filled = [[*target.others, *[-1] * (plan.others - len(target.others))] for target in rows]
     return Batch(
         good,
         {target: small for target, small in crops.items() if small is not None},
-        jnp.asarray(np.stack(inputs)),
+        jnp.asarray(x),
         jnp.asarray([target.label for target in rows], jnp.int32),
         np.array(filled, np.int32).reshape(len(rows), plan.others),
-        _masks(rows, inputs[0].shape[:2], crop),
-        [image_key(seed, f"{target.picture.name}/{target.label}") for target in rows],
+        _masks(rows, x.shape[1:3], crop),
+        jnp.stack([image_key(seed, f"{target.picture.name}/{target.label}") for target in rows]),
     )
 
 

@@ -59,7 +59,7 @@ def configure(
         "activation": settings.activation,
         "last layer": settings.last_layer,
         "methods": [row.name for row in plan.rows],
-        "code of methods": fingerprint([row.function for row in plan.rows]),
+        "code of methods": fingerprint([row.identity for row in plan.rows]),
     } | {f"options of {row.name}": describe(dict(row.options)) for row in plan.rows}
 
 

@@ -12,23 +12,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmbp_jax.errors import InputError, ResumeError
+from dmbp_jax.errors import InputError
+from dmbp_jax.experiments.journal import RECORDS, part_keys
 from dmbp_jax.files import replacing
+from dmbp_jax.runs.arrays import encode
+from dmbp_jax.runs.manifest import KEY as MANIFEST
+from dmbp_jax.runs.manifest import check_same
+from dmbp_jax.runs.store import Store
 
 try:
     import fcntl
 except ImportError:  # Windows has no such lock: two evaluations in one folder are not refused
     fcntl = None
 
-MANIFEST, RECORDS, WRITTEN = "manifest.json", "records.jsonl", "files.txt"
+WRITTEN = "files.txt"
 TEXT, CSV, PAGE, SKIPPED = "tables.md", "tables.csv", "evaluation.html", "skipped.txt"
 PICTURES = "pictures"
-FORMAT = 2  # raised when results of an older version cannot be continued
+FORMAT = 3  # raised when results of an older version cannot be continued
 
 _TOOL = "dmbp evaluate"
 _OUTPUTS = (TEXT, CSV, PAGE, SKIPPED)
 _PICTURE = re.compile(rf"{PICTURES}/[0-9a-f]{{20}}/[A-Za-z0-9_-]+\.png")
 _PART = re.compile(r"\.[0-9a-f]{32}\.(.+)")  # what a kill leaves of `replacing`
+_LOCK = ".__lock"  # end of the names under which the store writes
 _ADVICE = "Choose another folder, or start over with force=True (--force)."
 _FOREIGN = "Choose another folder; files that this tool did not write are left as they are."
 
@@ -39,13 +45,13 @@ class ResultFolder:
 
     Attributes:
       path: the folder.
-      records: descriptor of the file of records, open for reading and appending.
+      store: the same folder as a store, for the manifest and the records.
       written: names of the files that the tool wrote, relative to `path`, with forward slashes;
         the same as the lines of `files.txt`.
     """
 
     path: Path
-    records: int
+    store: Store
     written: set[str]
 
     def claim(self, names: Iterable[str]) -> None:
@@ -99,25 +105,27 @@ def open_folder(
         name of an output that the tool did not write, or another process writes there.
     """
     _make_or_check(path)
-    descriptor = os.open(path / RECORDS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = os.open(path / WRITTEN, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         _lock(descriptor, path)
-        folder = ResultFolder(path, descriptor, _read_written(path / WRITTEN))
+        store = Store(path)
+        folder = ResultFolder(path, store, _read_written(path / WRITTEN))
         _remove_parts(path)
-        over = force or not os.fstat(descriptor).st_size  # without a record, nothing can be stale
+        parts = part_keys(store)
+        over = force or not parts  # without a record, nothing can be stale
         if over:
             # The manifest comes last: until then a kill leaves a folder that is still the tool's.
             folder.remove(list(folder.written))
+            for key in parts:
+                store.delete(key)
             os.ftruncate(descriptor, 0)
-            (path / WRITTEN).unlink(missing_ok=True)
             folder.written.clear()
         _check_outputs(folder)
         wanted = json.loads(json.dumps(configuration))
         if over:
-            with replacing(path / MANIFEST) as part:
-                part.write_text(json.dumps({"tool": _TOOL, "configuration": wanted}, indent=1))
+            store.put(MANIFEST, encode({"tool": _TOOL, "configuration": wanted}))
         else:
-            _check_configuration(path / MANIFEST, wanted)
+            check_same(store, _read_manifest(path)["configuration"], wanted, _ADVICE)
         yield folder
     finally:
         os.close(descriptor)
@@ -130,7 +138,7 @@ def _make_or_check(path: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"out: Expected a folder, got the file {path}.") from error
     foreign = sorted(entry.name for entry in path.iterdir() if not _is_beginning(entry))
-    if foreign and not _is_manifest(path / MANIFEST):
+    if foreign and not _read_manifest(path):
         first = MANIFEST if MANIFEST in foreign else foreign[0]
         raise InputError(
             f"out: Expected an empty folder, or one with the {MANIFEST} of an evaluation, got "
@@ -139,18 +147,19 @@ def _make_or_check(path: Path) -> None:
 
 
 def _is_beginning(entry: Path) -> bool:
-    """What a kill leaves before the manifest is there: no records yet, or half a manifest."""
-    part = _PART.fullmatch(entry.name)
-    if part is not None:
-        return part[1] == MANIFEST
-    return entry.name == RECORDS and entry.is_file() and not entry.stat().st_size
+    """What a kill leaves before the manifest is there: an empty list, or half a manifest."""
+    if entry.name == MANIFEST + _LOCK:
+        return True
+    return entry.name == WRITTEN and entry.is_file() and not entry.stat().st_size
 
 
-def _is_manifest(path: Path) -> bool:
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of an evaluation; empty if there is none."""
     try:
-        return json.loads(path.read_text("utf-8"))["tool"] == _TOOL
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        return manifest if manifest["tool"] == _TOOL and "configuration" in manifest else {}
     except (OSError, ValueError, TypeError, LookupError):
-        return False
+        return {}
 
 
 def _lock(descriptor: int, path: Path) -> None:
@@ -184,26 +193,15 @@ def _check_outputs(folder: ResultFolder) -> None:
         raise InputError(f"{pictures}: Expected a folder or nothing, got a file. {_FOREIGN}")
 
 
-def _check_configuration(manifest: Path, wanted: dict[str, Any]) -> None:
-    stored = json.loads(manifest.read_text("utf-8")).get("configuration")
-    if not isinstance(stored, dict):
-        raise ResumeError(f"{manifest}: Expected the settings of an evaluation. {_ADVICE}")
-    for name in {**stored, **wanted}:
-        if stored.get(name) != wanted.get(name):
-            raise ResumeError(
-                f"{manifest.parent}: Expected the settings of the results that are there, got "
-                f"{name} = {_short(wanted.get(name))}, there it is {_short(stored.get(name))}. "
-                f"{_ADVICE}"
-            )
-
-
 def _remove_parts(path: Path) -> None:
     """Remove files of the tool that a kill left half-written, under a name of their own."""
+    for entry in (path / f"{MANIFEST}{_LOCK}", *path.glob(f"{RECORDS}*.jsonl{_LOCK}")):
+        entry.unlink(missing_ok=True)
     for folder in (path, *path.glob(f"{PICTURES}/*/")):
         for entry in folder.glob(".*"):
             part = _PART.fullmatch(entry.name)
             name = (folder / part[1]).relative_to(path).as_posix() if part else ""
-            if name == MANIFEST or name in _OUTPUTS or _PICTURE.fullmatch(name):
+            if name in _OUTPUTS or _PICTURE.fullmatch(name):
                 entry.unlink(missing_ok=True)
 
 
@@ -215,8 +213,3 @@ def _remove_empty(path: Path, folder: Path) -> None:
         except OSError:  # not empty, or not there
             return
         folder = folder.parent
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dmbp_jax.experiments.folder import PICTURES, ResultFolder
 from dmbp_jax.experiments.journal import Record
-from dmbp_jax.experiments.rows import MethodRow
+from dmbp_jax.experiments.rows import TableRow
 from dmbp_jax.files import replacing
 from dmbp_jax.pictures import diverging
 
@@ -86,7 +86,7 @@ def save_crops(folder: ResultFolder, crops: Mapping[TargetName, Image.Image]) ->
 
 
 def save_maps(
-    folder: ResultFolder, row: MethodRow, targets: Iterable[TargetName], maps: np.ndarray
+    folder: ResultFolder, row: TableRow, targets: Iterable[TargetName], maps: np.ndarray
 ) -> None:
     """Write a picture of the map of each target (none if there are none), if it is finite."""
     drawn = {}

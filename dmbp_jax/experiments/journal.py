@@ -1,17 +1,21 @@
-"""What was measured, on disk: append-only, safe against a kill at any moment.
+"""What was measured, on disk: a log whose parts are written whole, and each only once.
 
-A line for each map is on disk before the next batch starts; a line cut short is thrown away.
+A part is on disk before the next batch starts. It is an object of the store of large runs, so a
+kill leaves whole parts alone.
 """
 
 import json
-import os
+import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from dmbp_jax.errors import ResumeError
+from dmbp_jax.errors import InputError, ResumeError
+from dmbp_jax.runs.store import Store
+
+RECORDS = "records/"
+_PART = re.compile(rf"{RECORDS}(\d{{8}})\.jsonl")
 
 Key = tuple[str, int, str]  # picture, label, method
 
@@ -44,47 +48,42 @@ class Record(NamedTuple):
 class Journal:
     """Records on disk in the order they were made; the same map is never recorded twice."""
 
-    def __init__(self, descriptor: int, path: Path) -> None:
-        """Read the records of a file; what a kill left of a last line is cut off.
-
-        Args:
-          descriptor: of the file, open for appending.
-          path: of the file, to read it and to name it in errors.
+    def __init__(self, store: Store) -> None:
+        """Read the parts of a store.
 
         Raises:
-          ResumeError: a line other than the last is not a record.
+          ResumeError: a line is not a record.
         """
-        self._descriptor = descriptor
-        self.records = _read(descriptor, path)
+        self._store = store
+        self.records: dict[Key, Record] = {}
+        parts = part_keys(store)
+        self._next = 1 + max((int(_PART.fullmatch(key)[1]) for key in parts), default=-1)
+        for key, data in zip(parts, store.get_many(parts), strict=True):
+            for number, line in enumerate((data or b"").splitlines(), 1):
+                record = _decode(line, f"{store.url}/{key}, line {number}")
+                self.records.setdefault(record.key, record)
 
     def append(self, records: Iterable[Record]) -> list[Record]:
-        """Write the new ones among `records`, wait until they are on disk, and return them."""
+        """Store the new ones among `records`, wait until they are on disk, and return them.
+
+        Raises:
+          InputError: another process has written the next part.
+        """
         new = [record for record in records if record.key not in self.records]
-        data = memoryview(b"".join(map(_encode, new)))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-        os.fsync(self._descriptor)
+        if new:
+            data = b"".join(map(_encode, new))
+            if not self._store.put_new(f"{RECORDS}{self._next:08d}.jsonl", data):
+                raise InputError(
+                    f"out: Expected a free folder, {self._store.url} is being written to."
+                )
+            self._next += 1
         self.records |= {record.key: record for record in new}
         return new
 
 
-def _read(descriptor: int, path: Path) -> dict[Key, Record]:
-    records: dict[Key, Record] = {}
-    good = 0
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            record = _decode(line)
-            if record is None:
-                if lines.read(1):
-                    raise ResumeError(
-                        f"{path}, line {number}: not a record. Choose another folder, or start "
-                        "over with force=True (--force)."
-                    )
-                os.ftruncate(descriptor, good)
-                break
-            good += len(line)
-            records.setdefault(record.key, record)
-    return records
+def part_keys(store: Store) -> list[str]:
+    """The parts of a store, in order."""
+    return [key for key in store.keys(RECORDS) if _PART.fullmatch(key)]
 
 
 def _encode(record: Record) -> bytes:
@@ -94,10 +93,7 @@ def _encode(record: Record) -> bytes:
     return json.dumps(line, allow_nan=False).encode() + b"\n"
 
 
-def _decode(line: bytes) -> Record | None:
-    """A record from its line; None for a line that is cut short or no record."""
-    if not line.endswith(b"\n"):
-        return None
+def _decode(line: bytes, where: str) -> Record:
     try:
         stored = json.loads(line)
         return Record(
@@ -108,5 +104,8 @@ def _decode(line: bytes) -> Record | None:
             {name: np.nan if v is None else float(v) for name, v in stored["values"].items()},
             {name: np.asarray(v, np.float32) for name, v in stored["curves"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResumeError(
+            f"{where}: not a record. Choose another folder, or start over with force=True "
+            "(--force)."
+        ) from error

@@ -1,7 +1,6 @@
 """One batch and one method: the maps are made once, and every measure is taken from them."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 
 from dmbp_jax.experiments.batches import Batch
 from dmbp_jax.experiments.journal import Record
-from dmbp_jax.experiments.rows import MethodRow
+from dmbp_jax.experiments.rows import TableRow
 from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics import (
@@ -34,7 +33,7 @@ class EvaluatedNetwork(NamedTuple):
 def measure(
     network: EvaluatedNetwork,
     batch: Batch,
-    row: MethodRow,
+    row: TableRow,
     measures: Sequence[str],
     settings: Settings,
 ) -> tuple[list[Record], np.ndarray]:
@@ -42,7 +41,7 @@ def measure(
 
     Maps that are not finite have no measure: NaN everywhere.
     """
-    method = partial(row.heatmaps, keys=batch.keys)
+    method = row.of(batch)
     maps = method(network.params, batch.x, batch.labels, apply_fn=network.apply_fn)
     finite = np.asarray(jnp.isfinite(maps).all((1, 2)))
     heat = jnp.where(finite[:, None, None], maps, 0)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dmbp_jax.data.samples import Dataset, Picture, Target, choose_targets
 from dmbp_jax.experiments.journal import Key
-from dmbp_jax.experiments.rows import TABLES, MethodRow
+from dmbp_jax.experiments.rows import TABLES, TableRow
 from dmbp_jax.experiments.settings import Settings
 
 
@@ -24,7 +24,7 @@ class Plan(NamedTuple):
     """
 
     batches: list[tuple[Target, ...]]
-    rows: tuple[MethodRow, ...]
+    rows: tuple[TableRow, ...]
     measures: Mapping[str, tuple[str, ...]]
     others: int
 
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
                 for target in batch:
                     yield target.picture.name, target.label, row.name
 
-    def missing(self, records: Collection[Key], batch: Sequence[Target]) -> list[MethodRow]:
+    def missing(self, records: Collection[Key], batch: Sequence[Target]) -> list[TableRow]:
         """The rows that are not recorded for every target of a batch."""
         return [
             row
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    dataset: Dataset, settings: Settings, tables: Mapping[int, Sequence[MethodRow]]
+    dataset: Dataset, settings: Settings, tables: Mapping[int, Sequence[TableRow]]
 ) -> Plan:
     """Choose the targets and cut them into batches.
 
@@ -72,7 +72,7 @@ def make_plan(
     count = math.ceil(len(targets) / settings.batch_size)
     size = math.ceil(len(targets) / count) if count else 1
     batches = [targets[first : first + size] for first in range(0, len(targets), size)]
-    rows: dict[str, MethodRow] = {}
+    rows: dict[str, TableRow] = {}
     measures: dict[str, tuple[str, ...]] = {}
     for table, of_table in tables.items():
         for row in of_table:

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 
 from dmbp_jax.catalogue import CATALOGUE, ROWS, Method
 from dmbp_jax.dmbp.config import DMBP
@@ -14,6 +13,9 @@ from dmbp_jax.errors import InputError
 from dmbp_jax.graph.images import check_images
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.heatmaps import fit_heatmap
+
+if TYPE_CHECKING:
+    from dmbp_jax.experiments.batches import Batch
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -36,6 +38,36 @@ TABLES: dict[int, Table] = {
 }
 
 
+class TableRow(Protocol):
+    """What is scored in a row of a table.
+
+    Attributes:
+      name: unique, in file names and records.
+      title: in tables; "" is the name.
+      options: how the maps are made, name -> value.
+      has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
+      repeatable: whether the maps can be made again for another network, as Table 3 does.
+      identity: what makes the maps, for the check of a continued evaluation.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def options(self) -> tuple[tuple[str, Any], ...]: ...
+    @property
+    def has_zero(self) -> bool: ...
+    @property
+    def repeatable(self) -> bool: ...
+    @property
+    def identity(self) -> Any: ...
+
+    def of(self, batch: "Batch") -> Callable[..., jax.Array]:
+        """The maps of one batch: (params, x, label, *, apply_fn) -> (N, H, W), signed."""
+        ...
+
+
 @dataclass(frozen=True)
 class MethodRow:
     """A row of a table: a method with its options, ready to be called on a batch.
@@ -45,8 +77,8 @@ class MethodRow:
       function: `f(params, x, label, *, apply_fn, **options)` to maps, as in `dmbp_jax.methods`.
       title: in tables; "" is the name.
       options: keyword arguments of `function`.
-      random: whether the map depends on `key=`. Then images are done one by one, each with a key
-        of its own, so that its map does not depend on its batch.
+      random: whether the map depends on `key=`, which then is (N,), a key for each image, so that
+        its map does not depend on its batch.
       has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
     """
 
@@ -57,34 +89,41 @@ class MethodRow:
     random: bool = False
     has_zero: bool = True
 
+    repeatable = True
+
+    @property
+    def identity(self) -> Any:
+        """The function."""
+        return self.function
+
+    def of(self, batch: "Batch") -> Callable[..., jax.Array]:
+        """The maps of one batch, as in `TableRow`."""
+        return partial(self.heatmaps, keys=batch.keys)
+
     def heatmaps(
         self,
         params: Any,
         x: jax.Array,
         label: jax.Array,
         *,
-        keys: Sequence[jax.Array],
+        keys: jax.Array,
         apply_fn: ApplyFn | None = None,
     ) -> jax.Array:
         """Signed heat maps (N, H, W) of a batch; `keys` are one for each image."""
-        call = partial(self.function, params, apply_fn=apply_fn, **dict(self.options))
-        if not self.random:
-            return fit_heatmap(call(x, label), check_images(x))
-        maps = [
-            fit_heatmap(call(image, one, key=key), check_images(image))
-            for image, one, key in zip(x, label, keys, strict=True)
-        ]
-        return jnp.concatenate(maps)
+        options = dict(self.options) | ({"key": keys} if self.random else {})
+        return fit_heatmap(
+            self.function(params, x, label, apply_fn=apply_fn, **options), check_images(x)
+        )
 
 
 def choose_rows(
     tables: Sequence[int],
-    methods: Sequence[str | Method | MethodRow] | None,
+    methods: Sequence[str | Method | TableRow] | None,
     options: Options,
     activation: str | None,
     batch_size: int,
     network: str = "",
-) -> dict[int, tuple[MethodRow, ...]]:
+) -> dict[int, tuple[TableRow, ...]]:
     """The rows of each table, in order, with their options.
 
     Args:
@@ -111,8 +150,8 @@ def choose_rows(
         if name not in known:
             raise InputError(f"options: Expected a method of {tuple(known)}, got {name!r}.")
 
-    def make(row: str | Method | MethodRow) -> MethodRow:
-        if isinstance(row, MethodRow):
+    def make(row: str | Method | TableRow) -> TableRow:
+        if not isinstance(row, (str, Method)):
             return row
         name = row.name if isinstance(row, Method) else row
         method = next((m for m in known.values() if name in m.rows), None)
@@ -127,6 +166,12 @@ def choose_rows(
     names = [row.name for row in rows]
     if not names or len(set(names)) != len(names):
         raise InputError(f"methods: Expected different methods, at least one, got {names}.")
+    fixed = [row.name for row in rows if not row.repeatable]
+    if fixed and "rank" in {measure for table in tables for measure in TABLES[table].measures}:
+        raise InputError(
+            f"tables: Expected 1 or 2 with stored maps ({', '.join(fixed)}), got {tuple(tables)}: "
+            "Table 3 makes maps of networks with another last layer."
+        )
     return dict.fromkeys(tables, rows)
 
 

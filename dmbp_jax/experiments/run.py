@@ -16,13 +16,14 @@ from dmbp_jax.errors import DataError, InputError, InputTypeError
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.batches import Batch, Decoded, Transform, Transforms, decode, make_batch
 from dmbp_jax.experiments.configuration import configure
-from dmbp_jax.experiments.folder import RECORDS, ResultFolder, open_folder
+from dmbp_jax.experiments.folder import ResultFolder, open_folder
 from dmbp_jax.experiments.journal import Journal
 from dmbp_jax.experiments.measuring import EvaluatedNetwork, measure
 from dmbp_jax.experiments.outputs import Evaluation, write_outputs
 from dmbp_jax.experiments.page import PageContent
 from dmbp_jax.experiments.plan import Plan, make_plan, pictures_of
 from dmbp_jax.experiments.settings import Settings
+from dmbp_jax.experiments.stored import check_stored
 from dmbp_jax.experiments.tables import make_tables
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.networks.registry import find_entry
@@ -73,7 +74,7 @@ def evaluate(
       ResumeError: `out` holds an evaluation with other settings; the message names the field.
       DataError: not one picture could be read.
       InputError, InputTypeError: arguments that do not fit each other; `out` holds files, but no
-        evaluation.
+        evaluation; stored maps of another network or of other pictures.
       The errors of the methods, for a network that is not supported.
 
     Example:
@@ -93,15 +94,16 @@ def evaluate(
     network = str(getattr(params, "name", getattr(apply_fn, "__name__", "network")))
     rows = settings.rows(network)
     plan = make_plan(dataset, settings, rows)
+    failed = check_stored(plan.rows, params, list(itertools.chain(*plan.batches)))
     configuration = configure(params, apply_fn, network, dataset, settings, plan, transforms)
     with open_folder(Path(out), configuration, force=force) as folder:
-        journal = Journal(folder.records, folder.path / RECORDS)
+        journal = Journal(folder.store)
         evaluated = EvaluatedNetwork(params, apply_fn)
         unread = _measure_missing(
             folder, journal, evaluated, plan, settings, transforms, progress=progress
         )
         records = tuple(journal.records[key] for key in plan.map_keys() if key in journal.records)
-        skipped = (*dataset.skipped, *unread)
+        skipped = (*dataset.skipped, *unread, *failed)
         if not records:
             first = f"{skipped[0].name}: {skipped[0].reason}" if skipped else "no targets"
             raise DataError(f"dataset: Expected at least one picture that can be read; {first}.")

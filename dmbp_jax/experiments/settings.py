@@ -7,7 +7,7 @@ from typing import Any, Literal
 from dmbp_jax.catalogue import Method
 from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError
-from dmbp_jax.experiments.rows import MethodRow, choose_rows
+from dmbp_jax.experiments.rows import TableRow, choose_rows
 from dmbp_jax.metrics.curves import ACTIVATIONS, Activation
 
 # Dataset -> targets drawn for each class, where not all are taken. The paper's Table 1 has a
@@ -22,7 +22,7 @@ class Settings:
     Attributes:
       tables: which of the paper's tables, of 1, 2 and 3.
       methods: rows of every table: names, `dmbp_jax.catalogue.Method`s of your own, or
-        `MethodRow`s; None takes the paper's rows.
+        other rows (`MethodRow`, `open_maps`); None takes the paper's rows.
       options: method -> option -> value, such as `{"rise": {"masks": 500}, "dmbp": {"steps": 50}}`.
       images_per_class: targets drawn for each class, or "all"; None is what the dataset asks for:
         5 for ImageNet (the paper's Table 1), 4 for generated pictures, all for every other.
@@ -45,7 +45,7 @@ class Settings:
     """
 
     tables: tuple[int, ...] = (1, 2, 3)
-    methods: Sequence[str | Method | MethodRow] | None = None
+    methods: Sequence[str | Method | TableRow] | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     images_per_class: int | Literal["all"] | None = None
     limit: int | None = None
@@ -78,7 +78,7 @@ class Settings:
             )
         self.rows()
 
-    def rows(self, network: str = "") -> dict[int, tuple[MethodRow, ...]]:
+    def rows(self, network: str = "") -> dict[int, tuple[TableRow, ...]]:
         """Table -> its rows, for a network of this name."""
         return choose_rows(
             self.tables, self.methods, self.options, self.activation, self.batch_size, network

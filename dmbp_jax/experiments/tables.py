@@ -13,7 +13,7 @@ import numpy as np
 
 from dmbp_jax.experiments.journal import Record
 from dmbp_jax.experiments.paper import DASH, paper_value
-from dmbp_jax.experiments.rows import TABLES, MethodRow
+from dmbp_jax.experiments.rows import TABLES, TableRow
 
 TITLES = {
     "im": "IM",
@@ -101,7 +101,7 @@ def average_of_cells(cells: Sequence[Cell], paper: str = DASH) -> Cell:
 
 def make_tables(
     records: Sequence[Record],
-    rows: Mapping[int, Sequence[MethodRow]],
+    rows: Mapping[int, Sequence[TableRow]],
     title: str,
     dataset: str,
     published: str | None,

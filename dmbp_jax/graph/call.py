@@ -4,7 +4,7 @@ Every public function goes through here, so all of them accept the same shapes a
 mistakes with the same words.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.checks import check_count
+from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.images import check_images
 from dmbp_jax.graph.model import ApplyFn, bind, is_traced
 from dmbp_jax.graph.tracing import TracedNetwork, trace
+
+NONAFFINE = ("refuse", "freeze")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def check_call(
     *,
     dtype: str | None = None,
     precision: str | None = None,
+    nonaffine: str = "refuse",
 ) -> Call:
     """Bind, check and trace what every public function takes.
 
@@ -58,10 +61,12 @@ def check_call(
       params, x, label, apply_fn, chunk_size: as in `dmbp_jax.attribute`.
       dtype: cast floating-point parameters to it before tracing; images stay as they are.
       precision: as in `jax.default_matmul_precision`.
+      nonaffine: "refuse" or "freeze", as in `dmbp_jax.attribute`.
 
     Raises:
       InputError, InputTypeError: as `dmbp_jax.attribute`.
     """
+    check_choice(nonaffine, "nonaffine", NONAFFINE)
     model = bind(params, apply_fn)
     images, single = check_images(x)
     if chunk_size is not None:
@@ -69,7 +74,7 @@ def check_call(
     if dtype is not None:
         model = model.astype(dtype)
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype or images.dtype)
-    network = trace(model, image, precision)
+    network = replace(trace(model, image, precision), nonaffine=nonaffine)
     labels = check_labels(label, len(images), network.classes, single)
     return Call(network, images, labels, single, chunk_size)
 

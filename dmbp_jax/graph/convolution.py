@@ -4,6 +4,8 @@ A 1 x 1 convolution is a matrix product, and is written as one. Any other reads 
 for its input gradient: JAX's transpose of a convolution reads the same kernel flipped, with in and
 out features swapped; inside a loop XLA flips it again every step, and on CPU misses its fast
 kernels for that layout. The adjoint kernel does not change while the masks are learned.
+
+`lax.optimization_barrier` is for GPUs; XLA takes it away again on CPU before it fuses anything.
 """
 
 from collections.abc import Mapping
@@ -35,13 +37,22 @@ def mix_features(x: jax.Array, kernel: jax.Array, params: Mapping[str, Any]) -> 
     out_features, in_features, *space = params["dimension_numbers"].rhs_spec
     matrix = lax.squeeze(kernel, space)
     read = lax.slice(x, (0,) * x.ndim, x.shape, (1, *params["window_strides"], 1))
-    return lax.dot_general(
+    if _is_strided(params):
+        # XLA's default flags refuse a product that a strided slice was fused into.
+        read = lax.optimization_barrier(read)
+    product = lax.dot_general(
         read,
         matrix,
         (((x.ndim - 1,), (0 if in_features < out_features else 1,)), ((), ())),
         precision=params["precision"],
         preferred_element_type=params["preferred_element_type"],
     )
+    # Or a residual is fused into the product, and copied first to where the product adds to it.
+    return lax.optimization_barrier(product)
+
+
+def _is_strided(params: Mapping[str, Any]) -> bool:
+    return any(stride > 1 for stride in params["window_strides"])
 
 
 def has_plain_adjoint(params: Mapping[str, Any]) -> bool:
@@ -77,18 +88,31 @@ def _forward(step: Any, *operands: Any) -> tuple:
     x, kernel, adjoint = (operand.value for operand in operands)
     # Only who differentiates to the parameters needs the kernel: none of it is traced otherwise.
     differentiated = kernel if operands[1].perturbed else None
-    return _convolve(step, x, kernel, adjoint), (x, differentiated, adjoint)
+    strided = kernel if _is_strided(step.params) else None
+    return _convolve(step, x, kernel, adjoint), (x, differentiated, strided, adjoint)
 
 
 def _backward(step: Any, residuals: tuple, cotangent: Any) -> tuple:
-    x, kernel, adjoint = residuals
+    x, differentiated, strided, adjoint = residuals
     if isinstance(cotangent, SymbolicZero):
         return None, None, None
     to_kernel = None
-    if kernel is not None:
-        _, pull_back = jax.vjp(lambda kernel: bind(step.equation, [x, kernel])[0], kernel)
+    if differentiated is not None:
+        _, pull_back = jax.vjp(lambda kernel: bind(step.equation, [x, kernel])[0], differentiated)
         (to_kernel,) = pull_back(cotangent)
-    return input_gradient(cotangent, adjoint, x.shape, step.params), to_kernel, None
+
+    def prepared(cotangent: jax.Array, adjoint: jax.Array, kernel: jax.Array | None) -> jax.Array:
+        return input_gradient(cotangent, adjoint, x.shape, step.params)
+
+    def transposed(cotangent: jax.Array, adjoint: jax.Array, kernel: jax.Array) -> jax.Array:
+        convolution = jax.linear_transpose(lambda x: bind(step.equation, [x, kernel])[0], x)
+        return convolution(cotangent)[0]
+
+    if strided is None:
+        return prepared(cotangent, adjoint, None), to_kernel, None
+    # GPUs have a kernel for JAX's transpose; the zeros between the cotangents cost them 4 x FLOPs.
+    to_x = lax.platform_dependent(cotangent, adjoint, strided, cpu=prepared, default=transposed)
+    return to_x, to_kernel, None
 
 
 _convolve.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -5,33 +5,46 @@ Because of that a bare `max(x, 0)` can be trusted to be a ReLU: the clamps insid
 layers come with a product of two dependent values and are refused there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from jax.extend import core as jex
 
-from dmbp_jax.errors import NoReluError
+from dmbp_jax.errors import (
+    ControlFlowError,
+    NonAffineError,
+    NoReluError,
+    UnsupportedNetworkError,
+)
 from dmbp_jax.graph.biases import group_biases
+from dmbp_jax.graph.freezing import freeze_factors
 from dmbp_jax.graph.jaxprs import body, called_jaxpr, called_name, join_scopes
 from dmbp_jax.graph.naming import name_sites
 from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine
 from dmbp_jax.graph.pieces import Equation, Piece, PieceFamily, find_piece
-from dmbp_jax.graph.pointwise import Region, join_pointwise
+from dmbp_jax.graph.pointwise import Region, check_supported, join_pointwise
 from dmbp_jax.graph.program import Constant, Operand, Program, Step
+from dmbp_jax.graph.scans import write_out
 from dmbp_jax.graph.zeros import is_zero
 
+_NAMED = 6  # frozen factors that a message lists
 
-def flatten(jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...]) -> Program:
+
+def flatten(
+    jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...], nonaffine: str = "refuse"
+) -> Program:
     """The program of a network whose last argument is x.
 
     Args:
       jaxpr: equations of `(arrays..., x) -> logits`.
       zeros: which constants of the jaxpr are zero everywhere.
       families: what may be a piece.
+      nonaffine: "refuse", or "freeze" the gates of products at x (`freezing`).
 
     Raises:
-      NonAffineError, ControlFlowError: an operation on the path from x is not supported.
+      NonAffineError, ControlFlowError: an operation on the path from x is not supported; the
+        message says what "freeze" would do about it.
       NoReluError: no masked piece on the path from x.
     """
     flat = _Flattener(families)
@@ -40,7 +53,43 @@ def flatten(jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...]
     image = inputs.pop()
     flat.on_path.add(image)
     (logits,) = flat.inline(jaxpr, [*inputs, image], constants, scope="")
-    steps, after_piece = _number(join_pointwise(flat.steps, flat.regions, logits))
+    joined = join_pointwise(flat.steps, flat.regions, logits)
+
+    def assemble(steps: Sequence[Step]) -> Program:
+        check_supported(steps, logits)
+        return _assemble(steps, (*inputs, *constants), image, logits, flat.on_path)
+
+    if nonaffine == "freeze":
+        return assemble(freeze_factors(joined, logits))
+    try:
+        return assemble(joined)
+    except (NonAffineError, ControlFlowError) as refused:
+        advice = _advice(refused, lambda: assemble(freeze_factors(joined, logits)))
+        raise type(refused)(f"{refused} {advice}") from None
+
+
+def _advice(refused: UnsupportedNetworkError, freeze: Callable[[], Program]) -> str:
+    """What nonaffine="freeze" would do about a network that is refused."""
+    try:
+        frozen = freeze().frozen
+    except UnsupportedNetworkError as error:
+        if str(error) == str(refused):
+            return 'nonaffine="freeze" would not help.'
+        return f'nonaffine="freeze" would not help: {error}'
+    named = ", ".join(map(repr, frozen[:_NAMED]))
+    more = f" and {len(frozen) - _NAMED} more" if len(frozen) > _NAMED else ""
+    return f'nonaffine="freeze" takes these factors as constants at x: {named}{more}.'
+
+
+def _assemble(
+    steps: Sequence[Step],
+    inputs: tuple[int, ...],
+    image: int,
+    logits: Operand,
+    on_path: set[int],
+) -> Program:
+    """The program of steps that are all affine or pieces."""
+    steps, after_piece = _number(steps)
     if not any(step.piece is not None and step.piece.masked for step in steps):
         raise NoReluError(
             "Expected a network with at least one ReLU or another activation "
@@ -49,14 +98,14 @@ def flatten(jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...]
     groups = group_biases(steps)
     return Program(
         steps=steps,
-        inputs=(*inputs, *constants),
+        inputs=inputs,
         image=image,
         logits=logits,
         sites=name_sites(steps, groups),
         bias_groups={
             steps[group.steps[-1]].results[0]: (index, group) for index, group in enumerate(groups)
         },
-        boundary=_boundary(steps, flat.on_path - after_piece, logits),
+        boundary=_boundary(steps, on_path - after_piece, logits),
     )
 
 
@@ -121,13 +170,16 @@ class _Flattener:
             operands = [read(atom) for atom in equation.invars]
             here = join_scopes(scope, str(equation.source_info.name_stack))
             piece = self._find_piece(equation, operands)
-            if piece is None and equation.primitive.name in CALLS:
+            name = equation.primitive.name
+            if piece is None and name in CALLS:
                 inner, inner_constants = body(called_jaxpr(equation))
                 extra = [Constant(value) for value in inner_constants]
                 start = len(self.steps)
                 results = self.inline(inner, operands, extra, here)
-                name = called_name(equation)
-                self.regions.append(Region(name, start, len(self.steps), tuple(results)))
+                region = Region(called_name(equation), start, len(self.steps), tuple(results))
+                self.regions.append(region)
+            elif piece is None and name == "scan" and any(self._depends(operands)):
+                results = write_out(equation, operands, here, self.inline)
             else:
                 results = self._append(equation, operands, here, piece)
             names.update(zip(equation.outvars, results, strict=True))

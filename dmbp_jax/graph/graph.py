@@ -21,7 +21,7 @@ from dmbp_jax.graph.convolution import (
     mix_features,
 )
 from dmbp_jax.graph.jaxprs import bind, user_code
-from dmbp_jax.graph.pieces import Choice, Piece, Pointwise
+from dmbp_jax.graph.pieces import Choice, FrozenFactor, LinearPart, Piece, Pointwise
 from dmbp_jax.graph.program import BiasGroup, Constant, Operand, Program, Site, Step
 
 
@@ -51,7 +51,7 @@ class Rules:
 
     Attributes:
       masked: `(index, piece, *z) -> value` at an activation, with its inputs z.
-      unmasked: the same at any other piece, such as a max-pool.
+      unmasked: the same at any other piece, such as a max-pool or a frozen factor.
       bias: `(index, value, bias) -> value`, where `value` already contains the additive constant
         `bias`; None (the default) skips it.
       after: `(index, value) -> value` at a masked piece, after its intercept was given to `bias`;
@@ -75,7 +75,13 @@ class Graph:
     when `run` is vmapped over images.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[Any], pointwise: str = "secant"):
+    def __init__(
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        pointwise: str = "secant",
+        segments: int = 8,
+    ):
         self._program = program
         self._adds_biases = True
         self._of_magnitudes = False
@@ -84,7 +90,7 @@ class Graph:
             if step.kind == "constant":
                 self._evaluate(step, self._constants)
         self._pieces = {
-            step.results[0]: self._with_constants(step, pointwise)
+            step.results[0]: self._with_constants(step, pointwise, segments)
             for step in program.steps
             if step.piece is not None
         }
@@ -92,6 +98,7 @@ class Graph:
             step.results[0]: adjoint_kernel(self._kernel(step), step.params)
             for step in program.steps
             if _is_convolution_of_path(step)
+            and step.operands[1] in self._constants  # and is not a factor that is frozen
             and has_plain_adjoint(step.params)
             and not is_pointwise(self._kernel(step).shape, step.params)
         }
@@ -103,6 +110,10 @@ class Graph:
         """
         linear = copy(self)
         linear._adds_biases = False
+        linear._pieces = {
+            result: LinearPart(piece) if piece.has_intercept else piece
+            for result, piece in self._pieces.items()
+        }
         return linear
 
     def with_magnitudes(self) -> "Graph":
@@ -124,7 +135,7 @@ class Graph:
 
     @property
     def unmasked(self) -> tuple[Site, ...]:
-        """Sites of the other pieces (pools) in order of evaluation."""
+        """Sites of the other pieces (pools, frozen factors) in order of evaluation."""
         return self._program.unmasked
 
     @property
@@ -186,11 +197,7 @@ class Graph:
         if step.piece is not None:
             operands = itertools.compress(step.operands, step.depends)
             z = [_read(values, operand) for operand in operands]
-            piece = self._pieces[result]
-            values[result] = rules.at(step.index, piece, z)
-            if piece.has_intercept and not self._adds_biases:
-                zeros = [jnp.zeros_like(one) for one in z]
-                values[result] -= rules.at(step.index, piece, zeros)
+            values[result] = rules.at(step.index, self._pieces[result], z)
         elif self._of_magnitudes and step.name in ("sub", "neg"):
             operands = itertools.compress(step.operands, step.depends)
             values[result] = sum(_read(values, operand) for operand in operands)
@@ -228,12 +235,14 @@ class Graph:
             operands[position] = jnp.zeros_like(operands[position])
         return bind(step.equation, operands)[0]
 
-    def _with_constants(self, step: Step, pointwise: str) -> Piece:
-        """The piece of a step; a pointwise function gets the parameters that it reads."""
+    def _with_constants(self, step: Step, pointwise: str, segments: int) -> Piece:
+        """The piece of a step; a function or a factor gets the parameters that it reads."""
         assert step.piece is not None
-        if not isinstance(step.piece, Pointwise):
-            return step.piece
-        return step.piece.bind(self._constants, pointwise)
+        if isinstance(step.piece, FrozenFactor):
+            return step.piece.bind(self._constants)
+        if isinstance(step.piece, Pointwise):
+            return step.piece.bind(self._constants, pointwise, segments)
+        return step.piece
 
     def _kernel(self, step: Step) -> jax.Array:
         return _read(self._constants, step.operands[1])

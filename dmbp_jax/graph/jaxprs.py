@@ -1,8 +1,9 @@
 """Jaxprs of every supported JAX version: the only file that knows how they differ.
 
 `jax.make_jaxpr`, `jax.extend.core` and `primitive.bind` are used. Up to JAX 0.11 calls hold a
-`ClosedJaxpr`, from 0.12 a `Jaxpr` with its constants. Parameters of scan, while and cond are never
-read. Line numbers and name scopes of the user's code are kept by JAX's own `source_info_util`.
+`ClosedJaxpr`, from 0.12 a `Jaxpr` with its constants; a scan counts its operands in numbers, from
+0.12 in trees. Parameters of while and cond are never read. Line numbers and name scopes of the
+user's code are kept by JAX's own `source_info_util`.
 """
 
 import math
@@ -47,6 +48,47 @@ def called_jaxpr(equation: Any) -> Any:
     raise AssertionError(f"{equation.primitive.name} carries no jaxpr")
 
 
+class Loop(NamedTuple):
+    """A scan: `body(*constants, *carry, *elements) -> (*carry, *outputs)`, `length` times.
+
+    Attributes:
+      constants, carry: how many operands of the scan they are; the others are stacked elements.
+    """
+
+    body: Body
+    body_constants: Sequence[Any]
+    length: int
+    reverse: bool
+    constants: int
+    carry: int
+
+    @property
+    def order(self) -> Sequence[int]:
+        """The iterations as they run, each by its position in the stacked arrays."""
+        return range(self.length)[:: -1 if self.reverse else 1]
+
+
+def scan_loop(equation: Any) -> Loop:
+    """What a scan does."""
+    params = equation.params
+    inner, constants = body(params["jaxpr"])
+    if "ft_in" in params:  # from JAX 0.12
+        counts = [len(list(part)) for part in params["ft_in"].unpack()]
+    else:
+        counts = [params["num_consts"], params["num_carry"]]
+    return Loop(inner, constants, params["length"], params["reverse"], counts[0], counts[1])
+
+
+def count_operations(jaxpr: Any) -> int:
+    """Equations of a jaxpr with those inside its calls, those of a scan once for each iteration."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = sum(count_operations(body(each)[0]) for each in _inner(equation))
+        is_scan = equation.primitive.name == "scan"
+        total += inner * equation.params["length"] if is_scan else max(1, inner)
+    return total
+
+
 def called_name(equation: Any) -> str:
     """The name of a called function; of a primitive, its own."""
     return str(equation.params.get("name", equation.primitive.name))
@@ -85,26 +127,58 @@ def evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> 
 
 
 def value_bytes(jaxpr: Any) -> int:
-    """Bytes of all values that a jaxpr computes, those inside its calls included."""
+    """Bytes of all values that a jaxpr computes, those inside its calls and loops included.
+
+    A scan computes its body once for each iteration, and stacks what the iterations return.
+    """
     total = 0
     for equation in jaxpr.eqns:
-        inner = [body(inner)[0] for inner in jex.jaxprs_in_params(equation.params)]
-        if inner:
-            total += sum(map(value_bytes, inner))
-        else:
-            total += sum(_bytes(variable.aval) for variable in equation.outvars)
+        computed, inner = equation.outvars, _inner(equation)
+        if equation.primitive.name == "scan":
+            loop = scan_loop(equation)
+            total += loop.length * value_bytes(loop.body)
+            computed = computed[loop.carry :]
+        elif inner:
+            total += sum(value_bytes(body(each)[0]) for each in inner)
+            computed = []
+        total += sum(_bytes(variable.aval) for variable in computed)
     return total
 
 
+def _inner(equation: Any) -> Sequence[Any]:
+    """The jaxprs of an equation: one of a call or a loop, several of a choice of branches."""
+    return list(jex.jaxprs_in_params(equation.params))
+
+
 def join_scopes(outer: str, inner: str) -> str:
-    """Concatenate name scopes, dropping what only JAX's own transformations wrote."""
+    """Concatenate name scopes, dropping what only JAX's own transformations wrote.
+
+    The number of an iteration alone, `[3]`, is appended to the next scope inside it.
+    """
     parts = []
+    numbers = ""
     for part in (outer + "/" + inner).split("/"):
         while match := re.fullmatch(r"(?:vmap|jvp|transpose|remat|checkpoint)\((.*)\)", part):
             part = match[1]
-        if part and not re.fullmatch(_SCOPES_OF_JAX, part):
-            parts.append(part)
-    return "/".join(parts)
+        if re.fullmatch(r"(?:\[\d+\])+", part):
+            numbers += part
+        elif part and not re.fullmatch(_SCOPES_OF_JAX, part):
+            parts.append(part + numbers)
+            numbers = ""
+    return "/".join([*parts, numbers] if numbers else parts)
+
+
+def common_scope(jaxpr: Any) -> str:
+    """The first name scope of all equations, or ""; a call without a scope has those inside it."""
+    found = set()
+    for equation in jaxpr.eqns:
+        own = join_scopes("", str(equation.source_info.name_stack)).split("/")[0]
+        inner = _inner(equation)
+        if own or not inner:
+            found.add(own)
+        else:
+            found.update(common_scope(body(each)[0]) for each in inner)
+    return found.pop() if len(found) == 1 else ""
 
 
 def _bytes(aval: Any) -> int:

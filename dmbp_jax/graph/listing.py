@@ -1,4 +1,4 @@
-"""The public list of a network's sites: every activation, pool and bias."""
+"""The public list of a network's sites: every activation, pool, frozen factor and bias."""
 
 from typing import Any
 
@@ -9,13 +9,17 @@ from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.program import Site
 
 
-def sites(params: Any, x: ArrayLike, *, apply_fn: ApplyFn | None = None) -> tuple[Site, ...]:
-    """List every ReLU, max-pool and bias of a network, in order of evaluation.
+def sites(
+    params: Any, x: ArrayLike, *, apply_fn: ApplyFn | None = None, nonaffine: str = "refuse"
+) -> tuple[Site, ...]:
+    """List every activation, pool, frozen factor and bias of a network, in order of evaluation.
 
     Args:
       params: a callable pytree, or any pytree when `apply_fn` is given.
       x: (H, W, C) or (N, H, W, C) float image; only its shape and dtype matter.
       apply_fn: `(params, x) -> logits`.
+      nonaffine: as in `attribute`; with "freeze" the factors that are constants at x are listed
+        with kind "frozen".
 
     Returns:
       A tuple of `Site`; `site.name` is what `gradcam(layer=...)` takes.
@@ -33,4 +37,4 @@ def sites(params: Any, x: ArrayLike, *, apply_fn: ApplyFn | None = None) -> tupl
       ...  dmbp_jax.sites(jnp.eye(3), jnp.ones((8, 8, 3)), apply_fn=network)]
       [('relu', 'relu', (1, 3))]
     """
-    return check_call(params, x, apply_fn=apply_fn).network.program().sites
+    return check_call(params, x, apply_fn=apply_fn, nonaffine=nonaffine).network.program().sites

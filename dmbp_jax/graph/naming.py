@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dmbp_jax.graph.pieces import FrozenFactor
 from dmbp_jax.graph.program import BiasGroup, Site, Step
 
 
@@ -15,6 +16,8 @@ def name_sites(steps: Sequence[Step], groups: Sequence[BiasGroup]) -> tuple[Site
     found += [("bias", index, False, steps[group.steps[-1]]) for index, group in enumerate(groups)]
     names = []
     for kind, _, _, step in found:
+        if isinstance(step.piece, FrozenFactor):
+            kind = step.piece.name
         last = step.scope.rsplit("/", 1)[-1]
         names.append(step.scope if last.startswith(kind) else f"{step.scope}/{kind}".lstrip("/"))
     repeated = {name for name in names if names.count(name) > 1}

@@ -28,7 +28,16 @@ JOINTLY_LINEAR = {
     "div": (0,),
 }
 BILINEAR = {"mul", "dot_general", "conv_general_dilated"}  # at most one operand depends on x
-CONTROL_FLOW = {"scan", "while", "cond", "shard_map", "xla_pmap", "pmap"}
+PRODUCTS = BILINEAR | {"div"}  # of two values that depend on x: one of them may be a gate
+_SPREAD = "call the network as it is on one device"
+CONTROL_FLOW = {  # and what to do instead; a scan, and a fori_loop of fixed bounds, is written out
+    "while": "how often it runs is not known before it runs; use lax.scan, lax.fori_loop with "
+    "bounds that are Python integers, or a Python loop",
+    "cond": "which branch it takes is not known before it runs; choose the branch in Python",
+    "shard_map": _SPREAD,
+    "xla_pmap": _SPREAD,
+    "pmap": _SPREAD,
+}
 CALLS = {
     *("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
@@ -53,6 +62,11 @@ POINTWISE = AFFINE_POINTWISE | LOCALLY_CONSTANT | PIECEWISE_LINEAR | SMOOTH
 MOVES = AFFINE_POINTWISE | {
     *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
 }
+# Affine in one value, and bring it to a larger shape without adding anything.
+WIDENS = {
+    *("mul", "div", "neg", "convert_element_type", "copy", "copy_p", "reduce_precision"),
+    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims"),
+}
 SELECTORS = {  # operands that say where, not what: indices and conditions
     "select_n": (0,),
     "dynamic_update_slice": tuple(range(2, 16)),
@@ -63,11 +77,12 @@ SELECTORS = {  # operands that say where, not what: indices and conditions
 _NORMALISATION = "use normalisation layers in inference mode, with running statistics"
 _PRODUCT = (
     "two values that both depend on x are multiplied (attention, gating, "
-    "or a normalisation layer in training mode)"
+    "or a normalisation layer that computes statistics)"
 )
 _COMPARISON = "a comparison with x decides about more than one element"
 HINTS = {
-    "stop_gradient": "as in a softmax: return logits, without softmax; attention is not supported",
+    "stop_gradient": "as in a softmax: return logits, without softmax; between two layers a "
+    "softmax can only be a gate, whose weights multiply another value, as in attention",
     "div": f"return logits, without softmax; {_NORMALISATION}",
     "mul": _PRODUCT,
     "dot_general": _PRODUCT,
@@ -96,27 +111,36 @@ def is_affine(equation: Any, depends: tuple[bool, ...]) -> bool:
 
 def refusal(name: str, scope: str) -> UnsupportedNetworkError:
     """The error that says which operation is not supported, and where it is."""
-    place = _place(scope)
     if name in CONTROL_FLOW:
         return ControlFlowError(
-            f"Expected a network without control flow between x and the logits, got {name!r} "
-            f"{place}. A ReLU inside it would need one gate per iteration; "
-            "unroll the loop (for scanned layers: scan=False or a Python loop)."
+            "Expected no control flow but loops of a known length between x and the logits, "
+            f"got {name!r} {place(scope)}: {CONTROL_FLOW[name]}."
         )
     hint = f" ({HINTS[name]})" if name in HINTS else ""
     return NonAffineError(
         "Expected only affine operations, activations and pools between x and the logits, "
-        f"got {name!r} {place}{hint}."
+        f"got {name!r} {place(scope)}{hint}."
+    )
+
+
+def refusal_of_product(name: str, scope: str, both: bool) -> UnsupportedNetworkError:
+    """The error of a product in which it is not clear which factor is the gate."""
+    who = "both factors" if both else "neither factor"
+    return NonAffineError(
+        "Expected one factor of every product of two values that depend on x to be a gate, "
+        f"got {name!r} {place(scope)}, where {who} came through a nonlinear function of x "
+        "since their last common ancestor."
     )
 
 
 def refusal_at_output(name: str, scope: str) -> UnsupportedNetworkError:
     """The error of a network whose last operation turns its logits into something else."""
     return NonAffineError(
-        f"Expected a network that returns its logits, got {name!r} of them {_place(scope)} "
+        f"Expected a network that returns its logits, got {name!r} of them {place(scope)} "
         "(return logits, without softmax, sigmoid or another function of them)."
     )
 
 
-def _place(scope: str) -> str:
+def place(scope: str) -> str:
+    """Name scopes, as the end of a sentence."""
     return f"at {scope!r}" if scope else "at the top level of the network"

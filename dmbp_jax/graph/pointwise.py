@@ -38,13 +38,31 @@ def join_pointwise(
 ) -> Sequence[Step]:
     """The same program with every pointwise function as one piece.
 
-    Raises:
-      NonAffineError, ControlFlowError: a step that is neither affine nor a piece is no part of a
-        pointwise function, or the function is applied to the logits.
+    Steps that are neither affine nor part of a piece stay of kind "nonaffine".
     """
     if all(step.kind != "nonaffine" and not _may_be_part(step) for step in steps):
         return steps
     return _Joiner(steps, regions, logits).joined()
+
+
+def check_supported(steps: Sequence[Step], logits: Operand) -> None:
+    """Refuse what is neither affine nor a piece, and a function of the logits.
+
+    Raises:
+      NonAffineError, ControlFlowError: there is such a step.
+    """
+    for step in steps:
+        if step.kind == "nonaffine":
+            raise refusal(step.name, step.scope)
+    at_output = {logits}
+    for step in reversed(steps):
+        if not at_output.isdisjoint(step.results):
+            if isinstance(step.piece, Pointwise) and not step.piece.exact:
+                raise refusal_at_output(step.name, step.scope)
+            if step.kind == "affine" and step.name in MOVES:
+                at_output.update(step.operands)
+        if isinstance(step.piece, Pointwise) and not jnp.issubdtype(step.dtype, jnp.floating):
+            raise refusal(step.name, step.scope)
 
 
 def _may_be_part(step: Step) -> bool:
@@ -81,8 +99,6 @@ class _Joiner:
             if found is not None:
                 members |= found[0]
                 replaced[position] = self._piece(position, *found)
-            elif step.kind == "nonaffine":
-                raise refusal(step.name, step.scope)
         return self._without_unread(replaced, members)
 
     def _is_function(self, region: Region) -> bool:
@@ -184,18 +200,10 @@ class _Joiner:
         """The program without the steps that only functions contained."""
         kept: list[Step] = []
         read: set[Operand] = {self._logits}
-        at_output = {self._logits}
         for position in reversed(range(len(self._steps))):
             step = replaced.get(position, self._steps[position])
             if position in members and read.isdisjoint(step.results):
                 continue
-            if not at_output.isdisjoint(step.results):
-                if isinstance(step.piece, Pointwise) and not step.piece.exact:
-                    raise refusal_at_output(step.name, step.scope)
-                if step.kind == "affine" and step.name in MOVES:
-                    at_output.update(step.operands)
-            if isinstance(step.piece, Pointwise) and not jnp.issubdtype(step.dtype, jnp.floating):
-                raise refusal(step.name, step.scope)
             read.update(step.operands)
             kept.append(step)
         return kept[::-1]

@@ -15,9 +15,10 @@ class Site:
     """One place of a network that a method may act on.
 
     Attributes:
-      kind: kind of the piece, such as "relu" or "max_pool", or "bias".
-      index: position among the masked pieces (activations), the other pieces (pools) or the
-        biases, in order of evaluation.
+      kind: kind of the piece, such as "relu" or "max_pool", "frozen" for a factor that is a
+        constant at x, or "bias".
+      index: position among the masked pieces (activations), the other pieces (pools, frozen
+        factors) or the biases, in order of evaluation.
       name: unique name made of the name scopes around it, such as `ResNet/layer1_0/relu1`.
       shape: shape of the piece's value, or of the value after the bias was added, for one image
         (leading axis 1).
@@ -127,8 +128,13 @@ class Program:
 
     @property
     def unmasked(self) -> tuple[Site, ...]:
-        """Sites of the other pieces (pools) in order of evaluation."""
+        """Sites of the other pieces (pools, frozen factors) in order of evaluation."""
         return tuple(site for site in self.sites if not site.masked and site.kind != "bias")
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Names of the factors that are constants at x."""
+        return tuple(site.name for site in self.sites if site.kind == "frozen")
 
     @property
     def biases(self) -> tuple[Site, ...]:

@@ -41,18 +41,21 @@ class Trace:
         self.classes: int = jaxpr.outvars[0].aval.shape[1]
         self.bytes_per_image = value_bytes(jaxpr)
         self._zeros = tuple(map(is_zero, constants))
-        self._programs: dict[tuple[PieceFamily, ...], Program] = {}
+        self._programs: dict[tuple[tuple[PieceFamily, ...], str], Program] = {}
 
-    def program(self) -> Program:
+    def program(self, nonaffine: str = "refuse") -> Program:
         """The flat program, with the pieces that are registered now.
+
+        Args:
+          nonaffine: "refuse" or "freeze", as in `attribute`.
 
         Raises:
           NonAffineError, ControlFlowError, NoReluError: the network is not supported.
         """
-        known = families()
-        if known not in self._programs:
-            self._programs[known] = flatten(self.jaxpr, self._zeros, known)
-        return self._programs[known]
+        key = families(), nonaffine
+        if key not in self._programs:
+            self._programs[key] = flatten(self.jaxpr, self._zeros, *key)
+        return self._programs[key]
 
 
 @jax.tree_util.register_dataclass
@@ -65,10 +68,12 @@ class TracedNetwork:
     Attributes:
       inputs: arrays of the network, then constants that its function captured.
       trace: static.
+      nonaffine: what becomes of products of two values that depend on x, as in `attribute`.
     """
 
     inputs: tuple[jax.Array, ...]
     trace: Trace = field(metadata={"static": True})
+    nonaffine: str = field(metadata={"static": True}, default="refuse")
 
     @property
     def classes(self) -> int:
@@ -88,15 +93,15 @@ class TracedNetwork:
 
     def program(self) -> Program:
         """As `Trace.program`."""
-        return self.trace.program()
+        return self.trace.program(self.nonaffine)
 
-    def graph(self, pointwise: str = "secant") -> Graph:
+    def graph(self, pointwise: str = "secant", segments: int = 8) -> Graph:
         """The network with its arrays, to be run with rules inside one JAX trace.
 
         Args:
-          pointwise: slope of the smooth activations, as in `DMBP`.
+          pointwise, segments: slope of the smooth activations, as in `DMBP`.
         """
-        return Graph(self.program(), self.inputs, pointwise)
+        return Graph(self.program(), self.inputs, pointwise, segments)
 
     def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
         """The same network with other parameters of the same shapes."""

@@ -1,15 +1,15 @@
 """DeepLift (Shrikumar et al., ICML 2017), Rescale rule: slopes between a baseline and the image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.graph.graph import Graph, Rules
+from dmbp_jax.graph.graph import Graph, Rules, choosing
 from dmbp_jax.graph.model import ApplyFn
-from dmbp_jax.graph.pieces import Piece
+from dmbp_jax.graph.pieces import Choice, Piece
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.baselines import make_baseline
 from dmbp_jax.methods.calling import check_method_call, each_image
@@ -26,6 +26,7 @@ def deeplift(
     baseline: ArrayLike | str = "zero",
     multiply_by_input: bool = True,
     return_residual: bool = False,
+    nonaffine: str = "refuse",
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Back-propagate slopes between baseline and image instead of derivatives at the image.
 
@@ -47,6 +48,8 @@ def deeplift(
       baseline: x′, as in `integrated_gradients`.
       multiply_by_input: False gives the multipliers m, which do not sum to anything.
       return_residual: also return Σ map − (F_c(x) − F_c(x′)), rounding only: () or (N,).
+      nonaffine: as in `dmbp_jax.attribute`. With "freeze", F is the network whose frozen factors
+        keep their values at x, at x′ too.
 
     Returns:
       Signed map, shape and dtype of x; with `return_residual` the pair (map, residual).
@@ -70,7 +73,7 @@ def deeplift(
     z = z′ falls back to the element's own derivative. RevealCancel, the origin's rule for dense
     layers, is not offered.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
     start = make_baseline(baseline, params, call)
     heat, residual = each_image(_deeplift, call, start, multiply_by_input=multiply_by_input)
     return call.unbatch((heat, residual) if return_residual else heat)
@@ -85,7 +88,8 @@ def _deeplift(
     multiply_by_input: bool,
 ) -> tuple[jax.Array, jax.Array]:
     graph = network.graph()
-    before_masked, before_unmasked, logits_at_start = _piece_inputs(graph, start[None])
+    factors = _frozen_factors(graph, image[None])
+    before_masked, before_unmasked, logits_at_start = _piece_inputs(graph, start[None], factors)
 
     def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
         if len(z) > 1:
@@ -97,6 +101,8 @@ def _deeplift(
         return _linearise(value, slope * z_here)
 
     def unmasked(index: int, pool: Piece, *z: jax.Array) -> jax.Array:
+        if index in factors:
+            return factors[index]
         return _by_winners(pool, z, before_unmasked[index])
 
     def logit_by_slopes(image: jax.Array) -> jax.Array:
@@ -124,13 +130,27 @@ def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, 
     return _linearise(value, slope * pool.apply(winners, *z))
 
 
-def _piece_inputs(graph: Graph, x: jax.Array) -> tuple[Inputs, Inputs, jax.Array]:
+def _frozen_factors(graph: Graph, x: jax.Array) -> dict[int, jax.Array]:
+    """The factors that are constants at x, by their index among the unmasked pieces."""
+    frozen = [site.index for site in graph.unmasked if site.kind == "frozen"]
+    if not frozen:
+        return {}
+    choices: list[Choice] = []
+    graph.run(x, Rules(unmasked=choosing(choices)))
+    return {index: choices[index] for index in frozen}
+
+
+def _piece_inputs(
+    graph: Graph, x: jax.Array, factors: Mapping[int, jax.Array]
+) -> tuple[Inputs, Inputs, jax.Array]:
     """Inputs of every activation and of every pool at x, and the logits."""
     inputs: tuple[Inputs, Inputs] = ([], [])
 
     def recording(into: Inputs) -> Callable[..., jax.Array]:
         def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
             into.append(z)
+            if not piece.masked and index in factors:
+                return factors[index]
             return piece(*z)
 
         return rule

@@ -20,11 +20,13 @@ def dmbp(
     chunk_size: int | None = None,
     config: DMBP = DMBP(),  # noqa: B008 (frozen)
     progress: bool = False,
+    nonaffine: str = "refuse",
 ) -> jax.Array:
     """`dmbp_jax.attribute(...).map`: positive and negative part added.
 
     Args:
-      params, x, label, apply_fn, chunk_size, config, progress: as in `dmbp_jax.attribute`.
+      params, x, label, apply_fn, chunk_size, config, progress, nonaffine: as in
+        `dmbp_jax.attribute`.
       key: not used.
 
     Returns:
@@ -49,5 +51,6 @@ def dmbp(
         config=config,
         chunk_size=chunk_size,
         progress=progress,
+        nonaffine=nonaffine,
     )
     return result.map

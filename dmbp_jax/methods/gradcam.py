@@ -25,6 +25,7 @@ def gradcam(
     key: Any = None,
     chunk_size: int | None = None,
     layer: str | None = None,
+    nonaffine: str = "refuse",
 ) -> jax.Array:
     """Channels of a late feature map A, weighted by how much the logit wants them.
 
@@ -37,6 +38,8 @@ def gradcam(
       layer: name of a ReLU or max-pool site, whose output is A (`dmbp_jax.sites` lists the
         names). None is the last ReLU whose output still has more than one position: relu5_3 of
         VGG16, the output of the last stage of a ResNet.
+      nonaffine: as in `dmbp_jax.attribute`; the gradient is the ordinary one, frozen factors or
+        not.
 
     Returns:
       (H, W) or (N, H, W), not negative, dtype of x, bilinear (half-pixel centres) at the size of
@@ -60,7 +63,7 @@ def gradcam(
     bilinear. Captum takes the mean over positions (a constant factor) and no ReLU by default;
     others also scale every map to [0, 1], which hides an empty one.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
     return call.unbatch(each_image(class_activation, call, layer=find_layer(call, layer)))
 
 
@@ -97,7 +100,7 @@ def find_layer(call: Call, name: str | None) -> Site:
     Raises:
       SiteNotFoundError: none fits.
     """
-    sites = [site for site in call.network.program().sites if site.kind != "bias"]
+    sites = [site for site in call.network.program().sites if site.kind not in ("bias", "frozen")]
     spatial = [site for site in sites if len(site.shape) == 4 and site.shape[1] * site.shape[2] > 1]
     if name is not None:
         fitting = [site for site in spatial if site.name == name]

@@ -21,6 +21,7 @@ def guided_backprop(
     key: Any = None,
     chunk_size: int | None = None,
     multiply_by_input: bool = True,
+    nonaffine: str = "refuse",
 ) -> jax.Array:
     """The gradient in which every ReLU passes a cotangent only where both it and z are positive.
 
@@ -31,6 +32,8 @@ def guided_backprop(
       key: not used.
       chunk_size: images at once; None is as many as fit.
       multiply_by_input: False gives the guided gradient itself.
+      nonaffine: as in `dmbp_jax.attribute`. With "freeze", products keep their ordinary gradient
+        to both factors; activations inside a frozen factor are no sites, and are not guided.
 
     Returns:
       Signed map, shape and dtype of x. Zero where no positive path reaches the input.
@@ -52,7 +55,7 @@ def guided_backprop(
     is used twice or written as `jnp.maximum(z, 0)` is guided like any other (module hooks miss
     those silently); at z = 0 exactly nothing passes.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
     return call.unbatch(each_image(guided_gradient, call, multiply_by_input=multiply_by_input))
 
 

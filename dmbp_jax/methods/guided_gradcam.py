@@ -23,6 +23,7 @@ def guided_gradcam(
     chunk_size: int | None = None,
     layer: str | None = None,
     multiply_by_input: bool = True,
+    nonaffine: str = "refuse",
 ) -> jax.Array:
     """The product of guided backpropagation and the bilinearly enlarged Grad-CAM.
 
@@ -34,6 +35,7 @@ def guided_gradcam(
       chunk_size: images at once; None is as many as fit.
       layer: as in `gradcam`.
       multiply_by_input: as in `guided_backprop`.
+      nonaffine: as in `guided_backprop`.
 
     Returns:
       Signed map, shape and dtype of x. All zero where Grad-CAM is.
@@ -55,7 +57,7 @@ def guided_gradcam(
     Source: Selvaraju et al., ICCV 2017. Captum enlarges with nearest neighbours by default and
     returns an empty array when a layer does not fit; here bilinear, and an error.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
     heat = each_image(
         _guided_gradcam,
         call,

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from dmbp_jax.checks import check_count, check_number
+from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.dmbp.decomposition import Frozen, freeze
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.graph.graph import Graph, Rules, applying
 from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.pieces import SLOPES
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.baselines import make_baseline
 from dmbp_jax.methods.calling import check_method_call
@@ -33,6 +34,8 @@ def lpr(
     area_weight: float = 1.0,
     baseline: ArrayLike | str = "blur",
     progress: bool = False,
+    nonaffine: str = "refuse",
+    pointwise: str = "secant",
 ) -> jax.Array:
     """The positive evidence of a weighted backward pass, with weights learned from a masked image.
 
@@ -55,6 +58,9 @@ def lpr(
       baseline: x′, what masked pixels are replaced with; names and arrays as in
         `integrated_gradients`. "blur", the default, is the image blurred with σ = 10 pixels.
       progress: show a bar.
+      nonaffine: as in `dmbp_jax.attribute`; no gradient flows into frozen factors, and the masked
+        image is classified by the network itself.
+      pointwise: slope of the smooth activations, as in `DMBP`.
 
     Returns:
       (H, W) or (N, H, W), not negative, dtype of x. Only the order and the ratios of the values
@@ -83,13 +89,14 @@ def lpr(
     make edges of their own. A higher learning rate (0.1) raises the insertion metric further and
     may move the maximum of the map off the object (docs/methods.md).
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size)
+    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
     check_count(steps, "steps", minimum=0)
     explainer = LprExplainer(
         call.network,
         steps,
         check_number(learning_rate, "learning_rate", low=0, above=True),
         check_number(area_weight, "area_weight", low=0),
+        check_choice(pointwise, "pointwise", SLOPES),
     )
     rows = (call.images, call.labels, make_baseline(baseline, params, call))
     call.network.program()  # refuses what is not supported, before anything is compiled
@@ -117,6 +124,7 @@ class LprExplainer:
     steps: int = field(metadata={"static": True})
     learning_rate: float = field(metadata={"static": True})
     area_weight: float = field(metadata={"static": True})
+    pointwise: str = field(metadata={"static": True}, default="secant")
 
     steps_per_call = 1
 
@@ -127,7 +135,7 @@ class LprExplainer:
 
     def start(self, rows: tuple[jax.Array, jax.Array, jax.Array]) -> Run:
         """Gates and winners of every image, θ = 0."""
-        graph, images = self.network.graph(), rows[0]
+        graph, images = self.network.graph(self.pointwise), rows[0]
         frozen = jax.vmap(lambda image: freeze(graph, image[None]))(images)
         theta = tuple(jnp.zeros((len(images), *site.shape), images.dtype) for site in graph.masked)
         return Run(*rows, frozen, theta, jax.vmap(self._adam().init)(theta))

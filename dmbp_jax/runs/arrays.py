@@ -4,6 +4,7 @@ float16 alone would lose most values to underflow, so every map has a power of t
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,25 @@ class ShardEncoder:
         data = self._objects.read(key).result().value
         self._objects.write(key, None).result()
         return data
+
+
+class MapsEncoder:
+    """From the maps of a shard's rows to all objects that hold them; `layout` is by array."""
+
+    def __init__(self, layout: dict[str, dict[str, Any]]) -> None:
+        self._encoders = {name: ShardEncoder(array) for name, array in layout.items()}
+
+    def encode(self, shard: int, maps: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+        """Key -> object; `maps` are float32, (rows, *shape) by kind."""
+        values: dict[str, np.ndarray] = {}
+        for name, one in maps.items():
+            values[name] = one
+            if name + SCALE in self._encoders:
+                values[name], values[name + SCALE] = to_float16(one)
+        return {
+            f"{name}/{self._encoders[name].key(shard)}": self._encoders[name].encode(shard, one)
+            for name, one in values.items()
+        }
 
 
 def to_float16(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,35 +3,25 @@
 Every call has the same shapes, so that a worker compiles once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dmbp_jax.catalogue import find_method
-from dmbp_jax.dmbp.attribute import attribute
-from dmbp_jax.engine.scores import PROBABILITIES
+from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.dmbp.explainer import DmbpExplainer
+from dmbp_jax.engine.driver import explain
+from dmbp_jax.engine.scores import PROBABILITIES, pick
+from dmbp_jax.graph.call import check_call
 from dmbp_jax.methods.keys import image_key
 from dmbp_jax.networks.network import Network
+from dmbp_jax.runs.scored import TOP1, Scored, ScoredDmbp
 
 BATCH_SIZE = 8  # images a device explains at once, unless told otherwise
-TOP1 = -1  # label of a row that asks for the network's first choice
-
-
-class Explained(NamedTuple):
-    """Numbers and maps of a batch, as NumPy arrays; terms are None for methods without them."""
-
-    label: np.ndarray
-    probability: np.ndarray
-    y: np.ndarray
-    y_positive: np.ndarray | None
-    y_negative: np.ndarray | None
-    y_nuisance: np.ndarray | None
-    finite: np.ndarray  # (N,) bool
-    maps: Mapping[str, np.ndarray]
 
 
 def replicate(net: Network) -> Network:
@@ -48,7 +38,7 @@ def explain_batch(
     options: Mapping[str, Any],
     save: tuple[str, ...],
     identities: Sequence[str],
-) -> Explained:
+) -> Scored:
     """Explain images, spread over the local devices; their number is a multiple of the devices.
 
     Args:
@@ -58,36 +48,44 @@ def explain_batch(
       method: key of `METHODS`, with its `options`.
       save: maps to return, of "heatmap", "map", "positive", "negative".
       identities: of each image, seeds methods that draw random numbers.
+
+    Returns:
+      NumPy arrays, the maps as float32; terms are None for methods without them.
     """
     batch = _sharding(jax.sharding.PartitionSpec("batch"))
-    x, labels = jax.device_put(x, batch), jax.device_put(labels, batch)
-    label, probability, logit = _scores(net, x, labels)
-    terms: dict[str, Any] = {}
+    rows = jax.device_put(x, batch), jax.device_put(labels, batch)
     if method == "dmbp":
-        result = attribute(net, x, label, chunk_size=len(x), **options)
-        maps = _maps(result.positive, result.negative, save)
-        finite = result.status & jnp.isfinite(probability)
-        names = ("y", "y_positive", "y_negative", "y_nuisance")
-        terms = {name: np.asarray(getattr(result, name)) for name in names}
+        scored = _dmbp(net, *rows, save, **options)
     else:
         row = find_method(method)
-        keys = [image_key(0, one) for one in identities] if row.random else None
-        key = None if keys is None else jnp.stack(keys)
-        values = row.function(net, x, label, key=key, **options)
-        summed = values.sum(-1) if values.ndim == 4 else values
-        maps = {name: summed if name == "heatmap" else values for name in save}
-        finite = jnp.isfinite(values).all(range(1, values.ndim)) & jnp.isfinite(logit)
-        terms = {"y": np.asarray(logit)}
-    return Explained(
-        label=np.asarray(label),
-        probability=np.asarray(probability),
-        y=terms["y"],
-        y_positive=terms.get("y_positive"),
-        y_negative=terms.get("y_negative"),
-        y_nuisance=terms.get("y_nuisance"),
-        finite=np.asarray(finite),
-        maps={name: np.asarray(one, np.float32) for name, one in maps.items()},
-    )
+        keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
+        scored = _method(net, *rows, partial(row.function, key=keys, **options), save)
+    result = jax.tree.map(np.asarray, scored)
+    maps = {name: np.asarray(one, np.float32) for name, one in result.maps.items()}
+    return result._replace(maps=maps)
+
+
+def _dmbp(
+    net: Network, x: jax.Array, labels: jax.Array, save: tuple[str, ...], config: DMBP, **call: Any
+) -> Scored:
+    """What `attribute` does, with the labels of the rows and the probability."""
+    options = {"dtype": config.dtype, "precision": config.precision} | call
+    checked = check_call(net, x, None, **options)
+    checked.network.program()  # refuses what is not supported, before anything is compiled
+    explainer = ScoredDmbp(DmbpExplainer(checked.network, config), net.activation, save)
+    return explain(explainer, (checked.images, labels), chunk_size=len(x))
+
+
+def _method(
+    net: Network, x: jax.Array, labels: jax.Array, function: Callable[..., Any], save: Sequence[str]
+) -> Scored:
+    """One of the compared methods; y is the logit."""
+    label, probability, logit = _scores(net, x, labels)
+    values = function(net, x, label)
+    summed = values.sum(-1) if values.ndim == 4 else values
+    finite = jnp.isfinite(values).all(range(1, values.ndim)) & jnp.isfinite(logit)
+    maps = {name: summed if name == "heatmap" else values for name in save}
+    return Scored(label, probability, logit, None, None, None, finite, maps)
 
 
 @jax.jit
@@ -95,15 +93,7 @@ def _scores(net: Network, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, .
     """Label (the first choice where it is `TOP1`), its probability and its logit."""
     logits = net(x)
     label = jnp.where(labels == TOP1, logits.argmax(-1).astype(jnp.int32), labels)
-    pick = partial(jnp.take_along_axis, indices=label[:, None], axis=-1)
-    return label, pick(PROBABILITIES[net.activation](logits))[:, 0], pick(logits)[:, 0]
-
-
-@partial(jax.jit, static_argnames="save")
-def _maps(positive: jax.Array, negative: jax.Array, save: tuple[str, ...]) -> dict[str, jax.Array]:
-    both = positive + negative
-    known = {"positive": positive, "negative": negative, "map": both, "heatmap": both.sum(-1)}
-    return {name: known[name] for name in save}
+    return label, pick(PROBABILITIES[net.activation](logits), label), pick(logits, label)
 
 
 def _sharding(spec: jax.sharding.PartitionSpec) -> jax.sharding.NamedSharding:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.errors import ResumeError, StoreError
 from dmbp_jax.runs import arrays
@@ -10,8 +10,12 @@ from dmbp_jax.runs.plan import Plan
 from dmbp_jax.runs.store import Store
 from dmbp_jax.version import __version__
 
+if TYPE_CHECKING:
+    from dmbp_jax.networks.network import Network
+
 KEY = "manifest.json"
 INPUTS = "inputs.jsonl"
+_LONGEST = 200  # characters of a value in a message
 _FORMAT = 1  # raised when the layout of a store changes
 
 
@@ -19,15 +23,10 @@ def configuration(plan: Plan) -> dict[str, Any]:
     """Everything a number of the run depends on, in the order in which differences are named."""
     import jax
 
-    net, inputs = plan.network, plan.inputs
+    inputs = plan.inputs
     return {
         "format": _FORMAT,
-        "network": net.name,
-        "weights": _short_hash(net.variables),
-        "architecture": _short_hash(repr(net.module)),
-        "preprocessing": _fields(net.preprocessing),
-        "activation": net.activation,
-        "classes": _short_hash(net.labels),
+        **describe_network(plan.network),
         "method": plan.method,
         "options": {name: _fields(value) for name, value in plan.options.items()},
         "images": {
@@ -41,6 +40,18 @@ def configuration(plan: Plan) -> dict[str, Any]:
         "package": __version__,
         "jax": jax.__version__,
         "device": jax.local_devices()[0].device_kind,
+    }
+
+
+def describe_network(net: "Network") -> dict[str, Any]:
+    """What a map depends on in the network; a part of `configuration`."""
+    return {
+        "network": net.name,
+        "weights": _short_hash(net.variables),
+        "architecture": _short_hash(repr(net.module)),
+        "preprocessing": _fields(net.preprocessing),
+        "activation": net.activation,
+        "classes": _short_hash(net.labels),
     }
 
 
@@ -61,12 +72,8 @@ def open_manifest(store: Store, plan: Plan) -> str:
     manifest = {"fingerprint": fingerprint, "configuration": own, "about": about}
     _refuse_strange(store)
     if not store.put_new(KEY, arrays.encode(manifest)):
-        stored = read_manifest(store)
-        if difference := _difference(stored["configuration"], own):
-            raise ResumeError(
-                f"{store.url}: Expected the run that is stored there, got another {difference}. "
-                "Choose another store, or go on with the former settings."
-            )
+        advice = "Choose another store, or go on with the former settings."
+        check_same(store, read_manifest(store)["configuration"], own, advice)
     objects = arrays.group(array_layout(plan))
     store.put_many({key: data for key, data in objects.items() if not store.keys(key)})
     if not store.keys(INPUTS):
@@ -122,16 +129,34 @@ def _refuse_strange(store: Store) -> None:
         )
 
 
-def _difference(stored: Any, own: Any, name: str = "") -> str:
+def check_same(store: Store, stored: Any, own: Any, advice: str) -> None:
+    """Refuse to go on with the results of another configuration; of runs and of evaluations.
+
+    Raises:
+      ResumeError: naming the first field that differs.
+    """
+    if found := difference(stored, own):
+        raise ResumeError(
+            f"{store.url}: Expected the settings of the results that are there, got another "
+            f"{found}. {advice}"
+        )
+
+
+def difference(stored: Any, own: Any, name: str = "") -> str:
     """The first field that differs, with both values; "" if none does."""
     if stored == own:
         return ""
     if isinstance(stored, dict) and isinstance(own, dict):
         for key in dict.fromkeys([*own, *stored]):
             inner = f"{name}.{key}" if name else str(key)
-            if found := _difference(stored.get(key), own.get(key), inner):
+            if found := difference(stored.get(key), own.get(key), inner):
                 return found
-    return f"{name}: stored {stored!r}, now {own!r}"
+    return f"{name}: stored {_short(stored)}, now {_short(own)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _fields(value: Any) -> Any:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dmbp_jax.runs.verify import Problem
 
 _RECORDS = 16  # commit records kept in memory
+WHOLE = (("heatmap",), ("map",), ("positive", "negative"))  # any of these makes the whole map
 _AT_ONCE = 64  # records read at the same time
 
 
@@ -55,6 +56,7 @@ class Run:
         self.save: tuple[str, ...] = tuple(self.configuration["save"])
         self.shard_size: int = self.configuration["shard_size"]
         self.shards = -(-len(self) // self.shard_size)
+        self._opened: dict[str, Maps] = {}
         self._record = lru_cache(_RECORDS)(self._read_record)
 
     def __len__(self) -> int:
@@ -79,7 +81,15 @@ class Run:
         """
         if name not in self.save:
             raise InputError(f"name: Expected one of {', '.join(self.save)}, got {name!r}.")
-        return Maps(self, name)
+        if name not in self._opened:
+            self._opened[name] = Maps(self, name)
+        return self._opened[name]
+
+    def heatmap(self, row: int) -> np.ndarray:
+        """The map of a row summed over channels, (H, W), from whatever is stored of it."""
+        names = next((one for one in WHOLE if set(one) <= set(self.save)), self.save)
+        maps = [self.maps(name)[row] for name in names]
+        return np.sum([one.sum(-1) if one.ndim == 3 else one for one in maps], axis=0)
 
     @property
     def missing(self) -> list[int]:

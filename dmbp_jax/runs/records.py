@@ -96,13 +96,17 @@ def read_records(store: Store, shards: list[int], *, rows: bool = True) -> list[
     ]
 
 
-def _encode(fingerprint: str, part: Part) -> bytes:
-    objects = {
+def describe_objects(part: Part) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every map object, as its record has them."""
+    return {
         key: {"size": len(data), "sha256": sha256(data).hexdigest()}
         for key, data in sorted(part.objects.items())
     }
+
+
+def _encode(fingerprint: str, part: Part) -> bytes:
     head = {"shard": part.shard, "fingerprint": fingerprint, "failed": part.failed}
-    lines = [head | {"objects": objects}, *part.rows]
+    lines = [head | {"objects": describe_objects(part)}, *part.rows]
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
 
 

@@ -51,7 +51,7 @@ def write_report(
     """
     check_count(most, "most")
     overview = survey(run.rows, len(run))
-    chosen = choose(overview.numbers, most)
+    chosen = choose(overview.numbers, overview.done, most)
     root = run.root if images is None else Path(images)
     cards = [_card(run, row, why, root) for row, why in chosen.items()]
     template = files("dmbp_jax.runs").joinpath("report.html").read_text("utf-8")
@@ -84,16 +84,8 @@ def _card(run: Run, row: int, why: str, root: Path) -> dict[str, Any]:
         "class": run.labels[label] if known else f"class {label}",
         "why": why,
         "picture": _picture(run, root / values["file"]),
-        "map": _webp(diverging(_heatmap(run, row))),
+        "map": _webp(diverging(run.heatmap(row))),
     }
-
-
-def _heatmap(run: Run, row: int) -> np.ndarray:
-    """The map summed over channels, from whatever was stored."""
-    for name in ("heatmap", "map"):
-        if name in run.save:
-            return run.maps(name)[row]
-    return np.sum([run.maps(name)[row] for name in run.save], axis=0)
 
 
 def _picture(run: Run, path: Path) -> str | None:

@@ -14,12 +14,14 @@ import jax
 import numpy as np
 
 from dmbp_jax.checks import check_count
+from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import DeviceMemoryError, ImageError
 from dmbp_jax.runs import arrays
-from dmbp_jax.runs.explain_batch import BATCH_SIZE, TOP1, Explained, explain_batch, replicate
+from dmbp_jax.runs.explain_batch import BATCH_SIZE, explain_batch, replicate
 from dmbp_jax.runs.manifest import array_layout
 from dmbp_jax.runs.plan import Plan
 from dmbp_jax.runs.records import COLUMNS, FAILED, OK, Part, Row
+from dmbp_jax.runs.scored import TOP1, Scored
 
 _THREADS = min(8, os.cpu_count() or 1)
 _NOT_FINITE = "the network's numbers overflow on this picture"
@@ -60,9 +62,7 @@ class Worker:
         longest = -(-len(plan.rows(0)) // devices)  # rows of a shard for each device
         self._batch = devices * min(batch_size or BATCH_SIZE, longest)
         self._net = replicate(plan.network)
-        self._encoders = {
-            name: arrays.ShardEncoder(array) for name, array in array_layout(plan).items()
-        }
+        self._encoder = arrays.MapsEncoder(array_layout(plan))
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")
         self._ahead: dict[int, Future[Decoded]] = {}
 
@@ -111,7 +111,7 @@ class Worker:
                             values[row - rows.start] = results.maps[name][place]
             failed = sum(table[row]["status"] != OK for row, _ in group)
             report(Done(len(group), failed, busy))
-        return Part(shard, self._encode(shard, maps), tuple(table[row] for row in rows))
+        return Part(shard, self._encoder.encode(shard, maps), tuple(table[row] for row in rows))
 
     def _batches(self, shard: int, ahead: int | None) -> Iterator[list[tuple[int, Decoded]]]:
         """Groups of rows with `_batch` readable pictures each, the last with what is left."""
@@ -147,22 +147,24 @@ class Worker:
         except (ImageError, OSError) as error:  # OSError: the file vanished in between
             return Decoded(None, None, " ".join(str(error).removeprefix(f"{path}: ").split()))
 
-    def _explain(self, readable: list[tuple[int, Decoded]]) -> Explained:
-        """One batch, filled up with repeats of its last picture."""
+    def _explain(self, readable: list[tuple[int, Decoded]]) -> Scored:
+        """One batch, filled up to the size that is compiled."""
         given = self.plan.inputs.labels
-        pictures = [one.x for _, one in readable if one.x is not None]
-        identities = [str(one.hash) for _, one in readable]
-        labels = [TOP1 if given[row] is None else given[row] for row, _ in readable]
-        missing = self._batch - len(readable)
+        rows = (
+            (row, (one.x, np.int32(TOP1 if given[row] is None else given[row]), one.hash))
+            for row, one in readable
+        )
+        (batch,) = collect_rows(rows, self._batch)
+        x, labels, identities = batch.rows
         try:
             return explain_batch(
                 self._net,
-                np.stack(pictures + pictures[-1:] * missing),
-                np.array(labels + labels[-1:] * missing, np.int32),
+                x,
+                labels,
                 method=self.plan.method,
                 options=self.plan.options,
                 save=self.plan.save,
-                identities=identities + identities[-1:] * missing,
+                identities=identities.tolist(),
             )
         except DeviceMemoryError as error:
             each = self._batch // jax.local_device_count()
@@ -182,20 +184,8 @@ class Worker:
             "error": one.error,
         }
 
-    def _encode(self, shard: int, maps: dict[str, np.ndarray]) -> dict[str, bytes]:
-        values: dict[str, np.ndarray] = {}
-        for name, one in maps.items():
-            if self.plan.dtype == "float16":
-                values[name], values[name + arrays.SCALE] = arrays.to_float16(one)
-            else:
-                values[name] = one
-        return {
-            f"{name}/{self._encoders[name].key(shard)}": self._encoders[name].encode(shard, one)
-            for name, one in values.items()
-        }
 
-
-def _outcome(results: Explained, place: int) -> Row:
+def _outcome(results: Scored, place: int) -> Row:
     """What one image of a batch adds to its row."""
     if not results.finite[place]:
         return {"status": FAILED, "error": _NOT_FINITE}

@@ -37,6 +37,22 @@ def tiny_network(seed: int = 0) -> Network:
     return Network(module, variables, preprocessing, CLASSES, "tiny")
 
 
+def overflowing_network() -> Network:
+    """The tiny network with weights that overflow on a white picture, and on no other.
+
+    White is 2 in every channel, so 27 taps of 1 give 54 there, and far less anywhere else.
+    """
+    net = tiny_network()
+    variables = {
+        "params": {
+            "Conv_0": {"kernel": np.ones((3, 3, 3, 4)), "bias": np.full(4, -53.0)},
+            "Dense_0": {"kernel": np.full((256, 3), 1e38), "bias": np.zeros(3)},
+        }
+    }
+    variables = jax.tree.map(np.float32, variables)
+    return Network(net.module, variables, net.preprocessing, net.labels, net.name, net.activation)
+
+
 def write_pictures(folder: Path, count: int, side: int = 20) -> Path:
     """`count` random PNG pictures 000.png, 001.png, …"""
     folder.mkdir(parents=True, exist_ok=True)

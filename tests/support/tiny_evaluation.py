@@ -10,6 +10,7 @@ from PIL import Image
 
 from dmbp_jax.data import list_generated
 from dmbp_jax.experiments import Evaluation, Settings, evaluate
+from dmbp_jax.experiments.journal import RECORDS
 
 SIDE = 24
 SETTINGS = Settings(
@@ -47,6 +48,11 @@ def make_params(seed: int = 0) -> dict[str, jax.Array]:
         name: jax.random.normal(key, shape)
         for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
+
+
+def log_of(folder: Path) -> bytes:
+    """The records of an evaluation, all parts in order."""
+    return b"".join(path.read_bytes() for path in sorted((folder / RECORDS).glob("*.jsonl")))
 
 
 def crop(picture: Image.Image) -> Image.Image:

@@ -13,6 +13,9 @@ import jax.numpy as jnp
 
 from dmbp_jax.graph.jaxprs import bind
 
+SLOPES = ("secant", "tangent", "segments")  # of a function that is not piecewise linear
+RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
+
 
 class Node(NamedTuple):
     """One equation of the function; an operand names a value, or is a literal with `.value`."""
@@ -28,14 +31,16 @@ class Pointwise:
     """f(z), element by element, however it is written.
 
     The slope of a piecewise-linear f is that of the piece z lies in: exact, f′(z). The slope of any
-    other f is a choice: "secant" is (f(z) − f(0)) / z, and f′(z) near 0; "tangent" is f′(z).
+    other f is a choice: "secant" is (f(z) − f(0)) / z, and f′(z) near 0; "tangent" is f′(z);
+    "segments" is that of the segment z lies in, of f drawn as a polygon (`segment_of`).
 
     Attributes:
       kind: what the list of sites calls it.
       exact: whether f is piecewise linear.
       nodes: the equations, in order.
       source: name of z in them.
-      slope: "secant" or "tangent".
+      slope: "secant", "tangent" or "segments".
+      segments: how many there are.
       constants: values by name, what `nodes` reads beside z.
     """
 
@@ -44,13 +49,14 @@ class Pointwise:
     nodes: tuple[Node, ...]
     source: int
     slope: str = "secant"
+    segments: int = 8
     constants: Mapping[int, Any] = field(default_factory=dict)
     masked: ClassVar[bool] = True
     has_intercept: ClassVar[bool] = True
 
-    def bind(self, constants: Mapping[int, Any], slope: str) -> "Pointwise":
+    def bind(self, constants: Mapping[int, Any], slope: str, segments: int) -> "Pointwise":
         """The function with its parameters and a choice of slope."""
-        return replace(self, constants=constants, slope=slope)
+        return replace(self, constants=constants, slope=slope, segments=segments)
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """f(z)."""
@@ -61,6 +67,11 @@ class Pointwise:
         value, derivative = self(z), self._derivative(z)
         if self.exact or self.slope == "tangent":
             return derivative, value - derivative * z
+        if self.slope == "segments":
+            low, high = segment_of(z, self.segments)
+            slope = (self(high) - self(low)) / (high - low)
+            slope = jnp.where(jnp.isfinite(slope), slope, derivative)  # f may be nothing at an end
+            return slope, value - slope * z
         # (f(z) − f(0)) / z is rounding alone near 0, and nothing where f(0) is infinite.
         at_zero = self(jnp.zeros_like(z))
         is_far = abs(z) > jnp.sqrt(jnp.finfo(z.dtype).eps)
@@ -89,6 +100,19 @@ class Pointwise:
         for node in self.nodes:
             values[node.result] = at(node, [read(operand) for operand in node.operands])
         return values[self.nodes[-1].result]
+
+
+def segment_of(z: jax.Array, segments: int) -> tuple[jax.Array, jax.Array]:
+    """Both ends of the segment z lies in: of equal parts of [−4, 4], or of a tail on either side.
+
+    A tail is the line through f(±4) and f(±8), the asymptote of a function that has reached it.
+    """
+    width = 2 * RANGE / segments
+    number = jnp.clip(jnp.floor((z + RANGE) / width), 0, segments - 1)
+    low = number * width - RANGE
+    ends = jnp.where(z > RANGE, RANGE, low), jnp.where(z > RANGE, 2 * RANGE, low + width)
+    below = z < -RANGE
+    return jnp.where(below, -2 * RANGE, ends[0]), jnp.where(below, -RANGE, ends[1])
 
 
 def _bound_wins(node: Node, values: list[Any]) -> Any:

@@ -1,0 +1,108 @@
+"""Maps that another tool has made, in a store like that of a run: to report and to evaluate them.
+
+The store holds what `dmbp run` writes, so every reader of it reads these maps too.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dmbp_jax.checks import check_choice, check_count
+from dmbp_jax.errors import InputError, ResumeError
+from dmbp_jax.runs import records
+from dmbp_jax.runs.arrays import MapsEncoder
+from dmbp_jax.runs.inputs import Label, Paths, list_inputs
+from dmbp_jax.runs.manifest import array_layout, open_manifest
+from dmbp_jax.runs.plan import DTYPES, SHARD_SIZE, Plan
+from dmbp_jax.runs.reader import Run
+from dmbp_jax.runs.store import Store
+
+if TYPE_CHECKING:
+    from dmbp_jax.networks.network import Network
+
+_KINDS = {3: "heatmap", 4: "map"}
+_NOT_FINITE = "the map has numbers that are not finite"
+
+
+def store_maps(
+    store: Store,
+    maps: Any,
+    images: Paths,
+    labels: Label = None,
+    *,
+    network: "Network",
+    method: str,
+    dtype: str = "float32",
+    shard_size: int = SHARD_SIZE,
+) -> Run:
+    """Write maps of another tool into a store; `dmbp evaluate --maps` scores them.
+
+    Args:
+      store: an empty one, or one that this function did not finish.
+      maps: (N, H, W), or (N, H, W, C), which is summed over channels when it is scored. A NumPy
+        array or anything that gives one when it is cut, such as a memory map; a shard at a time is
+        in memory.
+      images: a folder, a pattern, files, or a CSV table `file,label`, as in `plan`; the maps are
+        in the order of its rows.
+      labels: the class that the maps explain, by number or name, or a CSV table; none beside a
+        table of images.
+      network: the network that was explained.
+      method: name of the tool or its method, for tables and pages.
+      dtype: "float32", or "float16", each map with a power of two as its scale.
+      shard_size: maps of a shard.
+
+    Returns:
+      The run, opened. A map that is not finite is a row with status "failed".
+
+    Raises:
+      InputError: another number or shape of maps than the pictures and the network ask for; a
+        picture without a label.
+      ResumeError: the store holds another run, or other maps.
+      StoreError: it cannot be written.
+
+    Example:
+      >>> store_maps(Store("ig.zarr"), np.load("ig.npy", mmap_mode="r"), "photos.csv",
+      ...            network=net, method="captum-ig")  # doctest: +SKIP
+    """
+    inputs = list_inputs(images, labels, network.label_index)
+    if None in inputs.labels:
+        file = inputs.files[inputs.labels.index(None)]
+        raise InputError(f"labels: Expected a label for every map, got none for {file}.")
+    shape = tuple(np.shape(maps))
+    kind = _KINDS.get(len(shape), "heatmap")
+    check_choice(dtype, "dtype", DTYPES)
+    check_count(shard_size, "shard_size")
+    plan = Plan(inputs, network, method, {}, (kind,), dtype, shard_size)
+    expected = (len(inputs), *plan.map_shape(kind))
+    if shape != expected:
+        raise InputError(f"maps: Expected shape {expected}, got {shape}.")
+    fingerprint = open_manifest(store, plan)
+    encoder = MapsEncoder(array_layout(plan))
+    for shard in range(plan.shards):
+        rows = plan.rows(shard)
+        values = np.asarray(maps[rows.start : rows.stop], np.float32)
+        finite = np.isfinite(values).reshape(len(values), -1).all(1)
+        table = tuple(_row(plan, row, bool(good)) for row, good in zip(rows, finite, strict=True))
+        part = records.Part(shard, encoder.encode(shard, {kind: values}), table)
+        if not records.commit(store, fingerprint, part):
+            _check_same(store, part)
+    return Run(store)
+
+
+def _row(plan: Plan, row: int, finite: bool) -> records.Row:
+    return dict.fromkeys(records.COLUMNS) | {
+        "file": plan.inputs.files[row],
+        "label": plan.inputs.labels[row],
+        "status": records.OK if finite else records.FAILED,
+        "error": None if finite else _NOT_FINITE,
+    }
+
+
+def _check_same(store: Store, part: records.Part) -> None:
+    """Refuse to leave other maps where these should be."""
+    (stored,) = records.read_records(store, [part.shard], rows=False)
+    if stored is not None and stored.objects != records.describe_objects(part):
+        raise ResumeError(
+            f"{store.url}: Expected these maps in shard {part.shard}, other ones are stored there. "
+            "Choose another store."
+        )

@@ -1,0 +1,80 @@
+"""Results, saved files and compared methods with frozen gates, and the slope as an option."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dmbp_jax
+from dmbp_jax.errors import InputError, NonAffineError
+from dmbp_jax.methods import METHODS
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(4, 4, 3)), jnp.float32)
+W = jnp.asarray(RNG.normal(size=(5, 5)), jnp.float32)
+IN = jnp.asarray(RNG.normal(size=(3, 15)), jnp.float32)
+
+
+def attention(_, x):
+    q, k, v = jnp.split(x.reshape(len(x), 16, 3) @ IN, 3, -1)
+    h = (jax.nn.softmax(q @ k.mT / 9) @ v).reshape(len(x), 4, 4, 5)
+    return jax.nn.relu(h @ W).mean((1, 2)) @ W
+
+
+def smooth(_, x):
+    return jax.nn.gelu(x @ IN[:, :5]).mean((1, 2)) @ W
+
+
+def test_what_was_frozen_is_part_of_the_result(tmp_path):
+    config = dmbp_jax.DMBP(steps=2)
+    options = {"apply_fn": attention, "config": config, "nonaffine": "freeze"}
+    batch = dmbp_jax.attribute(None, jnp.stack([X, -X]), 1, **options)
+    inside = jax.jit(lambda x: dmbp_jax.attribute(None, x, 1, **options))(X)
+    assert batch.frozen == batch[1].frozen == inside.frozen == ("softmax",)
+    assert len(jax.tree.leaves(batch)) == 12
+    loaded = dmbp_jax.Attribution.load(batch.save(tmp_path / "map"))
+    assert loaded.frozen == ("softmax",)
+    plain = dmbp_jax.attribute(None, X, 1, apply_fn=smooth, config=config)
+    assert plain.frozen == ()
+    assert dmbp_jax.Attribution.load(plain.save(tmp_path / "plain")).frozen == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["deeplift", "guided_backprop", "guided_gradcam", "gradcam", "fullgrad", "lpr", "dmbp"]
+)
+def test_every_method_that_looks_inside_takes_it(name):
+    few = {"lpr": {"steps": 2}, "dmbp": {"config": dmbp_jax.DMBP(steps=2)}}.get(name, {})
+    with pytest.raises(NonAffineError, match='nonaffine="freeze" takes'):
+        METHODS[name](None, X, 1, apply_fn=attention, **few)
+    heat = METHODS[name](None, X, 1, apply_fn=attention, nonaffine="freeze", **few)
+    assert heat.shape[:2] == X.shape[:2] and bool(jnp.isfinite(heat).all())
+
+
+def test_the_slope_reaches_decompose_fullgrad_and_lpr():
+    masks = dmbp_jax.init_masks(None, X, 1.0, apply_fn=smooth)
+    gradient = jax.grad(lambda x: smooth(None, x[None])[0, 1])(X)
+    maps = [
+        dmbp_jax.decompose(None, X, 1, masks, apply_fn=smooth, pointwise=slope).positive
+        for slope in ("tangent", "secant")
+    ]
+    np.testing.assert_allclose(maps[0], gradient * X, rtol=1e-4, atol=1e-5)
+    assert abs(maps[1] - maps[0]).max() > 1e-2
+    for name, options in (("fullgrad", {}), ("lpr", {"steps": 1})):
+        both = [
+            METHODS[name](None, X, 1, apply_fn=smooth, pointwise=slope, **options)
+            for slope in ("tangent", "secant")
+        ]
+        assert abs(both[1] - both[0]).max() > 1e-4
+
+
+def test_options_are_checked():
+    with pytest.raises(InputError, match="nonaffine: Expected one of"):
+        METHODS["gradcam"](None, X, apply_fn=attention, nonaffine="ignore")
+    for call in (
+        lambda **slope: dmbp_jax.decompose(None, X, 0, (), apply_fn=smooth, **slope),
+        lambda **slope: METHODS["fullgrad"](None, X, 0, apply_fn=smooth, **slope),
+        lambda **slope: METHODS["lpr"](None, X, 0, apply_fn=smooth, **slope),
+    ):
+        with pytest.raises(InputError, match="pointwise: Expected one of"):
+            call(pointwise="chord")
