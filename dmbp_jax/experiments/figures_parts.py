@@ -45,7 +45,8 @@ def mappings(
     ones = jnp.ones_like(call.images)
     signs = ([jnp.ones_like(m) for m in sigma], sigma, [1 - m for m in sigma])
     open_, positive, negative = (
-        np.asarray(masked_map(graph, frozen, ones, masks, jnp.int32(label))[0]) for masks in signs
+        np.asarray(masked_map(graph, frozen, ones, [1 / m for m in masks], jnp.int32(label))[0])
+        for masks in signs
     )
     return open_, positive, negative
 
