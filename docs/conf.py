@@ -22,11 +22,11 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "command_help",
     "docstrings",
+    "mathml",
     "network_sizes",
     "public_names",
     "repository_links",
@@ -43,7 +43,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
 
-myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+html_math_renderer = "mathml"
 myst_heading_anchors = 3
 
 napoleon_google_docstring = True

@@ -74,19 +74,17 @@ def test_colours_are_found_from_an_input_and_its_picture(rng):
 
 def question(rng, label=0):
     pixels = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8)
-    return Question(Image.fromarray(pixels), pixels / 255.0, (label, 1), ("ant", "bee"))
+    x = (pixels / 255).astype(np.float32)
+    return Question(Image.fromarray(pixels), x, (label, 1), ("ant", "bee"))
 
 
 def test_maps_of_both_classes_are_drawn_on_one_scale(rng, network):
     """Fig. 1 and 2 without drawing them: the tiles and what is written above."""
     questions = [question(rng), question(rng)]
-    sheets = paper_figures(
-        network,
-        questions,
-        apply_fn=two_layers,
-        config=DMBP(steps=2),
-        numbers=(1, 2),
+    made = paper_figures(
+        network, questions, apply_fn=two_layers, config=DMBP(steps=2), numbers=(1, 2)
     )
+    sheets = dict(made)
     captions = [tile.caption for tile in sheets[1].rows[1]]
     assert captions == ["image", "ant", "bee"]
     assert len(sheets[2].rows) == 3
@@ -126,11 +124,11 @@ def test_the_command_draws_all_five(tiny, folder, capsys):
 @drawing
 @pytest.mark.parametrize("format", ["pdf", "png", "webp"])
 def test_other_formats(format, rng, network, tmp_path):
-    sheets = paper_figures(
+    made = paper_figures(
         network, [question(rng)], apply_fn=two_layers, config=DMBP(steps=1), numbers=(3,)
     )
     path = tmp_path / f"figure3.{format}"
-    save_sheet(sheets[3], path)
+    save_sheet(dict(made)[3], path)
     assert path.stat().st_size > 1000
 
 

@@ -102,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         config=config,
         numbers=args.figures,
         progress=not args.quiet,
+        nonaffine="freeze",  # as dmbp explain
     )
     print("\n".join(str(file) for file in files))
     return 0

@@ -3,7 +3,7 @@
 Maps are white where there is no evidence, red for the label, blue against it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +77,7 @@ class _Maps(NamedTuple):
     apply_fn: ApplyFn | None
     questions: Sequence[Question]
     x: np.ndarray  # (N, H, W, C)
+    nonaffine: str
     attributions: Attribution  # of the labels; then, for Fig. 1, of the other classes
 
 
@@ -88,7 +89,8 @@ def paper_figures(
     config: DMBP = DMBP(),  # noqa: B008 (frozen)
     numbers: Sequence[int] = (1, 2, 3, 4, 5),
     progress: bool = False,
-) -> dict[int, Sheet]:
+    nonaffine: str = "refuse",
+) -> Iterator[tuple[int, Sheet]]:
     """The contents of the paper's figures for a network and some pictures.
 
     Fig. 1: maps of every picture for both classes. Fig. 2: ∇F, ∇F⁺, ∇F⁻ and their products with x,
@@ -102,9 +104,10 @@ def paper_figures(
       config: see `dmbp_jax.DMBP`.
       numbers: which figures, of 1 to 5.
       progress: show a bar over the steps.
+      nonaffine: as in `dmbp_jax.attribute`.
 
     Returns:
-      A `Sheet` for each number; `save_sheet` draws it.
+      Each number with its `Sheet`, made when it is asked for; `save_sheet` draws it.
 
     Raises:
       InputError: no question, or a number that is no figure; and as `dmbp_jax.attribute`.
@@ -125,9 +128,10 @@ def paper_figures(
         config=config,
         progress=progress,
         return_masks=True,
+        nonaffine=nonaffine,
     )
-    maps = _Maps(params, apply_fn, questions, x, attributions)
-    return {number: _FIGURES[number](maps) for number in numbers}
+    maps = _Maps(params, apply_fn, questions, x, nonaffine, attributions)
+    return ((number, _FIGURES[number](maps)) for number in numbers)
 
 
 def draw_figures(
@@ -156,7 +160,7 @@ def draw_figures(
     if format not in FORMATS:
         raise InputError(f"format: Expected one of {', '.join(FORMATS)}, got {format!r}.")
     files = []
-    for number, sheet in paper_figures(params, questions, **options).items():
+    for number, sheet in paper_figures(params, questions, **options):
         files.append(folder / f"figure{number}.{format}")
         save_sheet(sheet, files[-1])
     return files
@@ -180,7 +184,12 @@ def _overview(maps: _Maps) -> Sheet:
     """Fig. 2: the mappings F, F⁺, F⁻ of the first picture, and the maps they give."""
     question, label = maps.questions[0], maps.attributions[0]
     gradient, positive, negative = mappings(
-        maps.params, question.x, question.labels[0], label.masks, maps.apply_fn
+        maps.params,
+        question.x,
+        question.labels[0],
+        label.masks,
+        maps.apply_fn,
+        maps.nonaffine,
     )
     parts = [np.asarray(part) for part in (label.positive, label.negative, label.map)]
     of_gradients, of_parts = shared_scale([positive, negative]), shared_scale(parts)
@@ -240,7 +249,8 @@ def _beside(maps: _Maps, methods: Sequence[str]) -> Sheet:
     columns = [[Tile(question.picture, question.names[0]) for question in maps.questions]]
     for name in methods:
         method = find_method(name)
-        heats = method.function(maps.params, maps.x, labels, apply_fn=maps.apply_fn)
+        options = {"nonaffine": maps.nonaffine} if "nonaffine" in method.options else {}
+        heats = method.function(maps.params, maps.x, labels, apply_fn=maps.apply_fn, **options)
         heats = np.asarray(heats)
         if not method.signed:  # drawn from the minimum, as is usual for coarse maps
             heats = heats - heats.min((1, 2), keepdims=True)

@@ -21,11 +21,12 @@ def mappings(
     label: int,
     masks: Sequence[ArrayLike],
     apply_fn: ApplyFn | None = None,
+    nonaffine: str = "refuse",
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """∇F, ∇F⁺ and ∇F⁻ at x: the linear mappings themselves, before any product with x (Eq. 11).
 
     Args:
-      params, apply_fn: the network, as in `dmbp_jax.attribute`.
+      params, apply_fn, nonaffine: as in `dmbp_jax.attribute`.
       x: (H, W, C).
       label: the logit that is decomposed.
       masks: Σ_l of every activation, as `attribute(..., return_masks=True)` keeps them.
@@ -33,7 +34,7 @@ def mappings(
     Returns:
       Three arrays, shape of x.
     """
-    call = check_call(params, x, label, apply_fn)
+    call = check_call(params, x, label, apply_fn, nonaffine=nonaffine)
     graph = call.network.graph()
     frozen = freeze(graph, call.images)
     sigma = [
@@ -44,7 +45,8 @@ def mappings(
     ones = jnp.ones_like(call.images)
     signs = ([jnp.ones_like(m) for m in sigma], sigma, [1 - m for m in sigma])
     open_, positive, negative = (
-        np.asarray(masked_map(graph, frozen, ones, masks, jnp.int32(label))[0]) for masks in signs
+        np.asarray(masked_map(graph, frozen, ones, [1 / m for m in masks], jnp.int32(label))[0])
+        for masks in signs
     )
     return open_, positive, negative
 

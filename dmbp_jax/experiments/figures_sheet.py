@@ -102,5 +102,5 @@ def _draw_curves(axes: Any, curves: "Curves") -> None:
 
 
 def _save(figure: Any, path: Path, format: str) -> None:
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format, {})
-    figure.savefig(path, format=format, dpi=150, metadata=metadata)
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # other formats have none
+    figure.savefig(path, format=format, dpi=150, metadata=dates.get(format))
