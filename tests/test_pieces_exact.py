@@ -171,9 +171,19 @@ def test_a_bound_closes_the_gate_as_in_a_relu():
     def network(_, x):
         return jax.nn.relu6(x.reshape(len(x), -1)) @ jnp.eye(5)
 
-    graph = trace(bind(None, network), z.reshape(1, 1, 5, 1)).graph()
-    slope, intercept = freeze(graph, z.reshape(1, 1, 5, 1)).gates[0]
+    program = trace(bind(None, network), z.reshape(1, 1, 5, 1)).program()
+    (piece,) = [step.piece for step in program.steps if step.piece is not None]
+    choice = piece.choose(z)
+    intercept = piece.apply(choice, 0 * z)
+    slope = piece.apply(choice, 0 * z + 1) - intercept
     assert slope.tolist() == [[0, 0, 0, 1, 0]] and intercept.tolist() == [[0, 6, 0, 0, 6]]
+
+
+def test_a_choice_of_an_exact_function_is_a_few_bytes():
+    for name in ("relu6", "leaky_relu", "clamp", "abs", "times"):
+        graph = trace(bind(PARAMS, _case(name)[0]), jnp.asarray(X)[None]).graph()
+        kept = jax.tree.leaves(freeze(graph, jnp.asarray(X)[None]).gates[0])
+        assert 1 <= len(kept) <= 2 and {a.dtype.itemsize for a in kept} == {1}
 
 
 def test_a_plain_relu_stays_a_boolean_gate():

@@ -67,6 +67,11 @@ REFUSED = {
         ControlFlowError,
         f"at most {MOST_OPERATIONS} operations.*'scan' at 'loop'.*{MOST_OPERATIONS + 1} iterations",
     ),
+    "too long and empty": (
+        _refused(lambda h, _: (h, None), 10**9),
+        ControlFlowError,
+        "1000000000 iterations",
+    ),
     "a product inside": (
         _refused(lambda h, _: (h * h[:, ::-1], None)),
         NonAffineError,

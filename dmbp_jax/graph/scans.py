@@ -10,21 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from dmbp_jax.errors import ControlFlowError
-from dmbp_jax.graph.jaxprs import (
-    Loop,
-    body,
-    common_scope,
-    count_operations,
-    scan_loop,
-    user_code,
-)
+from dmbp_jax.graph.jaxprs import Loop, body, common_scope, count_operations, scan_loop, user_code
 from dmbp_jax.graph.operations import place
 from dmbp_jax.graph.program import Constant, Operand
 
-# A forward pass of 4,000 operations compiles in 40 seconds on a CPU, one of 12,000 in four minutes.
+# XLA's time to compile grows faster than the program: this many take minutes on a CPU, and the
+# deepest networks people train have fewer.
 MOST_OPERATIONS = 5_000
 
 # Reads a jaxpr into the program: `(jaxpr, arguments, constants, scope) -> results`.
@@ -62,20 +57,22 @@ def write_out(
     stacked = equation.invars[first:]
     elements = insert(partial(_take_apart, loop.length), operands[first:], stacked)
     outputs: list[Sequence[Operand]] = [()] * loop.length
+    # The number of an iteration goes to the scope of the body, where it has one.
+    around = f"{scope}/" if common_scope(loop.body) else scope or "scan"
     for i in loop.order:
         mine = elements[i * len(stacked) : (i + 1) * len(stacked)]
         results = inline(
             loop.body,
             [*constants, *carry, *mine],
             [Constant(value) for value in loop.body_constants],
-            _scope_of(i, loop, scope),
+            f"{around}[{i}]",
         )
         carry, outputs[i] = results[: loop.carry], results[loop.carry :]
     returned = loop.body.outvars[loop.carry :]
     if loop.length and returned:
         flat = [value for iteration in outputs for value in iteration]
         return [*carry, *insert(partial(_stack, loop.length), flat, loop.length * returned)]
-    empty = [Constant(jnp.zeros((0, *v.aval.shape), v.aval.dtype)) for v in returned]
+    empty = [Constant(np.zeros((0, *v.aval.shape), v.aval.dtype)) for v in returned]
     return [*carry, *empty]
 
 
@@ -90,15 +87,8 @@ def _stack(length: int, *outputs: jax.Array) -> list[jax.Array]:
     return [jnp.stack(outputs[which::count]) for which in range(count)]
 
 
-def _scope_of(iteration: int, loop: Loop, scope: str) -> str:
-    """Scopes around an iteration: its number goes to the scope of the body, where it has one."""
-    if common_scope(loop.body):
-        return f"{scope}/[{iteration}]"
-    return f"{scope or 'scan'}[{iteration}]"
-
-
 def _check_size(loop: Loop, scope: str) -> None:
-    operations = loop.length * count_operations(loop.body)
+    operations = loop.length * max(1, count_operations(loop.body))
     if operations > MOST_OPERATIONS:
         raise ControlFlowError(
             f"Expected loops of at most {MOST_OPERATIONS} operations between x and the logits, "

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.graph.jaxprs import bind
+from dmbp_jax.graph.pieces.decisions import decide, follow
+from dmbp_jax.graph.pieces.protocol import Choice
 
 SLOPES = ("secant", "tangent", "segments")  # of a function that is not piecewise linear
 RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
@@ -62,10 +64,12 @@ class Pointwise:
         """f(z)."""
         return self._evaluate(z, lambda node, values: bind(node.equation, values)[0])
 
-    def choose(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Slope and intercept, each of the shape of z."""
+    def choose(self, z: jax.Array) -> Choice:
+        """Slope and intercept, each of the shape of z; of an exact f what its operations decide."""
+        if self.exact:
+            return self._decide(z)
         value, derivative = self(z), self._derivative(z)
-        if self.exact or self.slope == "tangent":
+        if self.slope == "tangent":
             return derivative, value - derivative * z
         if self.slope == "segments":
             low, high = segment_of(z, self.segments)
@@ -80,10 +84,23 @@ class Pointwise:
         slope = jnp.where(is_secant, secant, derivative)
         return slope, jnp.where(is_secant, at_zero, value - slope * z)
 
-    def apply(self, choice: tuple[jax.Array, jax.Array], z: jax.Array) -> jax.Array:
+    def apply(self, choice: Choice, z: jax.Array) -> jax.Array:
         """Slope ⊙ z + intercept."""
+        if self.exact:
+            decisions = iter(choice)
+            return self._evaluate(z, lambda node, values: follow(node, values, next(decisions)))
         slope, intercept = choice
         return slope * z + intercept
+
+    def _decide(self, z: jax.Array) -> Choice:
+        decisions = []
+
+        def at(node: Node, values: list[Any]) -> jax.Array:
+            decisions.append(decide(node, values))
+            return follow(node, values, decisions[-1])
+
+        self._evaluate(z, at)
+        return tuple(decisions)
 
     def _derivative(self, z: jax.Array) -> jax.Array:
         """f′(z); where z is at a bound, that of the bound, as a ReLU's gate is closed at 0."""
