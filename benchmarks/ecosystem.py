@@ -36,7 +36,8 @@ class Found(NamedTuple):
       activations, pools: kind -> number of sites.
       frozen: number of factors that are constants at x.
       logits: |F_1 − F| / max |F| of all logits, F by their own code, F_1 with choices fixed at x.
-      completeness: |y − Σ map − Σ biases| with all masks 1, over the largest of the three.
+      completeness: |y − Σ map − Σ biases| with all masks 1, over the largest of the three;
+        y = F(x) − F_0, the output bias would make it look better.
       steps: of DMBP that ended in finite maps and numbers.
       trace, compile: seconds.
     """
@@ -94,19 +95,20 @@ def errors(network: Foreign, x: jax.Array, label: int = LABEL) -> tuple[float, f
     """How far F_1 is from F as their own code computes it, and y from its parts; see `Found`."""
     theirs = np.asarray(jax.jit(lambda x: network.apply_fn(network.params, x))(x[None]))[0]
     call = check_call(network.params, x, None, network.apply_fn, nonaffine="freeze")
-    f_1, carried, biases = map(np.asarray, _parts(call.network, x[None], label))
-    y, scale = f_1[label], max(abs(f_1[label]), abs(carried), abs(biases))
+    f_1, y, carried, biases = map(np.asarray, _parts(call.network, x[None], label))
+    scale = max(abs(y), abs(carried), abs(biases))
     return abs(f_1 - theirs).max() / abs(theirs).max(), abs(y - carried - biases) / scale
 
 
 @jax.jit
 def _parts(network: TracedNetwork, x: jax.Array, label: int) -> tuple[jax.Array, ...]:
-    """F_1(x), Σ map and Σ biases of one logit, all masks 1."""
+    """F_1(x); y = F_1(x) − F_0, Σ map and Σ biases of one logit, all masks 1."""
     graph = network.graph()
     frozen = freeze(graph, x)
     ones = [jnp.ones(site.shape) for site in graph.masked]
-    y, image_map = attribution_by_backward(graph, frozen, x, ones, label)
-    return frozen.logits, image_map.sum(), y + frozen.output_bias[label] - image_map.sum()
+    y_positive, image_map = attribution_by_backward(graph, frozen, x, ones, label)
+    y, carried = frozen.logits[label] - frozen.output_bias[label], image_map.sum()
+    return frozen.logits, y, carried, y_positive - carried
 
 
 def line(name: str, found: Found) -> str:
