@@ -5,8 +5,10 @@ Each builder is the recipe of docs/ecosystem.md. `ecosystem.py` measures them, t
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
@@ -87,9 +89,10 @@ def haiku_network(name: str, size: int = 32) -> Foreign:
         hk.transform_with_state(lambda x, train: getattr(hk.nets, name)(CLASSES)(x, train))
     )
     pictures = jax.random.normal(jax.random.key(1), (8, size, size, 3))
-    weights, statistics = network.init(jax.random.key(0), pictures, True)
+    init, apply = (jax.jit(f, static_argnums=n) for f, n in ((network.init, 2), (network.apply, 3)))
+    weights, statistics = init(jax.random.key(0), pictures, True)
     weights = roughen(weights)
-    _, statistics = network.apply(weights, statistics, pictures, True)  # a variance of 0 at first
+    _, statistics = apply(weights, statistics, pictures, True)  # a variance of 0 at first
     return Foreign(
         (weights, statistics), lambda params, x: network.apply(*params, x, False)[0], size
     )
@@ -102,7 +105,8 @@ def flaxmodels_network(name: str, size: int = 32) -> Foreign:
     model = getattr(flaxmodels, name)(
         output="logits", pretrained=None, num_classes=CLASSES, normalize=False
     )
-    variables = model.init(jax.random.key(0), jnp.ones((1, size, size, 3)), train=False)
+    init = jax.jit(partial(model.init, train=False))
+    variables = init(jax.random.key(0), jnp.ones((1, size, size, 3)))
     return Foreign(
         roughen(variables), lambda variables, x: model.apply(variables, x, train=False), size
     )
@@ -110,9 +114,10 @@ def flaxmodels_network(name: str, size: int = 32) -> Foreign:
 
 def equimo_network(name: str, size: int = 32, **options: Any) -> Foreign:
     """An Equinox network of `equimo`: one image at a time, channels first."""
-    import equimo.models
-
-    model = getattr(equimo.models, name)(num_classes=CLASSES, key=jax.random.PRNGKey(0), **options)
+    models = import_module(
+        "equimo.vision.models" if find_spec("equimo.vision") else "equimo.models"
+    )
+    model = getattr(models, name)(num_classes=CLASSES, key=jax.random.PRNGKey(0), **options)
 
     def apply_fn(model: Any, x: jax.Array) -> jax.Array:
         key = jax.random.PRNGKey(0)

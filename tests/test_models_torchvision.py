@@ -72,13 +72,19 @@ def relative_error(logits, expected) -> float:
     return float(np.abs(np.asarray(logits) - expected).max() / np.abs(expected).max())
 
 
+def _told(name: str, size: str, error: float) -> float:
+    """The error, printed for docs/weights.md (`pytest -s`)."""
+    print(f"{name}, {size}: {error:.1e}")
+    return error
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_logits_are_torchvisions(name):
     _, net = small(name)
     expected = STORED[f"{name}/small/logits"]
     assert expected.std() > 0.1  # not a dead network
     logits = jax.jit(lambda net, x: net(x))(net, picture(SMALL[name].side))
-    assert relative_error(logits, expected) < TOLERANCE
+    assert _told(name, "small", relative_error(logits, expected)) < TOLERANCE
 
 
 @pytest.mark.skipif(not os.environ.get("DMBP_SLOW_TESTS"), reason="set DMBP_SLOW_TESTS=1")
@@ -87,7 +93,8 @@ def test_logits_in_full_size(name):
     entry = find_entry(name)
     variables = convert_entry(random_state(shapes(name, "full")), name, entry)
     logits = jax.jit(entry.module.apply)(variables, picture(FULL_SIDES[name]))
-    assert relative_error(logits, STORED[f"{name}/full/logits"]) < TOLERANCE
+    error = relative_error(logits, STORED[f"{name}/full/logits"])
+    assert _told(name, "full size", error) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", FULL_SIDES)

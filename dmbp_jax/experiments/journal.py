@@ -15,7 +15,7 @@ from dmbp_jax.errors import InputError, ResumeError
 from dmbp_jax.runs.store import Store
 
 RECORDS = "records/"
-_PART = re.compile(rf"{RECORDS}(\d{{8}})\.jsonl")
+_PART = re.compile(rf"{RECORDS}\d{{8}}\.jsonl")
 
 Key = tuple[str, int, str]  # picture, label, method
 
@@ -57,7 +57,7 @@ class Journal:
         self._store = store
         self.records: dict[Key, Record] = {}
         parts = part_keys(store)
-        self._next = 1 + max((int(_PART.fullmatch(key)[1]) for key in parts), default=-1)
+        self._next = 1 + max((int(key[len(RECORDS) : -len(".jsonl")]) for key in parts), default=-1)
         for key, data in zip(parts, store.get_many(parts), strict=True):
             for number, line in enumerate((data or b"").splitlines(), 1):
                 record = _decode(line, f"{store.url}/{key}, line {number}")

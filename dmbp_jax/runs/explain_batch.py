@@ -69,8 +69,7 @@ def _dmbp(
     net: Network, x: jax.Array, labels: jax.Array, save: tuple[str, ...], config: DMBP, **call: Any
 ) -> Scored:
     """What `attribute` does, with the labels of the rows and the probability."""
-    options = {"dtype": config.dtype, "precision": config.precision} | call
-    checked = check_call(net, x, None, **options)
+    checked = check_call(net, x, dtype=config.dtype, precision=config.precision, **call)
     checked.network.program()  # refuses what is not supported, before anything is compiled
     explainer = ScoredDmbp(DmbpExplainer(checked.network, config), net.activation, save)
     return explain(explainer, (checked.images, labels), chunk_size=len(x))

@@ -81,8 +81,8 @@ def store_maps(
     for shard in range(plan.shards):
         rows = plan.rows(shard)
         values = np.asarray(maps[rows.start : rows.stop], np.float32)
-        finite = np.isfinite(values).reshape(len(values), -1).all(1)
-        table = tuple(_row(plan, row, bool(good)) for row, good in zip(rows, finite, strict=True))
+        finite = [bool(np.isfinite(one).all()) for one in values]
+        table = tuple(_row(plan, row, good) for row, good in zip(rows, finite, strict=True))
         part = records.Part(shard, encoder.encode(shard, {kind: values}), table)
         if not records.commit(store, fingerprint, part):
             _check_same(store, part)

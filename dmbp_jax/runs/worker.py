@@ -150,9 +150,10 @@ class Worker:
     def _explain(self, readable: list[tuple[int, Decoded]]) -> Scored:
         """One batch, filled up to the size that is compiled."""
         given = self.plan.inputs.labels
+        chosen = [TOP1 if (label := given[row]) is None else label for row, _ in readable]
         rows = (
-            (row, (one.x, np.int32(TOP1 if given[row] is None else given[row]), one.hash))
-            for row, one in readable
+            (row, (one.x, np.int32(label), one.hash))
+            for (row, one), label in zip(readable, chosen, strict=True)
         )
         (batch,) = collect_rows(rows, self._batch)
         x, labels, identities = batch.rows

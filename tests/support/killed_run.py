@@ -30,7 +30,7 @@ def main(pictures: str, out: str) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     counts = runs.run_local(plan, runs.Store(out))
-    print("won", counts.committed, flush=True)
+    print(f"won {counts.committed}", flush=True)
 
 
 if __name__ == "__main__":
