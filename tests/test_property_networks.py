@@ -17,7 +17,7 @@ from dmbp_jax.errors import ControlFlowError, NonAffineError, UnsupportedNetwork
 pytestmark = pytest.mark.usefixtures("x64")
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 few = settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     database=None,
