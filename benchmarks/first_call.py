@@ -166,7 +166,7 @@ def _make_network(name: str, size: int) -> tuple[Any, int]:
     module = {
         "resnet50": models.ResNet50,
         "resnet152": models.ResNet152,
-        "densenet121": getattr(models, "DenseNet121", None),
+        "densenet121": models.DenseNet121,
     }[name](classes=1000)
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
     rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """The command line: help, examples, choices, and every mistake in one line."""
 
 import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -51,10 +52,10 @@ def test_the_example_in_the_help_can_be_parsed(name: str) -> None:
     ]
     epilog = choices[name].epilog
     commands = [
-        command.split()
+        shlex.split(command)
         for line in epilog.splitlines()
         if line.startswith("  dmbp ")
-        for command in line.replace('"golden retriever"', "golden_retriever").split("&&")
+        for command in line.split("&&")
     ]
     assert any(command[1] == name for command in commands)
     for command in commands:

@@ -3,7 +3,7 @@
 Maps are white where there is no evidence, red for the label, blue against it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,13 @@ from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.figures_parts import colours_of, insert, mappings
-from dmbp_jax.experiments.figures_sheet import check_matplotlib, save_sheet
+from dmbp_jax.experiments.figures_sheet import (
+    Curves,
+    Sheet,
+    Tile,
+    check_matplotlib,
+    save_sheet,
+)
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics import insertion
 from dmbp_jax.pictures import diverging, shared_scale
@@ -45,29 +51,6 @@ class Question:
     x: np.ndarray
     labels: tuple[int, int]
     names: tuple[str, str]
-
-
-class Tile(NamedTuple):
-    """A picture with a line of text above; None leaves its place empty."""
-
-    picture: Image.Image | None
-    caption: str = ""
-
-
-class Curves(NamedTuple):
-    """Scores by share of inserted pixels, name by name, and the shares that are marked."""
-
-    fractions: np.ndarray
-    scores: Mapping[str, np.ndarray]
-    marked: tuple[float, ...]
-
-
-class Sheet(NamedTuple):
-    """A figure: rows of tiles with their titles, and curves below."""
-
-    rows: tuple[tuple[Tile, ...], ...]
-    titles: tuple[str, ...]
-    curves: Curves | None = None
 
 
 class _Maps(NamedTuple):
@@ -183,6 +166,7 @@ def _two_classes(maps: _Maps) -> Sheet:
 def _overview(maps: _Maps) -> Sheet:
     """Fig. 2: the mappings F, F⁺, F⁻ of the first picture, and the maps they give."""
     question, label = maps.questions[0], maps.attributions[0]
+    assert label.masks is not None  # asked for by `paper_figures`
     gradient, positive, negative = mappings(
         maps.params,
         question.x,

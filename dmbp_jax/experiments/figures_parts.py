@@ -65,7 +65,7 @@ def insert(x: NDArray[Any], heatmap: NDArray[Any], share: float) -> NDArray[Any]
     order = np.argsort(-heatmap, axis=None, kind="stable")
     sharp = np.zeros(heatmap.size, bool)
     sharp[order[: round(share * heatmap.size)]] = True
-    blurred = np.asarray(blur_images(x[None])[0])
+    blurred = np.asarray(blur_images(jnp.asarray(x)[None])[0])
     return np.where(sharp.reshape(heatmap.shape)[..., None], x, blurred)
 
 

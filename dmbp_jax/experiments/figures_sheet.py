@@ -3,17 +3,16 @@
 In SVG and PDF, lines and text stay lines and text, and pixels are stored once, not enlarged.
 """
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from dmbp_jax.errors import MissingPackageError
 from dmbp_jax.files import replacing
-
-if TYPE_CHECKING:
-    from dmbp_jax.experiments.figures import Curves, Sheet
 
 TILE, GAP, LINE = 1.7, 0.1, 0.22  # inches
 CURVES = (4.5, 2.0)  # least width, and height, of the axes of the curves, inches
@@ -23,6 +22,29 @@ SETTINGS = {
     "svg.hashsalt": "dmbp-jax",  # the same sheet gives the same bytes
     "image.composite_image": False,
 }
+
+
+class Tile(NamedTuple):
+    """A picture with a line of text above; None leaves its place empty."""
+
+    picture: Image.Image | None
+    caption: str = ""
+
+
+class Curves(NamedTuple):
+    """Scores by share of inserted pixels, name by name, and the shares that are marked."""
+
+    fractions: np.ndarray
+    scores: Mapping[str, np.ndarray]
+    marked: tuple[float, ...]
+
+
+class Sheet(NamedTuple):
+    """A figure: rows of tiles with their titles, and curves below."""
+
+    rows: tuple[tuple[Tile, ...], ...]
+    titles: tuple[str, ...]
+    curves: Curves | None = None
 
 
 def check_matplotlib() -> None:
@@ -37,7 +59,7 @@ def check_matplotlib() -> None:
         )
 
 
-def save_sheet(sheet: "Sheet", path: Path) -> None:
+def save_sheet(sheet: Sheet, path: Path) -> None:
     """Draw a sheet; the suffix of the file is its format. Whole or not at all.
 
     Raises:
@@ -73,7 +95,7 @@ def save_sheet(sheet: "Sheet", path: Path) -> None:
             _save(figure, part, path.suffix.removeprefix("."))
 
 
-def _row_height(sheet: "Sheet", row: int) -> float:
+def _row_height(sheet: Sheet, row: int) -> float:
     return TILE + LINE + GAP + (LINE if sheet.titles[row] else 0)
 
 
@@ -88,7 +110,7 @@ def _draw_tile(
     axes.set_axis_off()
 
 
-def _draw_curves(axes: Any, curves: "Curves") -> None:
+def _draw_curves(axes: Any, curves: Curves) -> None:
     """One line for each name; the shares whose pictures are shown are marked on the first."""
     for i, (name, scores) in enumerate(curves.scores.items()):
         axes.plot(curves.fractions, scores, color=("#d62728", "#7f7f7f")[i % 2], label=name)

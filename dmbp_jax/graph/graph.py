@@ -110,7 +110,8 @@ class Graph:
         """
         linear = copy(self)
         linear._adds_biases = False
-        linear._pieces = {
+        # Whether a linear part is masked is said by the piece it is of, not by its class.
+        linear._pieces = {  # pyrefly: ignore[bad-assignment]
             result: LinearPart(piece) if piece.has_intercept else piece
             for result, piece in self._pieces.items()
         }

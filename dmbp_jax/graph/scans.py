@@ -71,7 +71,7 @@ def write_out(
     returned = loop.body.outvars[loop.carry :]
     if loop.length and returned:
         flat = [value for iteration in outputs for value in iteration]
-        return [*carry, *insert(partial(_stack, loop.length), flat, loop.length * returned)]
+        return [*carry, *insert(partial(_stack, loop.length), flat, [*returned] * loop.length)]
     empty = [Constant(np.zeros((0, *v.aval.shape), v.aval.dtype)) for v in returned]
     return [*carry, *empty]
 

@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from cases import picture, random_state
-from efficientnet_lite_pytorch import EfficientNet as Lite
-from efficientnet_lite_pytorch.utils import BlockDecoder, get_model_params
+from efficientnet_lite_pytorch import EfficientNet as Lite  # pyrefly: ignore[missing-import]
+from efficientnet_lite_pytorch.utils import (  # pyrefly: ignore[missing-import]
+    BlockDecoder,
+    get_model_params,
+)
 from torchvision import models
 from torchvision_cases import FULL_SIDES, SMALL
 

@@ -39,7 +39,7 @@ class FrozenFactor:
     sources: tuple[int, ...]
     value: int
     constants: Mapping[int, Any] = field(default_factory=dict)
-    kind: ClassVar[str] = "frozen"
+    kind: str = "frozen"
     masked: ClassVar[bool] = False
     has_intercept: ClassVar[bool] = False
 
