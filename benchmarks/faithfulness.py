@@ -22,6 +22,7 @@ from faithfulness_tables import tables
 
 import dmbp_jax
 from dmbp_jax import metrics
+from dmbp_jax.catalogue import find_method
 from dmbp_jax.files import replacing
 
 _CHUNK = {"squeezenet": 2}  # pictures explained at once
@@ -154,7 +155,7 @@ def _explain_chunk(case: Case, row: str, x: jax.Array, labels: np.ndarray) -> tu
     dmbp = parse_row(row)
     if dmbp is None:
         method = dmbp_jax.methods.METHODS[row]
-        options = {"key": jax.random.key(0)} if row == "smoothgrad" else {}
+        options = {"key": jax.random.key(0)} if find_method(row).random else {}
         heat = method(case.params, x, labels, **call, **options)
         heat = heat.sum(-1) if heat.ndim == 4 else heat
         total = _completeness_target(case, row, x, labels)
