@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dmbp_jax.files import replacing
 
 _SIZE, _MARGIN = 480, 60
-_MOST = 1000  # passes at the right edge
+_MOST = 10_000  # passes at the right edge
 _LABELS = {
     "gradient": "ND",
     "integrated_gradients": "IG",
@@ -28,6 +28,12 @@ _LABELS = {
     "fast": "DMBP fast",
     "quick": "DMBP quick",
     "quick:spread": "DMBP quick, spread",
+    "quick:carry": "DMBP quick, carry",
+    "blur_ig": "Blur IG",
+    "guided_gradcam": "Guided Grad-CAM",
+    "lpr": "LPR",
+    "rise": "RISE",
+    "paper:carry": "DMBP paper, carry",
 }
 
 
@@ -75,7 +81,7 @@ def draw_panel(title: str, points: dict[str, tuple[int, float]]) -> Image.Image:
         return right, _MARGIN + span * (high - im) / (high - low)
 
     pen.rectangle((*place(1, high), *place(_MOST, low)), outline="gray")
-    for passes in (1, 10, 100, 1000):
+    for passes in (1, 10, 100, 1000, 10_000):
         x, y = place(passes, low)
         pen.text((x, y + 4), str(passes), "black", font, anchor="ma")
     for im in np.arange(low, high + 0.01, 0.1):
