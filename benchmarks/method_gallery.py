@@ -20,7 +20,7 @@ from dmbp_jax.pictures import diverging, grid, panel
 
 QUESTIONS = (("star", "cross", 3), ("striped disc", "dotted disc", 0))  # label, rival, index
 SEED = 2
-DEMO = (0, 1, 6, 7)  # labels of the rows in the README
+DEMO = (6, 7)  # labels of the rows in the README
 COLOURS = 256  # of a saved picture
 
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def draw_demo(net: dmbp_jax.Network) -> Image.Image:
-    """Four of the ten rows that `dmbp demo` draws."""
+    """Two of the ten rows that `dmbp demo` draws."""
     pairs = [pair for pair in generate_pairs(10) if pair.label in DEMO]
     crops = [net.crop(picture_of(pair)) for pair in pairs]
     x = np.stack([net.preprocessing.normalise(crop) for crop in crops])

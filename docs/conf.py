@@ -42,6 +42,7 @@ nb_execution_mode = os.environ.get("NB_EXECUTION_MODE", "cache")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"  # printed tables
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 html_math_renderer = "mathml"
@@ -49,6 +50,7 @@ myst_heading_anchors = 3
 
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
 napoleon_use_ivar = True  # fields of a dataclass stand in its docstring, once
 autodoc_typehints = "none"  # the docstrings say shapes, dtypes and ranges in words
 autodoc_preserve_defaults = True

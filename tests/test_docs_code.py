@@ -1,12 +1,14 @@
 """The Python on the pages that a newcomer types runs, page by page, from top to bottom."""
 
+import codeop
 import re
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PAGES = (
     "first_map",
     "own_network",
@@ -50,3 +52,30 @@ def test_the_page_runs(page, tmp_path, monkeypatch):
     for code in ran:
         exec(compile(code, f"{page}.md", "exec"), names)
     assert ran
+
+
+def typed(code: str) -> None:
+    """Compile some code as the prompt does: an empty line ends a class or a function."""
+    waiting: list[str] = []
+    for line in [*code.split("\n"), ""]:
+        waiting.append(line)
+        if codeop.compile_command("\n".join(waiting), symbol="single") is not None:
+            waiting = []
+    assert not "".join(waiting).strip()
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name
+)
+def test_code_can_be_pasted_at_the_prompt(page):
+    """Of Python 3.11 and 3.12, which take a paste line by line."""
+    for code in re.findall(r"^ *```python\n(.*?)^ *```", page.read_text("utf-8"), re.M | re.S):
+        typed(dedent(code))
+
+
+def test_what_the_prompt_does_not_take():
+    typed("def f(x):\n    return x\n\ny = 1\n")
+    with pytest.raises(SyntaxError):
+        typed("def f(x):\n    return x\ny = 1\n")
+    with pytest.raises(SyntaxError):
+        typed("class A:\n    x = 1\n\n    y = 2\n")

@@ -25,7 +25,9 @@ class Attribution:
       positive: (N, H, W, C), ∇ₓF_σ ⊙ x: evidence for the label.
       negative: (N, H, W, C), ∇ₓF_{1−σ} ⊙ x: evidence against it.
       y: (N,), the label's logit without the output bias, F(x) − F_0.
-      y_positive, y_negative, y_nuisance: (N,), with y = y⁺ + y⁻ + ỹ + y_bias.
+      y_positive: (N,), y⁺, evidence for the label.
+      y_negative: (N,), y⁻, evidence against it.
+      y_nuisance: (N,), ỹ, the rest: y = y⁺ + y⁻ + ỹ + y_bias.
       y_bias: (N,), the part of y that the objective does not count: 0 with evidence "all", the
         biases' part Σ∇bᵀb of the network itself with evidence "input".
       carried: (N, 2), for each sign the share of its evidence that the pixels carry, in [0, 1]:

@@ -28,8 +28,12 @@ class Decomposition:
     """The parts of Eq. 9 for given masks; a single image has no leading N.
 
     Attributes:
-      y, y_positive, y_negative, y_nuisance: (N,), with y = y⁺ + y⁻ + ỹ.
-      positive, negative: maps ∇ₓF_σ ⊙ x and ∇ₓF_{1−σ} ⊙ x, shape of x.
+      y: (N,), the label's logit without the output bias.
+      y_positive: (N,), y⁺.
+      y_negative: (N,), y⁻.
+      y_nuisance: (N,), ỹ: y = y⁺ + y⁻ + ỹ.
+      positive: map ∇ₓF_σ ⊙ x, shape of x.
+      negative: map ∇ₓF_{1−σ} ⊙ x, shape of x.
     """
 
     y: jax.Array

@@ -129,7 +129,10 @@ def _measure_missing(
     progress: bool,
 ) -> tuple[Skipped, ...]:
     """Measure what is missing; returns the pictures that could not be read."""
-    from tqdm.auto import tqdm
+    if progress:
+        from tqdm.auto import tqdm
+    else:  # without importing what warns in a notebook that has no widgets
+        from tqdm import tqdm
 
     names = [row.name for row in plan.rows]
     ranking = gallery.Ranking(names, plan.shown, settings.gallery)
