@@ -10,6 +10,7 @@ heat maps; what is there is not computed again, so the study can be run piecewis
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from faithfulness_tables import tables
 
 import dmbp_jax
 from dmbp_jax import metrics
+from dmbp_jax.catalogue import find_method
 from dmbp_jax.files import replacing
 
 _CHUNK = {"squeezenet": 2}  # pictures explained at once
@@ -53,10 +55,14 @@ def update(network: str, options: argparse.Namespace) -> dict[str, Any]:
     for row in options.rows:
         key = f"{options.half}/{row}"
         known = records.get(key, {})
-        if known.get("pictures") == list(case.names) and known["points"] == options.points:
+        if (
+            known.get("pictures") == list(case.names)
+            and known["points"] == options.points
+            and known.get("redraws", 0) >= options.redraws
+        ):
             continue
         maps = maps_file(options, network, row)
-        records[key] = measure(case, network, row, options.points, maps)
+        records[key] = measure(case, network, row, options, maps)
         with replacing(store) as part:
             Path(part).write_text(json.dumps(records, indent=1))
         print(f"{network}, {key}: measured", flush=True)
@@ -73,6 +79,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--against", default="gradient", help="row of the paired differences")
     parser.add_argument("--limit", type=int, help="pictures of each network")
     parser.add_argument("--points", type=int, default=33, help="of IM; half as many elsewhere")
+    parser.add_argument("--redraws", type=int, default=0, help="of the last layer (Table 3)")
     parser.add_argument("--deep", type=Path, help="weights of the deeper built-in network")
     options = parser.parse_args(arguments)
     for row in options.rows:
@@ -94,24 +101,30 @@ def load_negative(path: Path) -> np.ndarray | None:
         return stored["negative"] if "negative" in stored.files else None
 
 
-def measure(case: Case, network: str, row: str, points: int, maps: Path) -> dict[str, Any]:
+def measure(
+    case: Case, network: str, row: str, options: argparse.Namespace, maps: Path
+) -> dict[str, Any]:
     """All numbers of one row on one network; its heat maps go to a file."""
-    record, heat = score(case, row, points, _CHUNK.get(network, 10))
+    chunk = _CHUNK.get(network, 10)
+    record, heat = score(case, row, options.points, chunk, options.redraws)
     with replacing(maps) as part:
         np.savez_compressed(part, **heat)
     return record
 
 
 def score(
-    case: Case, row: str, points: int, chunk: int = 10
+    case: Case, row: str, points: int, chunk: int = 10, redraws: int = 0
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """All numbers of one row, a list over the pictures for each, and its heat maps."""
     heat, numbers, seconds = explain(case, row, chunk)
     heatmap = jnp.asarray(heat["heatmap"])
     numbers |= curves(case, heatmap, points) | places(case, heatmap)
+    if redraws:
+        numbers |= redrawn(case, row, heatmap, chunk, redraws)
     record = {
         "pictures": list(case.names),
         "points": points,
+        "redraws": redraws,
         "passes": count_passes(row),
         "seconds": seconds,
         "numbers": {name: [round(float(v), 6) for v in vs] for name, vs in numbers.items()},
@@ -142,7 +155,7 @@ def _explain_chunk(case: Case, row: str, x: jax.Array, labels: np.ndarray) -> tu
     dmbp = parse_row(row)
     if dmbp is None:
         method = dmbp_jax.methods.METHODS[row]
-        options = {"key": jax.random.key(0)} if row == "smoothgrad" else {}
+        options = {"key": jax.random.key(0)} if find_method(row).random else {}
         heat = method(case.params, x, labels, **call, **options)
         heat = heat.sum(-1) if heat.ndim == 4 else heat
         total = _completeness_target(case, row, x, labels)
@@ -202,6 +215,25 @@ def curves(case: Case, heatmap: jax.Array, points: int) -> Numbers:
             case.params, case.x, others, heatmap, points=points, **call
         ).auc
     return numbers
+
+
+def redrawn(case: Case, row: str, heatmap: jax.Array, chunk: int, redraws: int) -> Numbers:
+    """Rank correlation with the maps after the last layer is re-drawn (the paper's Table 3)."""
+
+    def method(params: Any, x: jax.Array, label: jax.Array, apply_fn: Any) -> np.ndarray:
+        return explain(replace(case, params=params), row, chunk)[0]["heatmap"]
+
+    result = metrics.layer_reinitialisation(
+        case.params,
+        case.x,
+        case.labels,
+        method,
+        apply_fn=case.apply_fn,
+        key=jax.random.key(1),
+        redraws=redraws,
+        heatmap=heatmap,
+    )
+    return {"re-drawn": result.correlation, "re-drawn, |h|": result.correlation_absolute}
 
 
 def places(case: Case, heatmap: jax.Array) -> Numbers:

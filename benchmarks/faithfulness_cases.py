@@ -31,7 +31,9 @@ NETWORKS = {
 }
 # How many of a network's pictures there are in both halves together.
 PICTURES = {"builtin": 40, "builtin-one": 40, "deep": 40}
-# Forward and backward passes of one picture, counted alike; IG and SmoothGrad with 50 points.
+# Forward and backward passes of one picture, counted alike, with the methods' defaults: IG and
+# SmoothGrad 50 points, Blur IG 100, RISE 4000 masks. A step of LPR (of 20) differentiates a forward
+# and a backward pass and one more forward pass.
 PASSES = {
     "gradient": 2,
     "integrated_gradients": 100,
@@ -40,8 +42,19 @@ PASSES = {
     "guided_backprop": 2,
     "fullgrad": 2,
     "gradcam": 2,
+    "guided_gradcam": 4,
+    "blur_ig": 200,
+    "lpr": 1 + 20 * 6 + 2,
+    "rise": 4000,
 }
-ROWS = (*PASSES, "paper", "fast", "quick", "quick:spread", "quick:carry")
+ROWS = (
+    *(row for row in PASSES if row != "rise"),
+    "paper",
+    "fast",
+    "quick",
+    "quick:spread",
+    "quick:carry",
+)
 _DMBP = {"paper": dmbp_jax.DMBP.paper, "fast": dmbp_jax.DMBP.fast, "quick": dmbp_jax.DMBP.quick}
 _GENERATED_SEED = 5  # neither the training pictures (0) nor the held-out ones (1)
 _DEEP = BuiltinNet(stage_sizes=(12, 13), features=16)

@@ -9,9 +9,11 @@ from dmbp_jax.metrics import rank_correlation
 
 _TITLES = {method.name: method.title for method in CATALOGUE}
 _MEANS = ("IM blur", "IM mean", "deletion", "cIM", "pointing", "inside", "rival")
+_MEANS += ("re-drawn", "re-drawn, |h|")
 _MEDIANS = ("carried+", "carried-", "nuisance", "y+", "y-", "against")
 _HEADS = {"nuisance": "&#124;ỹ&#124; / max", "y+": "y⁺", "y-": "y⁻", "against": "−y⁻ / y⁺"}
 _HEADS |= {"carried+": "carried⁺", "carried-": "carried⁻", "deletion": "deletion (low is good)"}
+_HEADS |= {"re-drawn, |h|": "re-drawn, &#124;h&#124;"}
 
 
 def tables(
@@ -97,13 +99,18 @@ def _difference(rows: dict[str, Any], row: str, against: str) -> str:
 
 
 def _agreement(rows: dict[str, Any], negatives: dict[str, np.ndarray | None], row: str) -> str:
-    """Mean Spearman correlation of the negative heat maps with those of `quick`."""
-    ours, theirs = negatives.get("quick"), negatives.get(row)
-    if row == "quick" or ours is None or theirs is None:
+    """Mean Spearman correlation of the negative heat maps with those of `quick`.
+
+    Of complete maps, with those of `quick` that draw the biases in the same way.
+    """
+    drawn = [part for part in row.partition(":")[2].split(",") if part in BIASES_DRAWN]
+    reference = ":".join(["quick", *drawn])
+    ours, theirs = negatives.get(reference), negatives.get(row)
+    if row == reference or ours is None or theirs is None:
         return ""
-    both = [name for name in rows[row]["pictures"] if name in rows["quick"]["pictures"]]
+    both = [name for name in rows[row]["pictures"] if name in rows[reference]["pictures"]]
     a, b = (
         maps[[rows[name]["pictures"].index(picture) for picture in both]]
-        for name, maps in (("quick", ours), (row, theirs))
+        for name, maps in ((reference, ours), (row, theirs))
     )
     return f"{np.nanmean(rank_correlation(a, b)):.2f}" if both else ""

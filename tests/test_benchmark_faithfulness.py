@@ -55,15 +55,22 @@ def test_table_by_hand():
     rows = {
         "gradient": record(["a", "b", "c"], [0.1, 0.2, 0.9]),
         "quick": record(["b", "a"], [0.6, 0.3]),
+        "quick:steps=9": record(["b", "a"], [0.2, 0.1]),
         "quick:spread": record(["b", "a"], [0.2, 0.1]),
+        "paper:spread": record(["b", "a"], [0.2, 0.1]),
     }
     # Ranks 1 2 3 4 against 1 2 4 3 and against themselves: correlations 0.8 and 1.
     maps = np.array([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0], [3.0, 4.0]]])
     other = np.array([[[1.0, 2.0], [4.0, 3.0]], [[1.0, 2.0], [3.0, 4.0]]])
-    text = tables("T", rows, {"gradient": None, "quick": maps, "quick:spread": other})
+    negatives = {"gradient": None, "quick": maps, "quick:steps=9": other}
+    negatives |= {"quick:spread": other, "paper:spread": other}
+    text = tables("T", rows, negatives)
     # Differences .4 and .2: mean .3, standard deviation .1414, over √2.
     assert "| `DMBP.quick()` | 0.450 | +0.300 ± 0.100 |" in text
-    assert "| `DMBP.quick()`, biases spread | 0.15 | 0.90 | 2 | 0.5 |" in text
+    # Complete maps are compared with complete maps.
+    assert "| `DMBP.quick(steps=9)` | 0.15 | 0.90 | 2 | 0.5 |" in text
+    assert "| `DMBP.quick()`, biases spread | 0.15 |  | 2 | 0.5 |" in text
+    assert "| `DMBP.paper()`, biases spread | 0.15 | 1.00 | 2 | 0.5 |" in text
     assert "### T: 2 or 3 pictures, 9 points" in text
 
 
@@ -80,3 +87,16 @@ def test_a_run_is_kept_and_continued(tmp_path, capsys):
         assert len(numbers[name]) == 2 and np.isfinite(numbers[name]).all()
     assert "carried-" not in records["report/gradient"]["numbers"]
     assert "| `DMBP.quick(steps=1)` |" in out
+
+
+def test_table_3_is_measured_on_request(tmp_path, capsys):
+    call = ["--out", str(tmp_path), "--networks", "builtin", "--limit", "2", "--points", "5"]
+    call += ["--rows", "gradient"]
+    main(call)
+    main([*call, "--redraws", "1"])
+    main(call)  # what has more than is asked for is kept
+    out = capsys.readouterr().out
+    assert out.count("report/gradient: measured") == 2
+    numbers = json.loads((tmp_path / "builtin.json").read_text())["report/gradient"]["numbers"]
+    assert numbers["re-drawn"] != numbers["re-drawn, |h|"]
+    assert np.all(np.abs(numbers["re-drawn"] + numbers["re-drawn, |h|"]) <= 1)
