@@ -162,6 +162,7 @@ def _explain_chunk(case: Case, row: str, x: jax.Array, labels: np.ndarray) -> tu
         shares = {} if total is None else {"carried+": metrics.carried(heat, total)}
         return jax.tree.map(np.asarray, ({"heatmap": heat}, shares))
     config, biases = dmbp
+    call["nonaffine"] = case.nonaffine
     a = dmbp_jax.attribute(case.params, x, labels, config=config, biases=biases, **call)
     heat = {"heatmap": a.heatmap, "negative": a.negative.sum(-1)}
     numbers = {
@@ -178,8 +179,8 @@ def _explain_chunk(case: Case, row: str, x: jax.Array, labels: np.ndarray) -> tu
 def _completeness_target(case: Case, row: str, x: jax.Array, labels: np.ndarray) -> Any:
     """What a signed method's map should sum to, or None."""
     if row == "gradient":
-        config = dmbp_jax.DMBP(steps=0)
-        return dmbp_jax.attribute(case.params, x, labels, apply_fn=case.apply_fn, config=config).y
+        call = {"apply_fn": case.apply_fn, "nonaffine": case.nonaffine}
+        return dmbp_jax.attribute(case.params, x, labels, config=dmbp_jax.DMBP(steps=0), **call).y
     if row not in ("integrated_gradients", "deeplift"):
         return None
     at_image, at_zero = (_logits(case, z)[np.arange(len(x)), labels] for z in (x, 0 * x))

@@ -69,6 +69,7 @@ class Case:
       others: the label whose object is also in the picture, (N,), or None.
       objects, rivals: masks (N, H, W) of what is asked for and of the other object, or None.
       activation: what turns logits into the scores of the insertion metric.
+      nonaffine: what DMBP is told of products, as in `dmbp_jax.attribute`.
     """
 
     params: Any
@@ -80,6 +81,7 @@ class Case:
     others: np.ndarray | None = None
     objects: np.ndarray | None = None
     rivals: np.ndarray | None = None
+    nonaffine: str = "refuse"
 
 
 def make_case(network: str, half: str, limit: int | None, deep: Path | None) -> Case | None:
@@ -169,7 +171,13 @@ def _apply_deep(variables: Any, x: jax.Array) -> jax.Array:
     return _DEEP.apply(variables, x)
 
 
-def generated_case(params: Any, apply_fn: Any, chosen: Sequence[int], with_rival: bool) -> Case:
+def generated_case(
+    params: Any,
+    apply_fn: Any,
+    chosen: Sequence[int],
+    with_rival: bool,
+    nonaffine: str = "refuse",
+) -> Case:
     """A network of the generated pictures, and those of these numbers."""
     labels = np.array([k // 2 % len(CLASSES) for k in chosen])  # every class in both halves
     others = np.array([rival(int(label)) for label in labels])
@@ -191,4 +199,5 @@ def generated_case(params: Any, apply_fn: Any, chosen: Sequence[int], with_rival
         others if with_rival else None,
         masks[rows, labels],
         masks[rows, others] if with_rival else None,
+        nonaffine,
     )

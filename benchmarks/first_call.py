@@ -125,7 +125,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    network, size = _make_network(name, args.size)
+    network, size = make_network(name, args.size)
     x = np.random.default_rng(0).standard_normal((args.images, size, size, 3), np.float32)
     quick = getattr(dmbp_jax.DMBP, "quick", dmbp_jax.DMBP)
     config = quick(steps=args.steps)
@@ -153,7 +153,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def _make_network(name: str, size: int) -> tuple[Any, int]:
+def make_network(name: str, size: int) -> tuple[Any, int]:
     """A network with random weights and the side of its pictures."""
     import jax
     import numpy as np

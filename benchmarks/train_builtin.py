@@ -5,8 +5,9 @@ python benchmarks/train_builtin.py --evaluate                    # measure the s
 python benchmarks/train_builtin.py --out deep.safetensors --stage-sizes 12 13 --features 16 \
     --pictures 4000 --steps 650 --rate 3e-3                      # 51 ReLUs instead of 7
 python benchmarks/train_builtin.py --out variants/gelu.safetensors --activation gelu
+python benchmarks/train_builtin.py --out variants/vit.safetensors --network vit
 
-`benchmarks/activations.py` measures the maps of networks with other activations.
+`benchmarks/activations.py` measures the maps of networks with other activations, and of the ViT.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from flax.traverse_util import flatten_dict
 from numpy.typing import NDArray
 from safetensors.flax import save_file
 from tqdm import tqdm
+from variant_networks import ACTIVATIONS, SmallViT
 
 from dmbp_jax import load
 from dmbp_jax.data.generated import CLASSES, GeneratedDataset
@@ -35,11 +37,10 @@ TRAINING_SEED, HELD_OUT_SEED = 0, 1
 
 WEIGHT_DECAY = 1e-3
 CELL_WEIGHT = 10.0
-CELLS = 12  # the last stage has 12 × 12 positions
-
-ACTIVATIONS = ("relu", "leaky_relu", "gelu", "silu", "tanh")  # names in `flax.linen`
+CELLS = 12  # the last stage has 12 × 12 positions, the ViT as many patches
 
 Variables = Mapping[str, Any]
+_OF_BUILTIN = ("stage_sizes", "features", "activation")  # options that the ViT does not have
 
 
 class Pictures(NamedTuple):
@@ -98,7 +99,7 @@ def train(
     batch: int,
     rate: float,
     seed: int,
-    net: BuiltinNet = BuiltinNet(),  # noqa: B008 (frozen)
+    net: nn.Module = BuiltinNet(),  # noqa: B008 (frozen)
 ) -> Variables:
     """AdamW on the cross-entropy of the labels, helped by that of the cells of the last stage.
 
@@ -122,10 +123,12 @@ def train(
             capture_intermediates=lambda module, _: module.name == last_stage,
         )
         cells = captured["intermediates"][last_stage]["__call__"][0]
+        cells = cells.reshape(*covers.shape[:3], features)  # tokens of the ViT are cells in order
         cells = cells @ helper["kernel"] + helper["bias"]
         whole = optax.sigmoid_binary_cross_entropy(logits, labels.astype(jnp.float32)).mean()
         local = optax.sigmoid_binary_cross_entropy(cells, covers.astype(jnp.float32) / 255).mean()
-        return whole + CELL_WEIGHT * local, (captured["batch_stats"], whole, local)
+        batch_stats = captured.get("batch_stats", {})
+        return whole + CELL_WEIGHT * local, (batch_stats, whole, local)
 
     @partial(jax.jit, donate_argnums=(0, 1, 2))
     def step(trained: Any, batch_stats: Any, state: Any, *data: Any) -> Any:
@@ -136,7 +139,7 @@ def train(
         return optax.apply_updates(trained, update), batch_stats, state, losses
 
     rng = np.random.default_rng(seed)
-    trained, batch_stats = (variables["params"], helper), variables["batch_stats"]
+    trained, batch_stats = (variables["params"], helper), variables.get("batch_stats", {})
     state = optimizer.init(trained)
     smooth = None
     bar = tqdm(range(steps), "training", mininterval=10)
@@ -149,13 +152,13 @@ def train(
         losses = np.asarray(losses)
         smooth = losses if smooth is None else 0.97 * smooth + 0.03 * losses
         bar.set_postfix(labels=f"{smooth[0]:.4f}", cells=f"{smooth[1]:.4f}", refresh=False)
-    return {"params": trained[0], "batch_stats": batch_stats}
+    return {"params": trained[0]} | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
 def evaluate(
     variables: Variables,
     pictures: Pictures,
-    net: BuiltinNet = BuiltinNet(),  # noqa: B008 (frozen)
+    net: nn.Module = BuiltinNet(),  # noqa: B008 (frozen)
 ) -> Scores:
     """Score a network on pictures that it was not trained on."""
     forward = jax.jit(lambda images: net.apply(variables, preprocess(images)))
@@ -197,23 +200,35 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches")
+    parser.add_argument("--network", choices=("builtin", "vit"), default="builtin")
     parser.add_argument("--stage-sizes", type=int, nargs=2, default=[2, 1], help="blocks")
     parser.add_argument("--features", type=int, default=32, help="channels of the first stage")
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
     options = parser.parse_args(arguments)
     if options.evaluate == (options.out is not None):
         parser.error("Expected either --out FILE or --evaluate")
+    if options.network == "vit" and any(
+        getattr(options, name) != parser.get_default(name) for name in _OF_BUILTIN
+    ):
+        parser.error("--stage-sizes, --features, --activation: Expected only with builtin")
     return options
+
+
+def make_network(options: argparse.Namespace) -> nn.Module:
+    """The network of these options, before it is trained."""
+    if options.network == "vit":
+        return SmallViT()
+    return BuiltinNet(
+        stage_sizes=tuple(options.stage_sizes),
+        features=options.features,
+        activation=getattr(nn, options.activation),
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Train or measure, and print the held-out scores."""
     options = parse(arguments)
-    net = BuiltinNet(
-        stage_sizes=tuple(options.stage_sizes),
-        features=options.features,
-        activation=getattr(nn, options.activation),
-    )
+    net = make_network(options)
     if options.evaluate:
         variables = load("builtin", options.weights).variables
     else:
@@ -224,9 +239,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{name:24s} {value:.4f}")
     if options.out is not None:
         sizes = {k: getattr(options, k) for k in ("pictures", "steps", "batch", "rate", "seed")}
-        sizes["stage-sizes"] = " ".join(map(str, options.stage_sizes))
-        sizes["features"] = options.features
-        sizes["activation"] = options.activation
+        if options.network == "builtin":
+            sizes["stage-sizes"] = " ".join(map(str, options.stage_sizes))
+            sizes["features"] = options.features
+            sizes["activation"] = options.activation
+        else:
+            sizes["network"] = options.network
         command = " ".join(
             [f"--out {options.out.name}", *(f"--{name} {value}" for name, value in sizes.items())]
         )

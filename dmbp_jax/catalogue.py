@@ -108,7 +108,7 @@ CATALOGUE: tuple[Method, ...] = (
         "FullGrad",
         signed=False,
         coarse=True,
-        options=("nonaffine", "pointwise"),
+        options=("nonaffine", "pointwise", "segments"),
         abbreviation="FG",
     ),
     Method(
@@ -128,7 +128,7 @@ CATALOGUE: tuple[Method, ...] = (
         coarse=True,
         options=(
             *("steps", "learning_rate", "area_weight", "baseline"),
-            *("nonaffine", "pointwise"),
+            *("nonaffine", "pointwise", "segments"),
         ),
         abbreviation="LPR",
     ),

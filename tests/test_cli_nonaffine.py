@@ -1,4 +1,4 @@
-"""`dmbp explain` with a network that has gates: frozen, and counted in one line."""
+"""`dmbp explain` and `dmbp run` with a network that has gates: frozen, and counted in one line."""
 
 from pathlib import Path
 
@@ -12,9 +12,12 @@ from command_line import (  # fixtures too
     jax_settings_as_before,  # noqa: F401 - on for every test here
     refused,
 )
+from small_runs import tiny_network
 
 import dmbp_jax
+from dmbp_jax import runs
 from dmbp_jax.cli import main
+from dmbp_jax.methods import METHODS
 from dmbp_jax.networks.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -63,3 +66,60 @@ def test_other_methods_freeze_where_they_look_inside(
 def test_refuse(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     message = refused(capsys, "explain", "good0.png", "--nonaffine", "refuse", *TINY)
     assert "'mul' at 'Gated'" in message and "'Gated/norm/rsqrt'" in message
+
+
+RUN = ["run", "good0.png", "good1.png", "-o", "maps.zarr", "--dtype", "float32", *TINY]
+
+
+def preprocessed(net: dmbp_jax.Network) -> np.ndarray:
+    return np.stack([net.preprocess(name) for name in ("good0.png", "good1.png")])
+
+
+def test_run_freezes_and_stores_the_maps_of_attribute(
+    capsys: pytest.CaptureFixture[str], gated: dmbp_jax.Network, folder: Path
+) -> None:
+    names = ("map", "positive", "negative")
+    assert main([*RUN, "--steps", "3", "--save", ",".join(names)]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("tiny: gates taken as constants at each image: 2 (")
+    assert last == "maps.zarr: 2 rows in 1 shards done, 0 failed"
+    expected = dmbp_jax.attribute(
+        gated, preprocessed(gated), config=dmbp_jax.DMBP(steps=3), nonaffine="freeze"
+    )
+    run = runs.open("maps.zarr")
+    for name in names:
+        np.testing.assert_allclose(run.maps(name)[:], getattr(expected, name), rtol=2e-4, atol=1e-6)
+    assert run.configuration["options"]["nonaffine"] == "freeze"
+
+
+def test_run_takes_it_for_methods_that_look_inside(
+    capsys: pytest.CaptureFixture[str], gated: dmbp_jax.Network, folder: Path
+) -> None:
+    assert main([*RUN, "--method", "fullgrad"]) == 0
+    run, x = runs.open("maps.zarr"), preprocessed(gated)
+    expected = METHODS["fullgrad"](gated, x, nonaffine="freeze")
+    np.testing.assert_allclose(run.maps()[:], expected, rtol=2e-4, atol=1e-6)
+    assert main([*RUN, "-o", "gradient.zarr", "--method", "gradient"]) == 0
+    assert runs.open("gradient.zarr").configuration["options"] == {}
+    assert capsys.readouterr().out.count("gates taken as constants") == 1
+
+
+def test_run_refuses_before_anything_is_written(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    message = refused(capsys, *RUN, "--nonaffine", "refuse")
+    assert "'mul' at 'Gated'" in message and "'Gated/norm/rsqrt'" in message
+    assert not Path("maps.zarr").exists()
+    message = refused(capsys, *RUN, "--nonaffine", "ignore")
+    assert "--nonaffine" in message and "'ignore'" in message
+
+
+def test_run_goes_on_with_the_same_choice_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    small = [*RUN, "--steps", "1"]
+    monkeypatch.setattr("dmbp_jax.networks.load.load", lambda *_: tiny_network())
+    assert main([*small, "--nonaffine", "refuse"]) == 0  # a network without gates takes both
+    capsys.readouterr()
+    message = refused(capsys, *small)
+    assert "another options.nonaffine: stored 'refuse', now 'freeze'" in message

@@ -1,12 +1,14 @@
 """Results, saved files and compared methods with frozen gates, and the slope as an option."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import dmbp_jax
-from dmbp_jax.errors import InputError, NonAffineError
+from dmbp_jax.errors import DmbpError, InputError, NonAffineError
 from dmbp_jax.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -68,6 +70,30 @@ def test_the_slope_reaches_decompose_fullgrad_and_lpr():
         assert abs(both[1] - both[0]).max() > 1e-4
 
 
+def test_the_number_of_segments_reaches_decompose_fullgrad_and_lpr():
+    masks = dmbp_jax.init_masks(None, X, 1.0, apply_fn=smooth)
+
+    def decompose(params, x, label, **options):
+        return dmbp_jax.decompose(params, x, label, masks, **options).positive
+
+    def one_slope(_, x):  # no |z| is above 4: one segment is one line through f(-4) and f(4)
+        z = x @ IN[:, :5]
+        assert abs(z).max() < 4
+        low, high = jax.nn.gelu(-4.0), jax.nn.gelu(4.0)
+        return (z * (high - low) / 8).mean((1, 2)) @ W
+
+    gradient = jax.grad(lambda x: one_slope(None, x[None])[0, 1])(0.1 * X)
+    found = decompose(None, 0.1 * X, 1, apply_fn=smooth, pointwise="segments", segments=1)
+    np.testing.assert_allclose(found, gradient * 0.1 * X, rtol=1e-4, atol=1e-6)
+    for method in (decompose, METHODS["fullgrad"], partial(METHODS["lpr"], steps=1)):
+        maps = [
+            method(None, X, 1, apply_fn=smooth, pointwise="segments", **number)
+            for number in ({}, {"segments": 8}, {"segments": 2})
+        ]
+        np.testing.assert_array_equal(maps[0], maps[1])
+        assert abs(maps[2] - maps[1]).max() > 1e-4
+
+
 def test_options_are_checked():
     with pytest.raises(InputError, match="nonaffine: Expected one of"):
         METHODS["gradcam"](None, X, apply_fn=attention, nonaffine="ignore")
@@ -78,3 +104,6 @@ def test_options_are_checked():
     ):
         with pytest.raises(InputError, match="pointwise: Expected one of"):
             call(pointwise="chord")
+        for wrong, words in ((0, "at least 1"), (257, "a number in .*256"), (2.0, "an int")):
+            with pytest.raises(DmbpError, match=f"segments: Expected {words}"):
+                call(segments=wrong)

@@ -62,6 +62,7 @@ def renamed(**changes):
         ({"method": "gradient", "config": None}, "method"),
         ({"config": DMBP(steps=4)}, "options.config.steps"),
         ({"config": DMBP(steps=3, optimizer=optax.adam(0.1))}, "options.config.optimizer"),
+        ({"nonaffine": "freeze"}, "options.nonaffine"),
         ({"labels": 1}, "labels"),
         ({"save": "map"}, "save"),
         ({"dtype": "float32"}, "dtype"),

@@ -114,6 +114,8 @@ def test_a_plan_is_cut_into_shards(tmp_path):
         ({"method": "gradient", "config": None, "save": "positive"}, "save: Expected heatmap"),
         ({"method": "gradcam", "config": None, "save": "map"}, "save: Expected heatmap"),
         ({"method": "gradient", "config": None, "options": {"stpes": 1}}, "options: Expected"),
+        ({"nonaffine": "ignore"}, "nonaffine: Expected one of 'refuse', 'freeze', got 'ignore'"),
+        ({"options": {"nonaffine": "freeze"}}, "options: Expected nonaffine as an argument"),
         ({"network": "resnet5O"}, "resnet50"),
     ],
 )

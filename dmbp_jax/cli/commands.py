@@ -7,6 +7,7 @@ from pathlib import Path
 from dmbp_jax.catalogue import CATALOGUE
 
 METHODS = tuple(method.name for method in CATALOGUE)
+NONAFFINE = ("freeze", "refuse")  # the first is the default
 
 
 def add_command(
@@ -53,4 +54,15 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     """The option `--method`."""
     parser.add_argument(
         "--method", choices=METHODS, default="dmbp", metavar="M", help=", ".join(METHODS)
+    )
+
+
+def add_nonaffine(parser: argparse.ArgumentParser) -> None:
+    """The option `--nonaffine`."""
+    parser.add_argument(
+        "--nonaffine",
+        choices=NONAFFINE,
+        default=NONAFFINE[0],
+        help="freeze (default): normalisation statistics, attention weights and other gates of a "
+        "network are constants at the image; refuse: only networks without any",
     )

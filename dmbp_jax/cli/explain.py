@@ -7,7 +7,13 @@ from pathlib import Path
 
 from dmbp_jax.catalogue import BIASES, find_method
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command, add_method, add_network, add_output_folder
+from dmbp_jax.cli.commands import (
+    add_command,
+    add_method,
+    add_network,
+    add_nonaffine,
+    add_output_folder,
+)
 from dmbp_jax.cli.maps import (
     FORMATS,
     Mapper,
@@ -23,7 +29,6 @@ from dmbp_jax.errors import DmbpError, DownloadError, InputError
 from dmbp_jax.files import replacing
 
 LOSSES = find_method("dmbp").variants
-NONAFFINE = ("freeze", "refuse")
 
 SUMMARY = "explain what a network answers for photos"
 DESCRIPTION = """\
@@ -87,13 +92,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="add what the biases of dmbp carry: spread, as coarse as their layers, or carry, back "
         "to the pixels; default drop",
     )
-    parser.add_argument(
-        "--nonaffine",
-        choices=NONAFFINE,
-        default="freeze",
-        help="freeze (default): normalisation statistics, attention weights and other gates of a "
-        "network are constants at the image; refuse: only networks without any",
-    )
+    add_nonaffine(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)
 

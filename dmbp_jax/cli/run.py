@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command, add_method, add_network
+from dmbp_jax.cli.commands import add_command, add_method, add_network, add_nonaffine
+from dmbp_jax.cli.maps import frozen_note
 from dmbp_jax.cli.reporting import INTERRUPTED
 from dmbp_jax.errors import InputError, StoreError
 
@@ -69,6 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     steps = parser.add_mutually_exclusive_group()
     steps.add_argument("--steps", metavar="N", type=int, help="steps of dmbp; default 200")
     steps.add_argument("--quick", action="store_true", help="few steps, at a higher rate")
+    add_nonaffine(parser)
     parser.add_argument(
         "--batch-size", metavar="N", type=int, help="images a device explains at once"
     )
@@ -97,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
     if args.engine == "ray":  # the GPUs are the actors'; this process only needs to see them
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     plan = make_plan(args)
+    if note := gates(plan, args.nonaffine):
+        print(f"{args.network}: {note}", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: as Ctrl-C
     try:
         work(args, plan, store, shards)
@@ -144,6 +148,7 @@ def make_plan(args: argparse.Namespace) -> "Plan":
         class_names=args.class_names,
         method=args.method,
         config=choose_config(args),
+        nonaffine=args.nonaffine,
         save=args.save,
         dtype=args.dtype,
         shard_size=args.shard_size,
@@ -157,6 +162,18 @@ def choose_config(args: argparse.Namespace) -> "DMBP | None":
     if args.quick:
         return DMBP.quick()
     return None if args.steps is None else DMBP(steps=args.steps)
+
+
+def gates(plan: "Plan", nonaffine: str) -> str:
+    """One sentence where factors of the network are constants; a network may be refused here.
+
+    Before the store is begun, so that nothing is written for a network that is not supported.
+    """
+    import numpy as np
+
+    size = plan.network.preprocessing.size
+    blank = np.zeros((size, size, 3), np.float32)
+    return frozen_note(plan.network, blank, plan.method, nonaffine)
 
 
 def work(args: argparse.Namespace, plan: "Plan", store: "Store", shards: tuple[int, int]) -> None:

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.checks import check_choice
 from dmbp_jax.dmbp.decomposition import Masks, attribution_by_backward, freeze, mask_dtype
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn, is_traced
-from dmbp_jax.graph.pieces import SLOPES
+from dmbp_jax.graph.pieces import check_slope
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
@@ -93,6 +92,7 @@ def decompose(
     apply_fn: ApplyFn | None = None,
     nonaffine: str = "refuse",
     pointwise: str = "secant",
+    segments: int = 8,
 ) -> Decomposition:
     """Split the logit for given masks, without any optimisation (Eq. 9, 11, 14).
 
@@ -101,7 +101,7 @@ def decompose(
 
     Args:
       params, x, label, apply_fn, nonaffine: as in `attribute`.
-      pointwise: slope of the smooth activations, as in `DMBP`.
+      pointwise, segments: slope of the smooth activations, as in `DMBP`.
       masks: one array per ReLU as `init_masks` gives them; values in [0, 1].
 
     Returns:
@@ -123,10 +123,10 @@ def decompose(
     Source: Ruiz et al., ICCV 2021. Eq. 1, 13 and 14 have no output bias; a network that has one is
     decomposed without it, as F(x) − F_0, so that both signs describe what filters produced.
     """
-    check_choice(pointwise, "pointwise", SLOPES)
+    slope = check_slope(pointwise, segments)
     call = check_call(params, x, label, apply_fn, nonaffine=nonaffine)
     checked = _check_masks(masks, call)
-    parts = _decompose_batch(call.network, call.images, call.labels, checked, pointwise=pointwise)
+    parts = _decompose_batch(call.network, call.images, call.labels, checked, slope=slope)
     return call.unbatch(parts)
 
 
@@ -164,11 +164,16 @@ def _check_masks(masks: Any, call: Call) -> Masks:
     return tuple(checked)
 
 
-@partial(jax.jit, static_argnames="pointwise")
+@partial(jax.jit, static_argnames="slope")
 def _decompose_batch(
-    network: TracedNetwork, x: jax.Array, labels: jax.Array | None, masks: Masks, *, pointwise: str
+    network: TracedNetwork,
+    x: jax.Array,
+    labels: jax.Array | None,
+    masks: Masks,
+    *,
+    slope: tuple[str, int],
 ) -> Decomposition:
-    graph = network.graph(pointwise)
+    graph = network.graph(*slope)
     shapes = [site.shape for site in graph.masked]
 
     def one_image(x: jax.Array, label: jax.Array | None, masks: Masks) -> Decomposition:

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.checks import check_choice
 from dmbp_jax.graph.graph import Rules, applying, choosing
 from dmbp_jax.graph.model import ApplyFn
-from dmbp_jax.graph.pieces import SLOPES, Choice
+from dmbp_jax.graph.pieces import Choice, check_slope
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 
@@ -27,6 +26,7 @@ def fullgrad(
     return_residual: bool = False,
     nonaffine: str = "refuse",
     pointwise: str = "secant",
+    segments: int = 8,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Input × gradient and bias × gradient of every layer, each scaled to [0, 1], added up.
 
@@ -43,7 +43,7 @@ def fullgrad(
       return_residual: also return Σ of all terms − F_c(x), rounding only: () or (N,).
       nonaffine: as in `dmbp_jax.attribute`; the gradients do not flow into frozen factors, so
         that the sum stays complete.
-      pointwise: slope of the smooth activations, as in `DMBP`.
+      pointwise, segments: slope of the smooth activations, as in `DMBP`.
 
     Returns:
       (H, W) or (N, H, W), not negative, dtype of x; with `return_residual` the pair
@@ -70,15 +70,15 @@ def fullgrad(
     they count in the sum, not in the map, as with the authors; so does the output bias.
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
-    check_choice(pointwise, "pointwise", SLOPES)
-    heat, residual = each_image(_fullgrad, call, pointwise=pointwise)
+    slope = check_slope(pointwise, segments)
+    heat, residual = each_image(_fullgrad, call, slope=slope)
     return call.unbatch((heat, residual) if return_residual else heat)
 
 
 def _fullgrad(
-    network: TracedNetwork, image: jax.Array, label: jax.Array, *, pointwise: str
+    network: TracedNetwork, image: jax.Array, label: jax.Array, *, slope: tuple[str, int]
 ) -> tuple[jax.Array, jax.Array]:
-    graph = network.graph(pointwise)
+    graph = network.graph(*slope)
     gates: list[Choice] = []
     winners: list[Choice] = []
     graph.run(image[None], Rules(choosing(gates), choosing(winners)))

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from dmbp_jax.checks import check_choice, check_count, check_number
+from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.dmbp.decomposition import Frozen, freeze
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.graph.graph import Graph, Rules, applying
 from dmbp_jax.graph.model import ApplyFn
-from dmbp_jax.graph.pieces import SLOPES
+from dmbp_jax.graph.pieces import check_slope
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.baselines import make_baseline
 from dmbp_jax.methods.calling import check_method_call
@@ -36,6 +36,7 @@ def lpr(
     progress: bool = False,
     nonaffine: str = "refuse",
     pointwise: str = "secant",
+    segments: int = 8,
 ) -> jax.Array:
     """The positive evidence of a weighted backward pass, with weights learned from a masked image.
 
@@ -60,7 +61,7 @@ def lpr(
       progress: show a bar.
       nonaffine: as in `dmbp_jax.attribute`; no gradient flows into frozen factors, and the masked
         image is classified by the network itself.
-      pointwise: slope of the smooth activations, as in `DMBP`.
+      pointwise, segments: slope of the smooth activations, as in `DMBP`.
 
     Returns:
       (H, W) or (N, H, W), not negative, dtype of x. Only the order and the ratios of the values
@@ -96,7 +97,7 @@ def lpr(
         steps,
         check_number(learning_rate, "learning_rate", low=0, above=True),
         check_number(area_weight, "area_weight", low=0),
-        check_choice(pointwise, "pointwise", SLOPES),
+        check_slope(pointwise, segments),
     )
     rows = (call.images, call.labels, make_baseline(baseline, params, call))
     call.network.program()  # refuses what is not supported, before anything is compiled
@@ -124,7 +125,7 @@ class LprExplainer:
     steps: int = field(metadata={"static": True})
     learning_rate: float = field(metadata={"static": True})
     area_weight: float = field(metadata={"static": True})
-    pointwise: str = field(metadata={"static": True}, default="secant")
+    slope: tuple[str, int] = field(metadata={"static": True}, default=("secant", 8))
 
     steps_per_call = 1
 
@@ -135,7 +136,7 @@ class LprExplainer:
 
     def start(self, rows: tuple[jax.Array, jax.Array, jax.Array]) -> Run:
         """Gates and winners of every image, θ = 0."""
-        graph, images = self.network.graph(self.pointwise), rows[0]
+        graph, images = self.network.graph(*self.slope), rows[0]
         frozen = jax.vmap(lambda image: freeze(graph, image[None]))(images)
         theta = tuple(jnp.zeros((len(images), *site.shape), images.dtype) for site in graph.masked)
         return Run(*rows, frozen, theta, jax.vmap(self._adam().init)(theta))

@@ -71,6 +71,7 @@ def plan(
     method: str = "dmbp",
     config: "DMBP | None" = None,
     options: Mapping[str, Any] | None = None,
+    nonaffine: str = "refuse",
     save: str | Sequence[str] = "heatmap",
     dtype: str = "float16",
     shard_size: int = SHARD_SIZE,
@@ -84,6 +85,7 @@ def plan(
       method: key of `METHODS`.
       config: of dmbp; None is `DMBP()`.
       options: of another method.
+      nonaffine: as in `dmbp_jax.attribute`, of every method that looks into the network.
       save: "heatmap" (the map summed over channels), "map", "positive", "negative"; several as a
         sequence or separated by commas. Methods other than dmbp have no parts.
       dtype: "float16", each map with a power of two as its scale, or "float32".
@@ -97,6 +99,7 @@ def plan(
       7813
     """
     from dmbp_jax.dmbp.config import DMBP
+    from dmbp_jax.graph.call import NONAFFINE
     from dmbp_jax.networks.load import load
     from dmbp_jax.networks.network import Network
 
@@ -106,6 +109,8 @@ def plan(
 
     row = find_method(method)
     options = dict(options or {})
+    if "nonaffine" in options:
+        raise InputError("options: Expected nonaffine as an argument of its own.")
     if method == "dmbp":
         config = DMBP() if config is None else config
         if not isinstance(config, DMBP):
@@ -115,6 +120,8 @@ def plan(
         raise InputError(f"config: Expected none with method {method!r}.")
     if unknown := sorted(set(options) - set(row.options)):
         raise InputError(f"options: Expected some of {row.options}, got {unknown}.")
+    if "nonaffine" in row.options:
+        options["nonaffine"] = check_choice(nonaffine, "nonaffine", NONAFFINE)
     return Plan(
         inputs=list_inputs(images, labels, lambda label: loaded().label_index(label)),
         network=loaded(),

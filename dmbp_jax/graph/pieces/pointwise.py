@@ -11,12 +11,25 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.graph.jaxprs import bind
 from dmbp_jax.graph.pieces.decisions import decide, follow
 from dmbp_jax.graph.pieces.protocol import Choice
 
 SLOPES = ("secant", "tangent", "segments")  # of a function that is not piecewise linear
 RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
+
+
+def check_slope(pointwise: str, segments: int) -> tuple[str, int]:
+    """Check the slope of smooth activations, and the number of segments, whichever slope it is.
+
+    Raises:
+      InputError, InputTypeError: no such slope; fewer than one segment or more than 256.
+    """
+    check_choice(pointwise, "pointwise", SLOPES)
+    number = check_count(segments, "segments")
+    check_number(number, "segments", high=256)
+    return pointwise, number
 
 
 class Node(NamedTuple):
