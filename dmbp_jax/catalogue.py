@@ -135,7 +135,7 @@ CATALOGUE: tuple[Method, ...] = (
     Method(
         "dmbp",
         "DMBP",
-        options=("config", "nonaffine"),
+        options=("config", "nonaffine", "biases"),
         abbreviation="DMBP",
         variants=("positive", "positive-negative", "all"),
     ),

@@ -53,6 +53,19 @@ def test_rows_and_maps_are_those_of_attribute(tmp_path):
             assert row[name] == pytest.approx(float(getattr(expected, name)[i]), rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("biases", ["spread", "carry"])
+def test_complete_maps_are_those_of_attribute(tmp_path, biases):
+    folder = write_pictures(tmp_path / "in", 4)
+    plan = small_plan(folder, save="positive", dtype="float32", biases=biases)
+    _, run = store_run(plan, tmp_path / "out")
+    net = tiny_network()
+    x = np.stack([net.preprocess(path) for path in sorted(folder.iterdir())])
+    expected = dmbp_jax.attribute(net, x, config=DMBP(steps=3), biases=biases)
+    np.testing.assert_allclose(run.maps("positive")[:], expected.positive, rtol=2e-4, atol=1e-6)
+    sums = run.maps("positive")[:].sum((1, 2, 3))
+    np.testing.assert_allclose(sums, [row["y_positive"] for row in run.rows], rtol=1e-4)
+
+
 def test_float16_maps_are_near_those_of_float32(tmp_path):
     folder = write_pictures(tmp_path / "in", 8)
     _, half = store_run(small_plan(folder), tmp_path / "half")

@@ -63,6 +63,7 @@ def renamed(**changes):
         ({"config": DMBP(steps=4)}, "options.config.steps"),
         ({"config": DMBP(steps=3, optimizer=optax.adam(0.1))}, "options.config.optimizer"),
         ({"nonaffine": "freeze"}, "options.nonaffine"),
+        ({"biases": "carry"}, "options.biases"),
         ({"labels": 1}, "labels"),
         ({"save": "map"}, "save"),
         ({"dtype": "float32"}, "dtype"),

@@ -116,6 +116,9 @@ def test_a_plan_is_cut_into_shards(tmp_path):
         ({"method": "gradient", "config": None, "options": {"stpes": 1}}, "options: Expected"),
         ({"nonaffine": "ignore"}, "nonaffine: Expected one of 'refuse', 'freeze', got 'ignore'"),
         ({"options": {"nonaffine": "freeze"}}, "options: Expected nonaffine as an argument"),
+        ({"biases": "paint"}, "biases: Expected one of 'drop', 'spread', 'carry', got 'paint'"),
+        ({"options": {"biases": "carry"}}, "options: Expected biases as an argument"),
+        ({"method": "gradient", "config": None, "biases": "carry"}, "biases: Expected none with"),
         ({"network": "resnet5O"}, "resnet50"),
     ],
 )

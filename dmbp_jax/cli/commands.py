@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from dmbp_jax.catalogue import CATALOGUE
+from dmbp_jax.catalogue import BIASES, CATALOGUE
 
 METHODS = tuple(method.name for method in CATALOGUE)
 NONAFFINE = ("freeze", "refuse")  # the first is the default
@@ -54,6 +54,17 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     """The option `--method`."""
     parser.add_argument(
         "--method", choices=METHODS, default="dmbp", metavar="M", help=", ".join(METHODS)
+    )
+
+
+def add_biases(parser: argparse.ArgumentParser) -> None:
+    """The option `--biases`."""
+    parser.add_argument(
+        "--biases",
+        choices=BIASES,
+        default=BIASES[0],
+        help="add what the biases of dmbp carry: spread, as coarse as their layers, or carry, back "
+        "to the pixels; default drop",
     )
 
 

@@ -5,9 +5,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dmbp_jax.catalogue import BIASES, find_method
+from dmbp_jax.catalogue import find_method
 from dmbp_jax.cli import compilation
 from dmbp_jax.cli.commands import (
+    add_biases,
     add_command,
     add_method,
     add_network,
@@ -85,13 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="six steps of dmbp instead of the paper's 200"
     )
-    parser.add_argument(
-        "--biases",
-        choices=BIASES,
-        default=BIASES[0],
-        help="add what the biases of dmbp carry: spread, as coarse as their layers, or carry, back "
-        "to the pixels; default drop",
-    )
+    add_biases(parser)
     add_nonaffine(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command, add_method, add_network, add_nonaffine
+from dmbp_jax.cli.commands import (
+    add_biases,
+    add_command,
+    add_method,
+    add_network,
+    add_nonaffine,
+)
 from dmbp_jax.cli.maps import frozen_note
 from dmbp_jax.cli.reporting import INTERRUPTED
 from dmbp_jax.errors import InputError, StoreError
@@ -70,6 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     steps = parser.add_mutually_exclusive_group()
     steps.add_argument("--steps", metavar="N", type=int, help="steps of dmbp; default 200")
     steps.add_argument("--quick", action="store_true", help="few steps, at a higher rate")
+    add_biases(parser)
     add_nonaffine(parser)
     parser.add_argument(
         "--batch-size", metavar="N", type=int, help="images a device explains at once"
@@ -127,8 +134,10 @@ def check_options(args: argparse.Namespace) -> None:
     for name in ("batch_size", "workers"):
         if getattr(args, name) is not None:
             check_count(getattr(args, name), f"--{name.replace('_', '-')}")
-    if args.method != "dmbp" and (args.steps is not None or args.quick):
-        raise InputError(f"--steps, --quick: Expected only with --method dmbp, got {args.method}.")
+    if args.method != "dmbp" and (args.steps is not None or args.quick or args.biases != "drop"):
+        raise InputError(
+            f"--steps, --quick, --biases: Expected only with --method dmbp, got {args.method}."
+        )
     if args.engine != "ray" and args.workers is not None:
         raise InputError("--workers: Expected only with --engine ray.")
     if args.engine == "ray" and args.shards is not None:
@@ -149,6 +158,7 @@ def make_plan(args: argparse.Namespace) -> "Plan":
         method=args.method,
         config=choose_config(args),
         nonaffine=args.nonaffine,
+        biases=args.biases,
         save=args.save,
         dtype=args.dtype,
         shard_size=args.shard_size,

@@ -21,11 +21,12 @@ def dmbp(
     config: DMBP = DMBP(),  # noqa: B008 (frozen)
     progress: bool = False,
     nonaffine: str = "refuse",
+    biases: str = "drop",
 ) -> jax.Array:
     """`dmbp_jax.attribute(...).map`: positive and negative part added.
 
     Args:
-      params, x, label, apply_fn, chunk_size, config, progress, nonaffine: as in
+      params, x, label, apply_fn, chunk_size, config, progress, nonaffine, biases: as in
         `dmbp_jax.attribute`.
       key: not used.
 
@@ -52,5 +53,6 @@ def dmbp(
         chunk_size=chunk_size,
         progress=progress,
         nonaffine=nonaffine,
+        biases=biases,
     )
     return result.map

@@ -66,12 +66,18 @@ def explain_batch(
 
 
 def _dmbp(
-    net: Network, x: jax.Array, labels: jax.Array, save: tuple[str, ...], config: DMBP, **call: Any
+    net: Network,
+    x: jax.Array,
+    labels: jax.Array,
+    save: tuple[str, ...],
+    config: DMBP,
+    biases: str,
+    **call: Any,
 ) -> Scored:
     """What `attribute` does, with the labels of the rows and the probability."""
     checked = check_call(net, x, dtype=config.dtype, precision=config.precision, **call)
     checked.network.program()  # refuses what is not supported, before anything is compiled
-    explainer = ScoredDmbp(DmbpExplainer(checked.network, config), net.activation, save)
+    explainer = ScoredDmbp(DmbpExplainer(checked.network, config, biases), net.activation, save)
     return explain(explainer, (checked.images, labels), chunk_size=len(x))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dmbp_jax.catalogue import find_method
+from dmbp_jax.catalogue import BIASES, find_method
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.runs.inputs import Inputs, Label, Paths, list_inputs
@@ -31,7 +31,7 @@ class Plan:
       inputs: rows of (file, label).
       network: the network with its weights.
       method: key of `METHODS`.
-      options: of the method; dmbp has `config`.
+      options: of the method; dmbp has `config` and `biases`.
       save: maps that are stored, of `MAPS`.
       dtype: "float16" (with a scale per map) or "float32".
       shard_size: rows of a shard.
@@ -72,6 +72,7 @@ def plan(
     config: "DMBP | None" = None,
     options: Mapping[str, Any] | None = None,
     nonaffine: str = "refuse",
+    biases: str = "drop",
     save: str | Sequence[str] = "heatmap",
     dtype: str = "float16",
     shard_size: int = SHARD_SIZE,
@@ -86,6 +87,7 @@ def plan(
       config: of dmbp; None is `DMBP()`.
       options: of another method.
       nonaffine: as in `dmbp_jax.attribute`, of every method that looks into the network.
+      biases: as in `dmbp_jax.attribute`, of dmbp: "drop", "spread" or "carry".
       save: "heatmap" (the map summed over channels), "map", "positive", "negative"; several as a
         sequence or separated by commas. Methods other than dmbp have no parts.
       dtype: "float16", each map with a power of two as its scale, or "float32".
@@ -109,15 +111,18 @@ def plan(
 
     row = find_method(method)
     options = dict(options or {})
-    if "nonaffine" in options:
-        raise InputError("options: Expected nonaffine as an argument of its own.")
+    for name in ("nonaffine", "biases"):
+        if name in options:
+            raise InputError(f"options: Expected {name} as an argument of its own.")
+    check_choice(biases, "biases", BIASES)
     if method == "dmbp":
         config = DMBP() if config is None else config
         if not isinstance(config, DMBP):
             raise InputTypeError(f"config: Expected a DMBP, got {type(config).__name__}.")
-        options["config"] = config
-    elif config is not None:
-        raise InputError(f"config: Expected none with method {method!r}.")
+        options |= {"config": config, "biases": biases}
+    elif config is not None or biases != "drop":
+        name = "biases" if config is None else "config"
+        raise InputError(f"{name}: Expected none with method {method!r}.")
     if unknown := sorted(set(options) - set(row.options)):
         raise InputError(f"options: Expected some of {row.options}, got {unknown}.")
     if "nonaffine" in row.options:
