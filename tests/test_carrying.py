@@ -68,6 +68,31 @@ def test_a_biass_part_goes_to_the_pixels_by_their_absolute_contributions():
         np.testing.assert_allclose(heat, expected, **CLOSE)
 
 
+def test_what_a_relu6_returns_above_6_goes_to_the_pixels_that_reach_it(rng):
+    """One dense layer, ReLU6, one dense layer: every share by hand."""
+    x = rng.normal(size=(3, 3, 2))
+    weight, bias = rng.normal(size=(18, 12)), rng.normal(size=12) + 4
+    last = rng.normal(size=(12, 3))
+
+    def network(params, images):
+        weight, bias, last = params
+        return jax.nn.relu6(images.reshape(len(images), -1) @ weight + bias) @ last
+
+    call = {"config": DMBP.quick(), "apply_fn": network, "return_masks": True}
+    a = dmbp_jax.attribute((weight, bias, last), x, 1, biases="carry", **call)
+    z = x.ravel() @ weight + bias
+    slope, intercept = (z > 0) & (z < 6), 6.0 * (z >= 6)
+    assert 0 < (z >= 6).sum() < 12 > slope.sum() > 0
+    share = abs(weight * x.ravel()[:, None])
+    share /= share.sum(0)
+    masks = np.asarray(a.masks[0])
+    for mask, heat in ((masks, a.positive), (1 - masks, a.negative)):
+        into = last[:, 1] * mask
+        by_pixels = (weight @ (into * slope)) * x.ravel()
+        by_biases = share @ (into * (slope * bias + intercept))
+        np.testing.assert_allclose(heat.ravel(), by_pixels + by_biases, **CLOSE)
+
+
 class Signs(nn.Module):
     """A difference (or sum) of two branches, a negation, a leaky ReLU and a residual sum."""
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dmbp_jax.dmbp.decomposition import Frozen, output_products
 from dmbp_jax.graph.graph import Graph, Rules
-from dmbp_jax.graph.pieces import Piece
+from dmbp_jax.graph.pieces import Choice, LinearPart, Piece
 
 
 def carry_biases(
@@ -28,7 +28,8 @@ def carry_biases(
 
     With a_l the values of the network of |W_l|, gates and masks at |x|, a unit's part
     R = ∇b ⊙ b becomes R / a_l ⊙ (contribution of each pixel to a_l): one forward and one backward
-    pass for all biases together. What no pixel reaches is shared equally by all.
+    pass for all biases together. A unit that is constant at x (a ReLU6 above 6) is reached through
+    its input. What no pixel reaches is shared equally by all.
 
     Args:
       x: (1, H, W, C).
@@ -42,7 +43,10 @@ def carry_biases(
 
     # The linear parts of pieces: |slope| ⊙ z. Of a frozen factor it is the factor's magnitude.
     def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        return abs(piece.apply(frozen.gates[index], *z)) * masks[index].astype(z[0].dtype)
+        value = abs(piece.apply(frozen.gates[index], *z))
+        if isinstance(piece, LinearPart):
+            value = _reach_constants(piece, frozen.gates[index], value, *z)
+        return value * masks[index].astype(z[0].dtype)
 
     def unmasked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
         return abs(piece.apply(frozen.winners[index], *z))
@@ -67,6 +71,18 @@ def carry_biases(
     carried = (pull_back(ratios)[0] * magnitude).astype(image_map.dtype)
     rest = total - image_map.sum() - carried.sum()
     return image_map + carried + rest / x.size
+
+
+def _reach_constants(
+    piece: LinearPart, choice: Choice, value: jax.Array, *z: jax.Array
+) -> jax.Array:
+    """|slope| ⊙ z, or z where a unit is constant at x and not 0, as a ReLU6 above 6.
+
+    Its intercept belongs to the pixels that reach the unit, though none moves it.
+    """
+    slope = piece.apply(choice, *map(jnp.ones_like, z))
+    is_constant = (slope == 0) & (piece.intercept(choice, *z) != 0)
+    return jnp.where(is_constant, sum(z), value)
 
 
 def _ratio(part: jax.Array, magnitude: jax.Array) -> jax.Array:

@@ -36,4 +36,8 @@ class LinearPart:
 
     def apply(self, choice: Choice, *z: jax.Array) -> jax.Array:
         """The value for a fixed choice less its intercept."""
-        return self.piece.apply(choice, *z) - self.piece.apply(choice, *map(jnp.zeros_like, z))
+        return self.piece.apply(choice, *z) - self.intercept(choice, *z)
+
+    def intercept(self, choice: Choice, *z: jax.Array) -> jax.Array:
+        """What the piece returns for a fixed choice at 0; z gives shapes and dtypes."""
+        return self.piece.apply(choice, *map(jnp.zeros_like, z))
