@@ -38,9 +38,8 @@ class SmallViT(nn.Module):
 
     logits = dense(mean over tokens of norm(last block))
 
-    A token is what three convolutions of stride 2 make of its surroundings: with one large
-    convolution instead the network hardly learns in the few steps of `train_builtin.py`
-    (Xiao et al. 2021, *Early convolutions help transformers see better*).
+    A token is what three convolutions of stride 2 make of its surroundings, instead of one large
+    convolution (Xiao et al. 2021, *Early convolutions help transformers see better*).
     """
 
     classes: int = 10
