@@ -115,6 +115,7 @@ def test_a_plan_is_cut_into_shards(tmp_path):
         ({"method": "gradcam", "config": None, "save": "map"}, "save: Expected heatmap"),
         ({"method": "gradient", "config": None, "options": {"stpes": 1}}, "options: Expected"),
         ({"nonaffine": "ignore"}, "nonaffine: Expected one of 'refuse', 'freeze', got 'ignore'"),
+        ({"method": "gradient", "config": None, "nonaffine": "ignore"}, "nonaffine: Expected one"),
         ({"options": {"nonaffine": "freeze"}}, "options: Expected nonaffine as an argument"),
         ({"biases": "paint"}, "biases: Expected one of 'drop', 'spread', 'carry', got 'paint'"),
         ({"options": {"biases": "carry"}}, "options: Expected biases as an argument"),

@@ -115,6 +115,7 @@ def plan(
         if name in options:
             raise InputError(f"options: Expected {name} as an argument of its own.")
     check_choice(biases, "biases", BIASES)
+    check_choice(nonaffine, "nonaffine", NONAFFINE)
     if method == "dmbp":
         config = DMBP() if config is None else config
         if not isinstance(config, DMBP):
@@ -126,7 +127,7 @@ def plan(
     if unknown := sorted(set(options) - set(row.options)):
         raise InputError(f"options: Expected some of {row.options}, got {unknown}.")
     if "nonaffine" in row.options:
-        options["nonaffine"] = check_choice(nonaffine, "nonaffine", NONAFFINE)
+        options["nonaffine"] = nonaffine
     return Plan(
         inputs=list_inputs(images, labels, lambda label: loaded().label_index(label)),
         network=loaded(),
