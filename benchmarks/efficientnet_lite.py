@@ -28,11 +28,18 @@ from dmbp_jax.pictures import grid
 ROWS = ("gradient", "quick", "quick:carry", "quick:evidence=input")
 
 
+def check_signed(name: str) -> str:
+    """A row of `faithfulness.py` that is drawn here: gradient × input, or one of DMBP."""
+    if name != "gradient" and parse_row(name) is None:
+        raise argparse.ArgumentTypeError(f"{name}: Expected gradient or a row of DMBP.")
+    return name
+
+
 def maps_of(row: str, net: dmbp_jax.Network, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Signed maps (N, H, W, 3) of another method, or of DMBP with a configuration."""
+    """Signed maps (N, H, W, 3): gradient × input, or DMBP with a configuration."""
     dmbp = parse_row(row)
     if dmbp is None:
-        return np.asarray(METHODS[row](net, x, labels))
+        return np.asarray(METHODS["gradient"](net, x, labels))
     config, biases = dmbp
     att = dmbp_jax.attribute(net, x, labels, config=config, biases=biases)
     print(
@@ -71,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), help="as in faithfulness.py")
+    parser.add_argument("--rows", nargs="+", type=check_signed, default=list(ROWS))
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--points", type=int, default=17, help="of a curve; default 17")
     parser.add_argument("--out", type=Path, default=Path("efficientnet-lite1"))

@@ -17,7 +17,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from faithfulness_cases import NETWORKS, ROWS, Case, count_passes, make_case, parse_row
+from faithfulness_cases import (
+    NETWORKS,
+    ROWS,
+    Case,
+    check_row,
+    count_passes,
+    make_case,
+    parse_row,
+)
 from faithfulness_tables import tables
 
 import dmbp_jax
@@ -74,20 +82,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python benchmarks/faithfulness.py")
     parser.add_argument("--out", type=Path, default=Path("faithfulness"), help="folder of results")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--rows", "--methods", nargs="+", default=list(ROWS))
+    parser.add_argument("--rows", "--methods", nargs="+", type=check_row, default=list(ROWS))
     parser.add_argument("--half", choices=("choose", "report", "all"), default="report")
     parser.add_argument("--against", default="gradient", help="row of the paired differences")
     parser.add_argument("--limit", type=int, help="pictures of each network")
     parser.add_argument("--points", type=int, default=33, help="of IM; half as many elsewhere")
     parser.add_argument("--redraws", type=int, default=0, help="of the last layer (Table 3)")
     parser.add_argument("--deep", type=Path, help="weights of the deeper built-in network")
-    options = parser.parse_args(arguments)
-    for row in options.rows:
-        try:
-            parse_row(row)
-        except argparse.ArgumentTypeError as error:
-            parser.error(str(error))
-    return options
+    return parser.parse_args(arguments)
 
 
 def maps_file(options: argparse.Namespace, network: str, row: str) -> Path:

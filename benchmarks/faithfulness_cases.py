@@ -129,6 +129,16 @@ def parse_row(name: str) -> tuple[dmbp_jax.DMBP, str] | None:
         raise argparse.ArgumentTypeError(f"{name}: {error}") from error
 
 
+def check_row(name: str) -> str:
+    """The name of a row, for `type=` of an argument.
+
+    Raises:
+      argparse.ArgumentTypeError: as `parse_row`.
+    """
+    parse_row(name)
+    return name
+
+
 def count_passes(name: str) -> int:
     """Forward and backward passes of one picture, maps included.
 

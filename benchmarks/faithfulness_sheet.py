@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import real_networks
-from faithfulness_cases import NETWORKS, Case, make_case
+from faithfulness import maps_file
+from faithfulness_cases import NETWORKS, Case, check_row, make_case
 from PIL import Image
 
 from dmbp_jax.files import replacing
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, required=True)
     parser.add_argument("--deep", type=Path, help="weights of the deeper built-in network")
     parser.add_argument("--numbers", type=int, nargs="+", required=True, help="of the pictures")
-    parser.add_argument("--rows", nargs="+", required=True)
+    parser.add_argument("--rows", nargs="+", type=check_row, required=True)
     parser.add_argument("--side", type=int, default=128, help="of a cell, in pixels")
     parser.add_argument("--picture", type=Path, required=True)
     options = parser.parse_args()
@@ -33,25 +34,24 @@ def main() -> None:
     if case is None:
         raise SystemExit(f"{options.network}: its files are absent")
     maps = {row: load_heatmaps(options, row) for row in options.rows}
+    size = (options.side, options.side)
     lines = [
-        [show(case, options.network, i), *(diverging(maps[row][i]) for row in options.rows)]
-        for i in options.numbers
-    ]
-    cells = [
-        [one.resize((options.side,) * 2, _SMOOTH[i == 0]) for i, one in enumerate(line)]
-        for line in lines
+        [
+            show(case, options.network, number).resize(size),
+            *(
+                diverging(one[number]).resize(size, Image.Resampling.NEAREST)
+                for one in maps.values()
+            ),
+        ]
+        for number in options.numbers
     ]
     with replacing(options.picture) as part:
-        grid(cells, captions=["picture", *options.rows]).save(part, format="PNG")
-
-
-_SMOOTH = {True: Image.Resampling.BICUBIC, False: Image.Resampling.NEAREST}  # pictures, maps
+        grid(lines, captions=["picture", *options.rows]).save(part, format="PNG")
 
 
 def load_heatmaps(options: argparse.Namespace, row: str) -> np.ndarray:
     """Heat maps (N, H, W) that the study keeps."""
-    name = f"{options.network} {options.half} {row}.npz"
-    with np.load(options.out / "maps" / name) as stored:
+    with np.load(maps_file(options, options.network, row)) as stored:
         return stored["heatmap"]
 
 

@@ -8,8 +8,10 @@ from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.metrics import rank_correlation
 
 _TITLES = {method.name: method.title for method in CATALOGUE}
-_MEANS = ("IM blur", "IM mean", "deletion", "cIM", "pointing", "inside", "rival")
-_MEANS += ("re-drawn", "re-drawn, |h|")
+_MEANS = (
+    *("IM blur", "IM mean", "deletion", "cIM", "pointing", "inside", "rival"),
+    *("re-drawn", "re-drawn, |h|"),
+)
 _MEDIANS = ("carried+", "carried-", "nuisance", "y+", "y-", "against")
 _HEADS = {"nuisance": "&#124;ỹ&#124; / max", "y+": "y⁺", "y-": "y⁻", "against": "−y⁻ / y⁺"}
 _HEADS |= {"carried+": "carried⁺", "carried-": "carried⁻", "deletion": "deletion (low is good)"}
