@@ -26,6 +26,7 @@ from dmbp_jax.graph.pieces import Equation, Piece, PieceFamily, find_piece
 from dmbp_jax.graph.pointwise import Region, check_supported, join_pointwise
 from dmbp_jax.graph.program import Constant, Operand, Program, Step
 from dmbp_jax.graph.scans import write_out
+from dmbp_jax.graph.stretches import Stretches, find_adjoints
 from dmbp_jax.graph.zeros import is_zero
 
 _NAMED = 6  # frozen factors that a message lists
@@ -96,6 +97,12 @@ def _assemble(
             "between x and the logits, got none, so there is nothing to mask."
         )
     groups = group_biases(steps)
+    boundary = _boundary(steps, on_path - after_piece, logits)
+    adjoints = find_adjoints(steps, inputs)
+    on_the_way = [step for step in steps if step.kind != "constant"]
+    stretches = Stretches(on_the_way, logits, adjoints)
+    early = [step for step in on_the_way if step.kind == "affine" and not step.after_piece]
+    late = [step for step in on_the_way if step.kind == "piece" or step.after_piece]
     return Program(
         steps=steps,
         inputs=inputs,
@@ -105,7 +112,11 @@ def _assemble(
         bias_groups={
             steps[group.steps[-1]].results[0]: (index, group) for index, group in enumerate(groups)
         },
-        boundary=_boundary(steps, on_path - after_piece, logits),
+        boundary=boundary,
+        adjoints=adjoints,
+        whole=stretches.divide(on_the_way, {logits}),
+        early=stretches.divide(early, set(boundary)),
+        late=stretches.divide(late, {logits}),
     )
 
 

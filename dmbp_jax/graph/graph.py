@@ -13,16 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.graph.biases import adds_constant, constant_operands
-from dmbp_jax.graph.convolution import (
-    adjoint_kernel,
-    convolve,
-    has_plain_adjoint,
-    is_pointwise,
-    mix_features,
-)
+from dmbp_jax.graph.convolution import adjoint_kernel
 from dmbp_jax.graph.jaxprs import bind, user_code
 from dmbp_jax.graph.pieces import Choice, FrozenFactor, LinearPart, Piece, Pointwise
-from dmbp_jax.graph.program import BiasGroup, Constant, Operand, Program, Site, Step
+from dmbp_jax.graph.program import BiasGroup, Operand, Program, Site, Step, Stretch
+from dmbp_jax.graph.stretches import evaluate_affine, is_convolution_of_path, read
 
 
 def evaluate_piece(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
@@ -88,19 +83,16 @@ class Graph:
         self._constants: dict[int, Any] = dict(zip(program.inputs, inputs, strict=True))
         for step in program.steps:
             if step.kind == "constant":
-                self._evaluate(step, self._constants)
+                evaluate_affine(step, self._constants, {})
         self._pieces = {
             step.results[0]: self._with_constants(step, pointwise, segments)
             for step in program.steps
             if step.piece is not None
         }
         self._adjoints = {
-            step.results[0]: adjoint_kernel(self._kernel(step), step.params)
+            step.results[0]: adjoint_kernel(read(self._constants, step.operands[1]), step.params)
             for step in program.steps
-            if _is_convolution_of_path(step)
-            and step.operands[1] in self._constants  # and is not a factor that is frozen
-            and has_plain_adjoint(step.params)
-            and not is_pointwise(self._kernel(step).shape, step.params)
+            if step.results[0] in program.adjoints
         }
 
     def without_biases(self) -> "Graph":
@@ -147,8 +139,8 @@ class Graph:
     def run(self, x: jax.Array, rules: Rules = Rules()) -> jax.Array:
         """Logits (1, classes) of one image (1, H, W, C) under `rules`. Differentiable."""
         values = self._constants | {self._program.image: x}
-        self._advance(values, rules, [s for s in self._program.steps if s.kind != "constant"])
-        return _read(values, self._program.logits)
+        self._advance(values, rules, self._program.whole)
+        return read(values, self._program.logits)
 
     def run_closed(self, x: jax.Array, rules: Rules) -> jax.Array:
         """Logits (1, classes) with every masked piece returning 0, whatever `rules` say of it.
@@ -167,7 +159,7 @@ class Graph:
                 steps.append(step)
                 needed.update(step.operands)
         self._advance(values, rules, steps[::-1])
-        return _read(values, self._program.logits)
+        return read(values, self._program.logits)
 
     def before_pieces(self, x: jax.Array) -> tuple[jax.Array, ...]:
         """What no rule can change: the values before the first piece that later steps read.
@@ -175,63 +167,60 @@ class Graph:
         `run(x, rules) == run_from(before_pieces(x), rules)`; a loop over rules calls this once.
         """
         values = self._constants | {self._program.image: x}
-        steps = [s for s in self._program.steps if s.kind == "affine" and not s.after_piece]
-        self._advance(values, Rules(), steps)
+        self._advance(values, Rules(), self._program.early)
         return tuple(values[name] for name in self._program.boundary)
 
     def run_from(self, boundary: tuple[jax.Array, ...], rules: Rules) -> jax.Array:
         """Logits (1, classes) from the values of `before_pieces`; `rules.bias` is not called."""
         values = self._constants | dict(zip(self._program.boundary, boundary, strict=True))
         rules = Rules(rules.masked, rules.unmasked, after=rules.after)
-        late = [s for s in self._program.steps if s.after_piece or s.kind == "piece"]
-        self._advance(values, rules, late)
-        return _read(values, self._program.logits)
+        self._advance(values, rules, self._program.late)
+        return read(values, self._program.logits)
 
-    def _advance(self, values: dict[int, Any], rules: Rules, steps: Sequence[Step]) -> None:
-        for step in steps:
-            with user_code(step.equation, step.scope):
-                self._take(step, values, rules)
+    def _advance(
+        self, values: dict[int, Any], rules: Rules, parts: Sequence[Step | Stretch]
+    ) -> None:
+        at_once = rules.bias is None and self._adds_biases and not self._of_magnitudes
+        for part in parts:
+            if isinstance(part, Stretch) and at_once:
+                reads = tuple(values[name] for name in part.reads)
+                results = part.call(reads, tuple(self._adjoints[name] for name in part.adjoints))
+                values.update(zip(part.writes, results, strict=True))
+                continue
+            for step in part.steps if isinstance(part, Stretch) else (part,):
+                with user_code(step.equation, step.scope):
+                    self._take(step, values, rules)
 
     def _take(self, step: Step, values: dict[int, Any], rules: Rules) -> None:
         """One step, then what the rules make of its bias, then of the masked value."""
         result = step.results[0]
         if step.piece is not None:
             operands = itertools.compress(step.operands, step.depends)
-            z = [_read(values, operand) for operand in operands]
+            z = [read(values, operand) for operand in operands]
             values[result] = rules.at(step.index, self._pieces[result], z)
         elif self._of_magnitudes and step.name in ("sub", "neg"):
             operands = itertools.compress(step.operands, step.depends)
-            values[result] = sum(_read(values, operand) for operand in operands)
+            values[result] = sum(read(values, operand) for operand in operands)
         elif not self._adds_biases and adds_constant(step):
             values[result] = self._without_constants(step, values)
-        elif _is_convolution_of_path(step):
-            values[result] = self._convolve(step, values)
-        elif self._of_magnitudes:
-            operands = [_magnitude(_read(values, operand)) for operand in step.operands]
+        elif self._of_magnitudes and not is_convolution_of_path(step):
+            operands = [_magnitude(read(values, operand)) for operand in step.operands]
             values.update(zip(step.results, bind(step.equation, operands), strict=True))
         else:
-            self._evaluate(step, values)
+            evaluate_affine(step, values, self._adjoints)
         if rules.bias is not None and result in self._program.bias_groups:
             index, group = self._program.bias_groups[result]
             values[result] = rules.bias(index, values[result], self._bias(group, values, rules))
         if rules.after is not None and step.piece is not None and step.piece.masked:
             values[result] = rules.after(step.index, values[result])
 
-    def _convolve(self, step: Step, values: dict[int, Any]) -> jax.Array:
-        x, kernel = (_read(values, operand) for operand in step.operands)
-        if is_pointwise(kernel.shape, step.params):
-            return mix_features(x, kernel, step.params)
-        if step.results[0] in self._adjoints:
-            return convolve(x, kernel, self._adjoints[step.results[0]], step)
-        return bind(step.equation, [x, kernel])[0]
-
     def _without_constants(self, step: Step, values: dict[int, Any]) -> jax.Array:
         """An affine step with its additive constants replaced by 0."""
         if step.name in ("add", "add_any", "sub"):
-            x = _read(values, step.operands[step.depends.index(True)])
+            x = read(values, step.operands[step.depends.index(True)])
             return -x if step.name == "sub" and step.depends[1] else x
         constants = constant_operands(step)
-        operands = [_read(values, operand) for operand in step.operands]
+        operands = [read(values, operand) for operand in step.operands]
         for position in constants:
             operands[position] = jnp.zeros_like(operands[position])
         return bind(step.equation, operands)[0]
@@ -245,18 +234,15 @@ class Graph:
             return step.piece.bind(self._constants, pointwise, segments)
         return step.piece
 
-    def _kernel(self, step: Step) -> jax.Array:
-        return _read(self._constants, step.operands[1])
-
     def _bias(self, group: BiasGroup, values: dict[int, Any], rules: Rules) -> jax.Array:
         """The additive constant of a group: the group applied to zero."""
         local = dict(values)
         for position in group.steps:
             step = self._program.steps[position]
             operands = [
-                jnp.zeros_like(_read(local, operand))
+                jnp.zeros_like(read(local, operand))
                 if depends and position == group.steps[0]
-                else _read(local, operand)
+                else read(local, operand)
                 for operand, depends in zip(step.operands, step.depends, strict=True)
             ]
             if step.piece is not None:
@@ -265,22 +251,8 @@ class Graph:
             local.update(zip(step.results, bind(step.equation, operands), strict=True))
         return local[self._program.steps[group.steps[-1]].results[0]]
 
-    @staticmethod
-    def _evaluate(step: Step, values: dict[int, Any]) -> None:
-        results = bind(step.equation, [_read(values, operand) for operand in step.operands])
-        values.update(zip(step.results, results, strict=True))
-
-
-def _read(values: dict[int, Any], operand: Operand) -> Any:
-    return operand.value if isinstance(operand, Constant) else values[operand]
-
 
 def _magnitude(value: Any) -> Any:
     """|value| of floating-point numbers; indices and conditions stay."""
     is_number = jnp.issubdtype(jnp.result_type(value), jnp.floating)
     return abs(value) if is_number else value
-
-
-def _is_convolution_of_path(step: Step) -> bool:
-    """A convolution of a value that depends on x with a kernel that does not."""
-    return step.name == "conv_general_dilated" and step.depends == (True, False)

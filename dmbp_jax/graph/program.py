@@ -3,7 +3,7 @@
 Made by `tracing`, evaluated by `graph`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,28 @@ class Step:
         return getattr(self.equation.outvars[0].aval, "dtype", None)
 
 
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """The affine steps between two pieces, as one function.
+
+    Attributes:
+      steps: in order of evaluation.
+      reads: names of the values they read from outside.
+      adjoints: names of the convolutions among them that read an adjoint kernel.
+      writes: names of the values that are read outside.
+      call: `(values of reads, adjoint kernels) -> values of writes`.
+    """
+
+    steps: tuple[Step, ...]
+    reads: tuple[int, ...]
+    adjoints: tuple[int, ...]
+    writes: tuple[int, ...]
+    call: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]]
+
+
+Parts = tuple[Step | Stretch, ...]
+
+
 @dataclass(frozen=True)
 class BiasGroup:
     """A chain of elementwise operations with constants (conv + bias, BatchNorm): r ↦ a·r + b."""
@@ -111,6 +133,10 @@ class Program:
       sites: every piece and every bias.
       bias_groups: last result of a group -> (index of its site, group).
       boundary: values before the first piece that later steps still read.
+      adjoints: names of the convolutions that read an adjoint kernel.
+      whole: the steps that depend on x.
+      early: those of them before the first piece.
+      late: the pieces, and what comes after one.
     """
 
     steps: tuple[Step, ...]
@@ -120,6 +146,10 @@ class Program:
     sites: tuple[Site, ...]
     bias_groups: dict[int, tuple[int, BiasGroup]]
     boundary: tuple[int, ...]
+    adjoints: frozenset[int]
+    whole: Parts
+    early: Parts
+    late: Parts
 
     @property
     def masked(self) -> tuple[Site, ...]:

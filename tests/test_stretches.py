@@ -1,0 +1,168 @@
+"""Equal stretches of a network share a compiled function, and compute what their steps compute."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dmbp_jax.graph.graph import Graph, Rules
+from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.program import Stretch
+from dmbp_jax.graph.stretches import evaluate_affine
+from dmbp_jax.graph.tracing import trace
+from dmbp_jax.models import ResNet50
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+SIDE, CHANNELS, BLOCKS = 6, 4, 3
+
+
+def conv(x, kernel, stride=1):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def residual(params, x, scales=(2.0,) * BLOCKS):
+    """Equal blocks but for `scales`: x + conv(relu(scale · conv(x) + 1))."""
+    x = jax.nn.relu(conv(x, params["first"]))
+    for (a, b), scale in zip(params["blocks"], scales, strict=True):
+        x = jax.nn.relu(x + conv(jax.nn.relu(conv(x, a) * scale + 1), b))
+    return x.mean((1, 2)) @ params["last"]
+
+
+def make_params(dtype=np.float64):
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), dtype)
+
+    kernel = 3, 3, CHANNELS, CHANNELS
+    return {
+        "first": draw(3, 3, 3, CHANNELS),
+        "blocks": [(draw(*kernel), draw(*kernel)) for _ in range(BLOCKS)],
+        "last": draw(CHANNELS, 5),
+    }
+
+
+def find_program(function, params, side=SIDE, dtype=np.float64):
+    image = jax.ShapeDtypeStruct((1, side, side, 3), dtype)
+    network = trace(bind(params, function), image)
+    return network.program(), network.graph
+
+
+def shared(program):
+    """How many stretches each function of a program stands for."""
+    parts = [part for part in program.whole if isinstance(part, Stretch)]
+    return sorted(Counter(id(part.call) for part in parts).values())
+
+
+def step_by_step(graph, x):
+    """F(x) by the steps of the program alone."""
+    program = graph._program
+    values = graph._constants | {program.image: x}
+    for step in program.steps:
+        if step.piece is not None:
+            values[step.results[0]] = jax.nn.relu(values[step.operands[0]])
+        elif step.kind != "constant":
+            evaluate_affine(step, values, {})
+    return values[program.logits]
+
+
+def test_equal_blocks_share_a_function(x64):
+    program, _ = find_program(residual, make_params())
+    assert shared(program) == [BLOCKS, BLOCKS]  # conv · 2 + 1, and conv + x
+
+
+def test_blocks_that_differ_in_one_number_do_not(x64):
+    def network(params, x):
+        return residual(params, x, scales=(2.0, 3.0, 2.0))
+
+    program, _ = find_program(network, make_params())
+    assert shared(program) == [2, BLOCKS]
+
+
+def test_blocks_that_differ_in_a_parameter_of_an_operation_do_not(x64):
+    def network(params, x):
+        for k, (a, _) in enumerate(params["blocks"]):
+            x = jax.nn.relu(conv(x[..., :1] * jnp.ones(CHANNELS), a, stride=1 + k % 2))
+        return x.mean((1, 2)) @ params["last"]
+
+    program, _ = find_program(network, make_params(), side=24)
+    assert shared(program) == []  # strides 1, 2, 1, at other shapes
+
+
+def test_blocks_of_other_shapes_do_not(x64):
+    def network(params, x):
+        x = jax.nn.relu(conv(x, params["first"]))
+        for a, _ in params["blocks"]:
+            x = jax.nn.relu(conv(x, a) + 1)[:, ::2, ::2]
+        return x.mean((1, 2)) @ params["last"]
+
+    program, _ = find_program(network, make_params(), side=32)
+    assert shared(program) == []
+
+
+@pytest.mark.parametrize("scales", [(2.0,) * BLOCKS, (2.0, 3.0, 2.0)])
+def test_values_and_gradients_are_those_of_the_steps(x64, scales):
+    params = make_params()
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1, SIDE, SIDE, 3)))
+
+    def network(params, x):
+        return residual(params, x, scales)
+
+    _, make_graph = find_program(network, params)
+    graph = make_graph()
+    expected, pull_back = jax.vjp(lambda x: step_by_step(graph, x), x)
+    found, pull_back_ours = jax.vjp(graph.run, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    np.testing.assert_allclose(network(params, x), expected, rtol=1e-13)
+    cotangent = jnp.arange(5.0)[None]
+    np.testing.assert_allclose(
+        pull_back_ours(cotangent)[0], pull_back(cotangent)[0], rtol=1e-12, atol=1e-15
+    )
+    late = graph.run_from(graph.before_pieces(x), Rules())
+    np.testing.assert_allclose(late, expected, rtol=1e-13)
+
+
+def test_kernels_get_their_gradients(x64):
+    """A kernel goes into the shared function as an argument, so that it is not a constant there."""
+    params = make_params()
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1, SIDE, SIDE, 3)))
+    network = trace(bind(params, residual), x)
+
+    def ours(arrays):
+        return Graph(network.program(), arrays).run(x)[0, 2]
+
+    def plain(params):
+        return residual(params, x)[0, 2]
+
+    found = jax.grad(ours)(network.inputs)
+    expected = jax.tree.leaves(jax.grad(plain)(params))
+    for ours_, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours_, theirs, rtol=1e-10, atol=1e-14)
+
+
+def test_a_rule_for_biases_still_sees_every_bias(x64):
+    params = make_params()
+    _, make_graph = find_program(residual, params)
+    graph, seen = make_graph(), []
+
+    def rule(index, value, bias):
+        seen.append(index)
+        return value
+
+    graph.run(jnp.ones((1, SIDE, SIDE, 3)), Rules(bias=rule))
+    assert seen == [site.index for site in graph.biases] == list(range(BLOCKS))
+
+
+def test_resnet50_has_few_functions_for_many_stretches():
+    module = ResNet50(classes=10)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), image)
+    program = trace(bind(variables, module.apply), image).program()
+    parts = [part for part in program.whole if isinstance(part, Stretch)]
+    # Three in each of the 12 blocks that are not the first of their stage, of which the middle one
+    # of the first stage's first block is equal to those of its stage.
+    assert (len({id(part.call) for part in parts}), len(parts)) == (12, 37)
