@@ -90,29 +90,34 @@ def lower(name: str, numbers: str, batch: int, on: Any, args: argparse.Namespace
     from dmbp_jax.dmbp.explainer import DmbpExplainer
     from dmbp_jax.engine import driver
     from dmbp_jax.graph.model import bind
-    from dmbp_jax.graph.tracing import trace
+    from dmbp_jax.graph.tracing import TracedNetwork, trace
     from dmbp_jax.models import VGG16, ResNet50
 
     module = {"resnet50": ResNet50, "vgg16": VGG16}[name](classes=1000)
     where = SingleDeviceSharding(on)
 
-    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return jax.ShapeDtypeStruct(leaf.shape, numbers if floating else leaf.dtype, sharding=where)
-
     image = jax.ShapeDtypeStruct((1, args.size, args.size, 3), jnp.float32)
-    variables = jax.tree.map(shape, jax.eval_shape(module.init, jax.random.key(0), image))
-    network = trace(
-        bind(dmbp_jax.Network(module=module, variables=variables, name=name)),
-        jax.ShapeDtypeStruct(image.shape, numbers),
-    )
-    network = jax.tree.map(shape, network)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), image)
+
+    def traced(numbers: str) -> TracedNetwork:
+        def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+            dtype = numbers if floating else leaf.dtype
+            return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=where)
+
+        variables = jax.tree.map(shape, shapes)
+        network = dmbp_jax.Network(module=module, variables=variables, name=name)
+        image_of_numbers = jax.ShapeDtypeStruct(image.shape, numbers)
+        return jax.tree.map(shape, trace(bind(network), image_of_numbers))
+
     images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), jnp.float32, sharding=where)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=where)
     dtype = None if numbers == "float32" else numbers
     config = dmbp_jax.DMBP(steps=args.steps, dtype=dtype, tolerance=args.tolerance)
-    traced = driver._explain.trace(DmbpExplainer(network, config), (images, labels))
-    return traced.lower(lowering_platforms=("cuda",))
+    low = None if dtype is None else traced(dtype)
+    explainer = DmbpExplainer(traced("float32"), config, low=low)
+    program = driver._explain.trace(explainer, (images, labels))
+    return program.lower(lowering_platforms=("cuda",))
 
 
 def compile_once(

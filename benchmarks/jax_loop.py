@@ -33,7 +33,7 @@ class Loop:
         steps: int,
     ) -> None:
         call = check_call(network, x, labels, dtype=config.dtype, precision=config.precision)
-        self._explainer = DmbpExplainer(call.network, replace(config, steps=steps))
+        self._explainer = DmbpExplainer(call.network, replace(config, steps=steps), low=call.low)
         self._rows = (call.images, call.labels)
         self._run = driver._start(self._explainer, self._rows)
         advance = driver._advance.lower(self._explainer, self._run, steps=steps)
@@ -92,10 +92,11 @@ class Convolutions:
     def __init__(
         self, network: dmbp_jax.Network, x: jax.Array, config: dmbp_jax.DMBP, steps: int
     ) -> None:
-        x = x.astype(config.dtype) if config.dtype else x
         call = check_call(network, x, dtype=config.dtype, precision=config.precision)
+        x = x.astype(config.dtype) if config.dtype else x
         with jax.default_matmul_precision(config.precision):
-            self._arguments = (call.network, x, _before_pieces(call.network, x))
+            passes = call.low or call.network
+            self._arguments = (passes, x, _before_pieces(passes, x))
             looped = jax.jit(_linear_loop, static_argnums=3)
             self._compiled = looped.lower(*self._arguments, steps).compile()
             once = jax.jit(_linear_passes).lower(*self._arguments, jnp.zeros((), jnp.float32))
@@ -115,7 +116,7 @@ def time_compilation(
     begin = time.perf_counter()
     call = check_call(network, x, labels, dtype=config.dtype, precision=config.precision)
     rows = (call.images, call.labels)
-    lowered = driver._explain.lower(DmbpExplainer(call.network, config), rows)
+    lowered = driver._explain.lower(DmbpExplainer(call.network, config, low=call.low), rows)
     traced = time.perf_counter()
     lowered.compile()
     return {"trace": traced - begin, "compile": time.perf_counter() - traced}

@@ -157,7 +157,7 @@ def test_bfloat16_gradients_do_not_cancel_where_a_mask_is_nearly_1():
     gradients = {}
     for dtype in ("float32", "bfloat16"):
         call = check_call(weights, x, 1, _mean_relu, dtype=dtype)
-        graph = call.network.graph()
+        graph = (call.low or call.network).graph()
         frozen = freeze(graph, jnp.asarray(x, dtype))
         theta = tuple(jnp.full(site.shape, 7.0) for site in graph.masked)  # 1 − σ = 9e-4
         config = DMBP(loss="positive")

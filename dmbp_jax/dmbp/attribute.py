@@ -92,7 +92,7 @@ def attribute(
     )
     call.network.program()  # refuses what is not supported, before anything is compiled
     result = explain(
-        DmbpExplainer(call.network, config, biases, return_masks),
+        DmbpExplainer(call.network, config, biases, return_masks, call.low),
         (call.images, call.labels),
         chunk_size=chunk_size,
         progress=f"DMBP {len(call.images)} image(s)" if progress else None,

@@ -42,8 +42,9 @@ class DMBP:
       precision: precision of convolutions and matrix products, as in
         `jax.default_matmul_precision`: None (the device's default, TF32 on recent GPUs),
         "highest", "float32", "tensorfloat32", "bfloat16", ...
-      dtype: dtype of weights and activations in the passes, None keeps the network's own;
-        masks and optimiser state are float32 whatever is chosen.
+      dtype: dtype of weights and activations in the passes of the optimiser, None keeps the
+        network's own. Gates, F(x), maps, masks and optimiser state are not rounded to it; where it
+        is more precise than x, they have it too.
       tolerance: stop an image once ten steps change its loss by at most this share of |y|; None
         always takes all steps. y⁻ leaves 0 late, so an early stop may find it still there.
         Needs a number of steps that is a multiple of ten.

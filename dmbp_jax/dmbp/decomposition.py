@@ -106,8 +106,8 @@ def masked_cotangents(
         return graph.run_from(frozen.before_pieces, rules)[0, label]
 
     zeros = [jnp.zeros(site.shape, site.dtype) for site in graph.masked]
-    _, pull_back = jax.vjp(logit, zeros)
-    return tuple(pull_back(jnp.ones((), frozen.logits.dtype))[0])
+    value, pull_back = jax.vjp(logit, zeros)
+    return tuple(pull_back(jnp.ones_like(value))[0])
 
 
 def _divided_first(frozen: Frozen, divisors: Sequence[jax.Array]) -> Callable[..., jax.Array]:
@@ -139,8 +139,8 @@ def masked_map(
     def logit(x: jax.Array) -> jax.Array:
         return graph.run(x, rules)[0, label]
 
-    _, pull_back = jax.vjp(logit, x)
-    return pull_back(jnp.ones((), frozen.logits.dtype))[0] * x
+    value, pull_back = jax.vjp(logit, x)
+    return pull_back(jnp.ones_like(value))[0] * x
 
 
 def bias_products(

@@ -20,6 +20,7 @@ from dmbp_jax.dmbp.decompose import drop_leading_one
 from dmbp_jax.dmbp.decomposition import (
     Frozen,
     bias_products,
+    freeze,
     gated_logits,
     keep_input_evidence,
     mask_dtype,
@@ -78,12 +79,15 @@ class DmbpExplainer:
       config: static.
       biases: "drop", "spread" or "carry", as in `attribute`.
       return_masks: whether the result keeps the masks.
+      low: the network in `config.dtype`, for the loop alone: gates of rounded values would be
+        those of another image, and they decide the maps more than all rounding in the loop.
     """
 
     network: TracedNetwork
     config: DMBP = field(metadata={"static": True})
     biases: str = field(metadata={"static": True}, default="drop")
     return_masks: bool = field(metadata={"static": True}, default=False)
+    low: TracedNetwork | None = None
 
     steps_per_call = None
 
@@ -119,7 +123,7 @@ class DmbpExplainer:
                 _, frozen = keep_input_evidence(graph, frozen, image)
             return frozen, top.astype(jnp.int32), whole, state
 
-        cast = images.astype(self.config.dtype) if self.config.dtype else images
+        cast = images.astype(self.network.image_dtype)
         frozen, top, whole, state = jax.vmap(lambda image: begin(image[None]))(cast)
         labels = top if labels is None else labels
         history = jnp.zeros((len(images), self.steps, 3), state.terms.dtype)
@@ -130,12 +134,23 @@ class DmbpExplainer:
         run = state
         if steps == 0:
             return run
-        graph = self.network.graph()
+        graph, frozen = self.network.graph(), run.frozen
+        if self.low is not None:
+            graph, frozen = self.low.graph(), self._lowered(frozen, run.images)
         if self.config.evidence == "input":
             graph = graph.without_biases()
-        learned, terms = loop.advance(graph, run.frozen, run.state, run.labels, self.config, steps)
+        learned, terms = loop.advance(graph, frozen, run.state, run.labels, self.config, steps)
         history = jax.lax.dynamic_update_slice_in_dim(run.history, terms, run.done, axis=1)
         return run._replace(state=learned, history=history, done=run.done + steps)
+
+    def _lowered(self, frozen: Frozen, images: jax.Array) -> Frozen:
+        """What is frozen, in the precision of the loop; F(x) and F_0 stay as they are."""
+        assert self.low is not None
+        low = self.low.graph(self.config.pointwise, self.config.segments)
+        image = jax.ShapeDtypeStruct((1, *images.shape[1:]), self.low.image_dtype)
+        wanted = jax.eval_shape(lambda x: freeze(low, x), image)
+        cast = jax.tree.map(lambda a, like: a.astype(like.dtype), frozen, wanted)
+        return cast._replace(logits=frozen.logits, output_bias=frozen.output_bias)
 
     def finish(self, state: Run) -> Attribution:
         """Maps and terms of the learned masks; `history` is (N, steps, 3)."""
@@ -147,7 +162,7 @@ class DmbpExplainer:
         """The result of one image."""
         label, theta = run.labels, run.state.theta
         dtype = mask_dtype(run.images)
-        x = run.images.astype(run.frozen.logits.dtype)[None]
+        x = run.images.astype(self.network.image_dtype)[None]
         whole = run.frozen._replace(**dict(zip(Frozen._fields[2:], run.whole, strict=False)))
         sigma = loop.masks_of(theta)
 

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.images import check_images
-from dmbp_jax.graph.model import ApplyFn, bind, is_traced
+from dmbp_jax.graph.model import ApplyFn, Model, bind, is_traced
 from dmbp_jax.graph.tracing import TracedNetwork, trace
 
 NONAFFINE = ("refuse", "freeze")
@@ -27,6 +27,7 @@ class Call:
 
     Attributes:
       network: the traced network.
+      low: the same network in a lower precision, where one was asked for.
       images: (N, H, W, C).
       labels: (N,) int32, or None for the network's top-1 of each image.
       single: whether the caller gave one image, and N was added here.
@@ -38,6 +39,7 @@ class Call:
     labels: jax.Array | None
     single: bool
     chunk_size: int | None = None
+    low: TracedNetwork | None = None
 
     def unbatch(self, results: Any) -> Any:
         """Take the leading axis away again where the caller gave a single image."""
@@ -65,7 +67,8 @@ def check_call(
 
     Args:
       params, x, label, apply_fn, chunk_size: as in `dmbp_jax.attribute`.
-      dtype: cast floating-point parameters to it before tracing; images stay as they are.
+      dtype: one less precise than the images is that of a second network, `Call.low`; any other
+        is that of the network and of the images.
       precision: as in `jax.default_matmul_precision`.
       nonaffine: "refuse" or "freeze", as in `dmbp_jax.attribute`.
 
@@ -77,12 +80,33 @@ def check_call(
     images, single = check_images(x)
     if chunk_size is not None:
         check_count(chunk_size, "chunk_size")
-    if dtype is not None:
-        model = model.astype(dtype)
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype or images.dtype)
-    network = replace(trace(model, image, precision), nonaffine=nonaffine)
+    low = _is_lower(dtype, images.dtype)
+    if dtype is not None and not low:
+        model, images = model.astype(dtype), images.astype(dtype)
+
+    def traced(model: Model, dtype: Any) -> TracedNetwork:
+        image = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
+        return replace(trace(model, image, precision), nonaffine=nonaffine)
+
+    network = traced(model, images.dtype)
     labels = check_labels(label, len(images), network.classes, single)
-    return Call(network, images, labels, single, chunk_size)
+    in_low = traced(model.astype(dtype), dtype) if dtype is not None and low else None
+    return Call(network, images, labels, single, chunk_size, in_low)
+
+
+def _is_lower(dtype: str | None, own: Any) -> bool:
+    """Whether a dtype is less precise than that of the images.
+
+    Raises:
+      InputError: JAX does not have it now.
+    """
+    if dtype is None:
+        return False
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise InputError(
+            f"dtype: Expected one that JAX has, got {dtype!r}, which needs jax_enable_x64."
+        )
+    return jnp.promote_types(own, dtype) == own != jnp.dtype(dtype)
 
 
 def check_labels(

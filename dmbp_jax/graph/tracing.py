@@ -33,12 +33,14 @@ class Trace:
     Attributes:
       jaxpr: equations of `(arrays..., constants..., x (1, H, W, C)) -> logits (1, classes)`.
       classes: number of logits.
+      image_dtype: of x.
       bytes_per_image: of all values that one forward pass computes.
     """
 
     def __init__(self, jaxpr: Any, constants: Sequence[Any]):
         self.jaxpr = jaxpr
         self.classes: int = jaxpr.outvars[0].aval.shape[1]
+        self.image_dtype = jaxpr.invars[-1].aval.dtype
         self.bytes_per_image = value_bytes(jaxpr)
         self._zeros = tuple(map(is_zero, constants))
         self._programs: dict[tuple[tuple[PieceFamily, ...], str], Program] = {}
@@ -79,6 +81,11 @@ class TracedNetwork:
     def classes(self) -> int:
         """Number of logits."""
         return self.trace.classes
+
+    @property
+    def image_dtype(self) -> Any:
+        """Dtype of the images it was traced with."""
+        return self.trace.image_dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits (N, classes) of images (N, H, W, C), each image by itself."""

@@ -77,7 +77,8 @@ def _dmbp(
     """What `attribute` does, with the labels of the rows and the probability."""
     checked = check_call(net, x, dtype=config.dtype, precision=config.precision, **call)
     checked.network.program()  # refuses what is not supported, before anything is compiled
-    explainer = ScoredDmbp(DmbpExplainer(checked.network, config, biases), net.activation, save)
+    inner = DmbpExplainer(checked.network, config, biases, low=checked.low)
+    explainer = ScoredDmbp(inner, net.activation, save)
     return explain(explainer, (checked.images, labels), chunk_size=len(x))
 
 
