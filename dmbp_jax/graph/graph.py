@@ -184,7 +184,9 @@ class Graph:
         for part in parts:
             if isinstance(part, Stretch) and at_once:
                 reads = tuple(values[name] for name in part.reads)
-                results = part.call(reads, tuple(self._adjoints[name] for name in part.adjoints))
+                kernels = tuple(self._adjoints[name] for name in part.adjoints)
+                with user_code(part.steps[0].equation, part.scope):
+                    results = part.call(reads, kernels)
                 values.update(zip(part.writes, results, strict=True))
                 continue
             for step in part.steps if isinstance(part, Stretch) else (part,):

@@ -101,6 +101,7 @@ class Stretch:
       reads: names of the values they read from outside.
       adjoints: names of the convolutions among them that read an adjoint kernel.
       writes: names of the values that are read outside.
+      scope: name scopes around all of them.
       call: `(values of reads, adjoint kernels) -> values of writes`.
     """
 
@@ -108,6 +109,7 @@ class Stretch:
     reads: tuple[int, ...]
     adjoints: tuple[int, ...]
     writes: tuple[int, ...]
+    scope: str
     call: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]]
 
 

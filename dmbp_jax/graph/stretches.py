@@ -6,6 +6,7 @@ and `vjp` made of it, so that equal stretches are traced once for all passes of 
 
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import jax
@@ -74,7 +75,10 @@ class Stretches:
         steps, reads, adjoints, writes = run[:4]
         if run.key not in self._calls:
             self._calls[run.key] = _function(steps, reads, adjoints, writes)
-        return Stretch(steps, reads, adjoints, writes, self._calls[run.key])
+        levels = zip(*(step.scope.split("/") for step in steps), strict=False)
+        common = takewhile(lambda names: len(set(names)) == 1, levels)
+        scope = "/".join(names[0] for names in common)
+        return Stretch(steps, reads, adjoints, writes, scope, self._calls[run.key])
 
 
 class _Run(NamedTuple):
