@@ -1,9 +1,12 @@
 """One strict session for every test: warnings are errors (pyproject), four simulated devices.
 
+All processes of a session share a new folder of compiled programs: files compile the same ones.
 Float64 is switched on per test with the `x64` fixture, so that float32 behaviour stays the default.
 """
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -11,6 +14,21 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 import pytest
+
+_FOLDER = "DMBP_TESTS_COMPILED"
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        os.environ[_FOLDER] = tempfile.mkdtemp(prefix="dmbp-tests-")
+    jax.config.update("jax_compilation_cache_dir", os.environ[_FOLDER])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(_FOLDER), ignore_errors=True)
 
 
 @pytest.fixture
