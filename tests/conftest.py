@@ -1,6 +1,7 @@
 """One strict session for every test: warnings are errors (pyproject), four simulated devices.
 
-All processes of a session share a new folder of compiled programs: files compile the same ones.
+All processes of a session, those that tests start too, share a new folder of compiled programs:
+many compile the same ones.
 Float64 is switched on per test with the `x64` fixture, so that float32 behaviour stays the default.
 """
 
@@ -11,24 +12,20 @@ import tempfile
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax
-import numpy as np
-import pytest
+_NEW_FOLDER = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and what they start inherit it
+    _NEW_FOLDER = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dmbp-tests-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-_FOLDER = "DMBP_TESTS_COMPILED"
-
-
-def pytest_configure(config):
-    if not hasattr(config, "workerinput"):
-        os.environ[_FOLDER] = tempfile.mkdtemp(prefix="dmbp-tests-")
-    jax.config.update("jax_compilation_cache_dir", os.environ[_FOLDER])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+import jax  # noqa: E402 (it reads the environment)
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 
 def pytest_unconfigure(config):
-    if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ.pop(_FOLDER), ignore_errors=True)
+    if _NEW_FOLDER and not hasattr(config, "workerinput"):
+        shutil.rmtree(_NEW_FOLDER, ignore_errors=True)
 
 
 @pytest.fixture

@@ -194,49 +194,6 @@ def test_overflow_is_a_status():
     np.testing.assert_array_equal(result.status, [True, False, True, True, True])
 
 
-def test_bfloat16_is_for_the_loop_alone():
-    """F(x), gates and maps are those of the network; only the masks come from rounded passes."""
-    full, half = (
-        attribute(IMAGES, LABELS, config=DMBP(8), return_masks=True),
-        attribute(IMAGES, LABELS, config=DMBP(8, dtype="bfloat16"), return_masks=True),
-    )
-    assert half.map.dtype == jnp.float32
-    np.testing.assert_array_equal(half.y, full.y)
-    moved = [np.abs(a - b).max() for a, b in zip(half.masks, full.masks, strict=True)]
-    assert 0 < max(moved) < 0.1
-    for k in range(len(IMAGES)):
-        masks = [mask[k] for mask in half.masks]
-        whole = dmbp_jax.decompose(PARAMS, IMAGES[k], LABELS[k], masks, apply_fn=NETWORK)
-        np.testing.assert_allclose(half.positive[k], whole.positive, rtol=1e-4, atol=1e-6)
-
-
-def test_bfloat16_with_evidence_of_the_input():
-    config = DMBP(8, dtype="bfloat16", evidence="input")
-    result = attribute(IMAGES, LABELS, config=config)
-    expected = attribute(IMAGES, LABELS, config=DMBP(8, evidence="input"))
-    np.testing.assert_array_equal(result.y_bias, expected.y_bias)
-    scale = np.abs(expected.y_positive).max()
-    np.testing.assert_allclose(result.y_positive, expected.y_positive, atol=0.05 * scale)
-
-
-def test_float64_of_float32_images_is_for_everything(x64):
-    """A dtype that is more precise than the images is that of gates and maps too."""
-    x, params = np.float32(make_image(0)), make_params(LAYERS, 0)
-    low = jax.tree.map(np.float32, params)
-    result = dmbp_jax.attribute(low, x, 0, apply_fn=NETWORK, config=DMBP(2, dtype="float64"))
-    exact = dmbp_jax.attribute(
-        jax.tree.map(np.float64, low), np.float64(x), 0, apply_fn=NETWORK, config=DMBP(2)
-    )
-    assert result.map.dtype == jnp.float64
-    np.testing.assert_allclose(result.y_positive, exact.y_positive, rtol=1e-12)
-    np.testing.assert_allclose(result.map, exact.map, rtol=1e-12, atol=1e-15)
-
-
-def test_float64_needs_jax_to_have_it():
-    with pytest.raises(InputError, match=r"dtype: .*float64.*jax_enable_x64"):
-        attribute(IMAGES, LABELS, config=DMBP(2, dtype="float64"))
-
-
 def test_float64(x64):
     result = dmbp_jax.attribute(
         make_params(LAYERS, 0), make_image(0), 0, apply_fn=NETWORK, config=FEW

@@ -67,7 +67,10 @@ def test_the_compilation_cache_can_be_refused_and_a_users_own_is_left_alone(
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
 
 
-def test_the_library_leaves_the_compilation_cache_alone(tmp_path: Path) -> None:
+def test_the_library_leaves_the_compilation_cache_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     script = (
         "import dmbp_jax, jax\n"
         "dmbp_jax.load('builtin')\n"
