@@ -62,9 +62,9 @@ class Stretches:
         pieces = [position for position, step in enumerate(steps) if step.piece is not None]
         for stop in [*pieces, len(steps)]:
             run = tuple(steps[start:stop])
-            results = [name for step in run for name in step.results]
+            results = dict.fromkeys(name for step in run for name in step.results)
             operands = dict.fromkeys(name for step in run for name in step.operands)
-            reads = tuple(o for o in operands if isinstance(o, int) and o not in set(results))
+            reads = tuple(o for o in operands if isinstance(o, int) and o not in results)
             adjoints = tuple(name for name in results if name in self._adjoints)
             writes = tuple(name for name in results if last_read.get(name, -1) >= stop)
             key = _key(run, reads, adjoints, writes)
