@@ -1,4 +1,4 @@
-"""The networks that are timed: ResNet50 and VGG16 with random weights, and the built-in one.
+"""The networks that are timed, with random weights but for the built-in one.
 
 Speed does not depend on the weights, so nothing is downloaded.
 """
@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import dmbp_jax
-from dmbp_jax.models import VGG16, ResNet50
+from dmbp_jax.models import VGG16, ResNet50, SqueezeNet11
 from dmbp_jax.models.builtin import INPUT_SHAPE
 
-NAMES = ("resnet50", "vgg16", "builtin")
 _CLASSES = 1000
-_RANDOM = {"resnet50": (ResNet50, "fc"), "vgg16": (VGG16, "fc8")}  # and the layer of the logits
+_RANDOM = {  # and the layer of the logits
+    "resnet50": (ResNet50, "fc"),
+    "vgg16": (VGG16, "fc8"),
+    "squeezenet": (SqueezeNet11, "conv10"),
+}
 _LOGIT_SCALE = 10.0  # standard deviation of the logits, about that of a trained ImageNet network
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import dmbp_jax
 
-NETWORKS = ("resnet50", "vgg16", "builtin")
+NETWORKS = ("resnet50", "vgg16", "builtin", "squeezenet")
 CONTENDERS = ("forward", "jax", "convolutions", "torch-gated", "torch-double")
 # Settings of `dmbp_jax.DMBP`: "default" is TF32 on recent GPUs, and float32 on a CPU.
 _FULL = f"also time attribute() in chunks of its own choice; steps: {PAPER_STEPS}"
@@ -50,7 +50,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--peak-gbps", type=float, help="of its memory, for the roofline; default: measured")
     add("--json", type=Path, default=Path("speed.json"), help="where the results go")
     add("--compile-only", metavar="CACHE", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if "squeezenet" in args.networks and any(key.startswith("torch") for key in args.contenders):
+        parser.error("--contenders: Expected none of PyTorch with squeezenet, got some.")
+    return args
 
 
 def main(arguments: list[str] | None = None) -> int:
