@@ -125,9 +125,11 @@ def evaluate_affine(step: Step, values: dict[int, Any], adjoints: dict[int, Any]
     """
     operands = [read(values, operand) for operand in step.operands]
     if is_convolution_of_path(step) and is_pointwise(operands[1].shape, step.params):
-        results = [mix_features(*operands, step.params)]
+        x, kernel = operands
+        results = [mix_features(x, kernel, step.params)]
     elif step.results[0] in adjoints:
-        results = [convolve(*operands, adjoints[step.results[0]], step)]
+        x, kernel = operands
+        results = [convolve(x, kernel, adjoints[step.results[0]], step)]
     else:
         results = bind(step.equation, operands)
     values.update(zip(step.results, results, strict=True))
