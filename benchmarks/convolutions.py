@@ -9,9 +9,8 @@ which the two differ. Needs PyTorch (extra `[bench]`).
 import argparse
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +18,10 @@ import numpy as np
 import torch
 
 from dmbp_jax import models
-from dmbp_jax.graph.convolution import adjoint_kernel, input_gradient, is_pointwise, mix_features
+from dmbp_jax.graph.affine import evaluate_affine, is_convolution_of_path
+from dmbp_jax.graph.convolution import adjoint_kernel
 from dmbp_jax.graph.model import bind
-from dmbp_jax.graph.stretches import is_convolution_of_path
+from dmbp_jax.graph.program import Step
 from dmbp_jax.graph.tracing import trace
 
 NETWORKS = {"vgg16": models.VGG16, "resnet50": models.ResNet50}
@@ -54,13 +54,13 @@ def main(arguments: list[str] | None = None) -> None:
     heads = ("forward, XLA", "PyTorch", "backward, XLA", "PyTorch")
     print(f"{'layer':28}{'times':>6}{'GFLOP':>8}" + "".join(f"{head:>15}" for head in heads))
     totals = np.zeros(4)
-    for (layer, equation), count in find_layers(args.network, args.size).items():
-        seconds = np.array(median_seconds(contenders(layer, equation), args.rounds))
-        totals += count * seconds
+    for layer, steps in find_layers(args.network, args.size).items():
+        seconds = np.array(median_seconds(contenders(layer, steps[0]), args.rounds))
+        totals += len(steps) * seconds
         name = f"{layer.window}x{layer.window} {layer.channels}-{layer.features} at {layer.side}"
         name += f" / {layer.stride}" if layer.stride > 1 else ""
         cells = "".join(f"{1e3 * value:13.2f}ms" for value in seconds)
-        print(f"{name:28}{count:6}{layer.gigaflops:8.2f}{cells}", flush=True)
+        print(f"{name:28}{len(steps):6}{layer.gigaflops:8.2f}{cells}", flush=True)
     print(f"{'all':42}" + "".join(f"{1e3 * value:13.0f}ms" for value in totals))
     forward, torch_forward, backward, torch_backward = totals
     ratios = forward / torch_forward, backward / torch_backward
@@ -68,31 +68,22 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"XLA / PyTorch: forward {ratios[0]:.2f}, backward {ratios[1]:.2f}, both {both:.2f}")
 
 
-def find_layers(name: str, size: int) -> Counter[tuple[Layer, "Equation"]]:
-    """The distinct convolutions of a network, and how often it has each."""
+def find_layers(name: str, size: int) -> dict[Layer, list[Step]]:
+    """The distinct convolutions of a network, and the steps of its program with each."""
     module = NETWORKS[name](classes=1000)
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), image)
-    found: Counter[tuple[Layer, Equation]] = Counter()
-    known: dict[Layer, Equation] = {}
+    found: dict[Layer, list[Step]] = {}
     for step in trace(bind(variables, module.apply), image).program().steps:
         if is_convolution_of_path(step):
             x, kernel = (variable.aval for variable in step.equation.invars)
             (padding, _), stride = step.params["padding"][0], step.params["window_strides"][0]
             layer = Layer(x.shape[1], x.shape[3], kernel.shape[3], kernel.shape[0], stride, padding)
-            found[layer, known.setdefault(layer, Equation(step.equation))] += 1
+            found.setdefault(layer, []).append(step)
     return found
 
 
-class Equation:
-    """An equation that is hashed by identity."""
-
-    def __init__(self, equation: Any) -> None:
-        self.equation = equation
-        self.params = equation.params
-
-
-def contenders(layer: Layer, step: Equation) -> list[Callable[[], object]]:
+def contenders(layer: Layer, step: Step) -> list[Callable[[], object]]:
     """Forward of two images and backward of one, by XLA and by PyTorch, in that order."""
     rng = np.random.default_rng(0)
     out = -(-layer.side // layer.stride)
@@ -100,24 +91,23 @@ def contenders(layer: Layer, step: Equation) -> list[Callable[[], object]]:
     cotangent = rng.standard_normal((1, out, out, layer.features), np.float32)
     shape = layer.window, layer.window, layer.channels, layer.features
     kernel = rng.standard_normal(shape, np.float32)
-    params = step.params
 
-    def forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        if is_pointwise(kernel.shape, params):
-            return mix_features(x, kernel, params)
-        return step.equation.primitive.bind(x, kernel, **params)
+    def forward(x: jax.Array, kernel: jax.Array, adjoint: jax.Array) -> jax.Array:
+        values = dict(zip(step.operands, (x, kernel), strict=True))
+        evaluate_affine(step, values, {step.results[0]: adjoint})
+        return values[step.results[0]]
 
-    def backward(cotangent: jax.Array, kernel: jax.Array, adjoint: jax.Array) -> jax.Array:
-        one = jnp.zeros((1, *x.shape[1:]), x.dtype)
-        if is_pointwise(kernel.shape, params):
-            transposed = jax.linear_transpose(lambda x: mix_features(x, kernel, params), one)
-            return transposed(cotangent)[0]
-        return input_gradient(cotangent, adjoint, one.shape, params)
+    def backward(
+        cotangent: jax.Array, x: jax.Array, kernel: jax.Array, adjoint: jax.Array
+    ) -> jax.Array:
+        _, pull_back = jax.vjp(lambda x: forward(x, kernel, adjoint), x)
+        return pull_back(cotangent)[0]
 
-    on_device = [jnp.asarray(a) for a in (x, kernel, cotangent)]
-    adjoint = jax.block_until_ready(adjoint_kernel(on_device[1], params))
-    forwards = jax.jit(forward).lower(*on_device[:2]).compile()
-    backwards = jax.jit(backward).lower(on_device[2], on_device[1], adjoint).compile()
+    images_, kernel_, cotangent_ = (jnp.asarray(a) for a in (x, kernel, cotangent))
+    adjoint = jax.block_until_ready(adjoint_kernel(kernel_, step.params))
+    ours = (images_, kernel_, adjoint), (cotangent_, images_[:1], kernel_, adjoint)
+    forwards = jax.jit(forward).lower(*ours[0]).compile()
+    backwards = jax.jit(backward).lower(*ours[1]).compile()
 
     def channels_last(a: np.ndarray, axes: tuple[int, ...]) -> torch.Tensor:
         return torch.from_numpy(a.transpose(axes).copy()).to(memory_format=torch.channels_last)
@@ -131,9 +121,9 @@ def contenders(layer: Layer, step: Equation) -> list[Callable[[], object]]:
         return torch.ops.aten.convolution_backward(cotangents, images[:1], weight, *settings)[0]
 
     return [
-        lambda: jax.block_until_ready(forwards(*on_device[:2])),
+        lambda: jax.block_until_ready(forwards(*ours[0])),
         lambda: torch.nn.functional.conv2d(images, weight, None, *geometry),
-        lambda: jax.block_until_ready(backwards(on_device[2], on_device[1], adjoint)),
+        lambda: jax.block_until_ready(backwards(*ours[1])),
         torch_backward,
     ]
 

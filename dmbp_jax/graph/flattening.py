@@ -17,6 +17,7 @@ from dmbp_jax.errors import (
     NoReluError,
     UnsupportedNetworkError,
 )
+from dmbp_jax.graph.affine import find_adjoints
 from dmbp_jax.graph.biases import group_biases
 from dmbp_jax.graph.freezing import freeze_factors
 from dmbp_jax.graph.jaxprs import body, called_jaxpr, called_name, join_scopes
@@ -26,7 +27,7 @@ from dmbp_jax.graph.pieces import Equation, Piece, PieceFamily, find_piece
 from dmbp_jax.graph.pointwise import Region, check_supported, join_pointwise
 from dmbp_jax.graph.program import Constant, Operand, Program, Step
 from dmbp_jax.graph.scans import write_out
-from dmbp_jax.graph.stretches import Stretches, find_adjoints
+from dmbp_jax.graph.stretches import divide
 from dmbp_jax.graph.zeros import is_zero
 
 _NAMED = 6  # frozen factors that a message lists
@@ -100,9 +101,10 @@ def _assemble(
     boundary = _boundary(steps, on_path - after_piece, logits)
     adjoints = find_adjoints(steps, inputs)
     on_the_way = [step for step in steps if step.kind != "constant"]
-    stretches = Stretches(on_the_way, logits, adjoints)
-    early = [step for step in on_the_way if step.kind == "affine" and not step.after_piece]
-    late = [step for step in on_the_way if step.kind == "piece" or step.after_piece]
+    before = [step for step in on_the_way if step.kind == "affine" and not step.after_piece]
+    after = [step for step in on_the_way if step.kind == "piece" or step.after_piece]
+    lists = [(on_the_way, {logits}), (before, set(boundary)), (after, {logits})]
+    whole, early, late = divide(lists, adjoints)
     return Program(
         steps=steps,
         inputs=inputs,
@@ -114,9 +116,9 @@ def _assemble(
         },
         boundary=boundary,
         adjoints=adjoints,
-        whole=stretches.divide(on_the_way, {logits}),
-        early=stretches.divide(early, set(boundary)),
-        late=stretches.divide(late, {logits}),
+        whole=whole,
+        early=early,
+        late=late,
     )
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dmbp_jax.graph.affine import evaluate_affine, is_convolution_of_path, read
 from dmbp_jax.graph.biases import adds_constant, constant_operands
 from dmbp_jax.graph.convolution import adjoint_kernel
 from dmbp_jax.graph.jaxprs import bind, user_code
 from dmbp_jax.graph.pieces import Choice, FrozenFactor, LinearPart, Piece, Pointwise
 from dmbp_jax.graph.program import BiasGroup, Operand, Program, Site, Step, Stretch
-from dmbp_jax.graph.stretches import evaluate_affine, is_convolution_of_path, read
 
 
 def evaluate_piece(index: int, piece: Piece, *z: jax.Array) -> jax.Array:

@@ -12,73 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dmbp_jax.graph.convolution import convolve, has_plain_adjoint, is_pointwise, mix_features
-from dmbp_jax.graph.jaxprs import bind, user_code
+from dmbp_jax.graph.affine import evaluate_affine, is_convolution_of_path
+from dmbp_jax.graph.jaxprs import user_code
 from dmbp_jax.graph.program import Constant, Operand, Parts, Step, Stretch
 
 Arrays = tuple[Any, ...]
-
-
-class Stretches:
-    """Divides lists of steps of one program; equal stretches of all lists share a function.
-
-    A stretch that occurs once stays as it is: as a function it would take longer to trace.
-
-    Args:
-      whole: all steps that depend on x.
-      logits: what they make.
-      adjoints: as in `Program`.
-    """
-
-    def __init__(self, whole: Sequence[Step], logits: Operand, adjoints: Collection[int]):
-        self._adjoints = adjoints
-        counts = Counter(run.key for run in self._runs(whole, {logits}))
-        self._repeated = {key for key, count in counts.items() if key is not None and count > 1}
-        self._calls: dict[Hashable, Callable[[Arrays, Arrays], Arrays]] = {}
-
-    def divide(self, steps: Sequence[Step], needed: Collection[Operand]) -> Parts:
-        """The same steps in the same order, with stretches in the place of affine ones.
-
-        Args:
-          steps: no constant ones.
-          needed: names of the values that are read after the last step.
-        """
-        parts: list[Step | Stretch] = []
-        for run in self._runs(steps, needed):
-            if run.key in self._repeated:
-                parts.append(self._stretch(run))
-            else:
-                parts += run.steps
-            parts += run.piece
-        return tuple(parts)
-
-    def _runs(self, steps: Sequence[Step], needed: Collection[Operand]) -> Iterator["_Run"]:
-        """What lies between the pieces, empty runs too."""
-        last_read = dict.fromkeys(needed, len(steps))
-        for position, step in enumerate(steps):
-            for operand in step.operands:
-                last_read[operand] = max(position, last_read.get(operand, -1))
-        start = 0
-        pieces = [position for position, step in enumerate(steps) if step.piece is not None]
-        for stop in [*pieces, len(steps)]:
-            run = tuple(steps[start:stop])
-            results = dict.fromkeys(name for step in run for name in step.results)
-            operands = dict.fromkeys(name for step in run for name in step.operands)
-            reads = tuple(o for o in operands if isinstance(o, int) and o not in results)
-            adjoints = tuple(name for name in results if name in self._adjoints)
-            writes = tuple(name for name in results if last_read.get(name, -1) >= stop)
-            key = _key(run, reads, adjoints, writes)
-            yield _Run(run, reads, adjoints, writes, tuple(steps[stop : stop + 1]), key)
-            start = stop + 1
-
-    def _stretch(self, run: "_Run") -> Stretch:
-        steps, reads, adjoints, writes = run[:4]
-        if run.key not in self._calls:
-            self._calls[run.key] = _function(steps, reads, adjoints, writes)
-        levels = zip(*(step.scope.split("/") for step in steps), strict=False)
-        common = takewhile(lambda names: len(set(names)) == 1, levels)
-        scope = "/".join(names[0] for names in common)
-        return Stretch(steps, reads, adjoints, writes, scope, self._calls[run.key])
 
 
 class _Run(NamedTuple):
@@ -92,52 +30,59 @@ class _Run(NamedTuple):
     key: Hashable  # or None
 
 
-def is_convolution_of_path(step: Step) -> bool:
-    """A convolution of a value that depends on x with a kernel that does not."""
-    return step.name == "conv_general_dilated" and step.depends == (True, False)
+def divide(
+    lists: Sequence[tuple[Sequence[Step], Collection[Operand]]], adjoints: Collection[int]
+) -> list[Parts]:
+    """Lists of steps of one program with stretches in the place of affine steps, in order.
 
-
-def find_adjoints(steps: Sequence[Step], inputs: Collection[int]) -> frozenset[int]:
-    """Convolutions with a kernel of the parameters whose input gradient reads an adjoint kernel.
-
-    Args:
-      steps: of a program.
-      inputs: names of the network's arrays and constants.
-    """
-    known = {*inputs, *(name for s in steps if s.kind == "constant" for name in s.results)}
-    return frozenset(
-        step.results[0]
-        for step in steps
-        if is_convolution_of_path(step)
-        and step.operands[1] in known  # and is not a factor that is frozen
-        and has_plain_adjoint(step.params)
-        and not is_pointwise(step.equation.invars[1].aval.shape, step.params)
-    )
-
-
-def evaluate_affine(step: Step, values: dict[int, Any], adjoints: dict[int, Any]) -> None:
-    """One step that is not a piece: its results are added to `values`.
+    Equal stretches of all lists share a function. One that occurs once in the first list stays as
+    it is: as a function it would take longer to trace.
 
     Args:
-      step: affine, or a constant.
-      values: by name, what it reads among them.
-      adjoints: kernels by the name of the convolution that reads them.
+      lists: steps without constant ones, and the names of the values read after the last; all
+        steps of the program first.
+      adjoints: as in `Program`.
     """
-    operands = [read(values, operand) for operand in step.operands]
-    if is_convolution_of_path(step) and is_pointwise(operands[1].shape, step.params):
-        x, kernel = operands
-        results = [mix_features(x, kernel, step.params)]
-    elif step.results[0] in adjoints:
-        x, kernel = operands
-        results = [convolve(x, kernel, adjoints[step.results[0]], step)]
-    else:
-        results = bind(step.equation, operands)
-    values.update(zip(step.results, results, strict=True))
+    runs = [list(_runs(steps, needed, adjoints)) for steps, needed in lists]
+    counts = Counter(run.key for run in runs[0] if run.key is not None)
+    functions = {run.key: _function(run) for run in runs[0] if counts[run.key] > 1}
+
+    def parts(run: _Run) -> Parts:
+        if run.key not in functions:
+            return (*run.steps, *run.piece)
+        steps, reads, prepared, writes = run[:4]
+        call = functions[run.key]
+        return (Stretch(steps, reads, prepared, writes, _common_scope(steps), call), *run.piece)
+
+    return [tuple(part for run in each for part in parts(run)) for each in runs]
 
 
-def read(values: dict[int, Any], operand: Operand) -> Any:
-    """The value of an operand."""
-    return operand.value if isinstance(operand, Constant) else values[operand]
+def _runs(
+    steps: Sequence[Step], needed: Collection[Operand], adjoints: Collection[int]
+) -> Iterator[_Run]:
+    """What lies between the pieces, empty runs too."""
+    last_read = dict.fromkeys(needed, len(steps))
+    for position, step in enumerate(steps):
+        for operand in step.operands:
+            last_read[operand] = max(position, last_read.get(operand, -1))
+    start = 0
+    pieces = [position for position, step in enumerate(steps) if step.piece is not None]
+    for stop in [*pieces, len(steps)]:
+        run = tuple(steps[start:stop])
+        results = dict.fromkeys(name for step in run for name in step.results)
+        operands = dict.fromkeys(name for step in run for name in step.operands)
+        reads = tuple(o for o in operands if isinstance(o, int) and o not in results)
+        prepared = tuple(name for name in results if name in adjoints)
+        writes = tuple(name for name in results if last_read.get(name, -1) >= stop)
+        key = _key(run, reads, prepared, writes)
+        yield _Run(run, reads, prepared, writes, tuple(steps[stop : stop + 1]), key)
+        start = stop + 1
+
+
+def _common_scope(steps: Sequence[Step]) -> str:
+    """The name scopes around all steps."""
+    levels = zip(*(step.scope.split("/") for step in steps), strict=False)
+    return "/".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels))
 
 
 def _key(
@@ -180,16 +125,14 @@ def _literal(value: Any) -> Hashable:
     return type(value), str(array.dtype), array.tobytes()
 
 
-def _function(
-    steps: tuple[Step, ...], reads: tuple[int, ...], adjoints: tuple[int, ...], writes: Arrays
-) -> Callable[[Arrays, Arrays], Arrays]:
+def _function(run: _Run) -> Callable[[Arrays, Arrays], Arrays]:
     @jax.jit
     def stretch(read_values: Arrays, kernels: Arrays) -> Arrays:
-        values = dict(zip(reads, read_values, strict=True))
-        prepared = dict(zip(adjoints, kernels, strict=True))
-        for step in steps:
+        values = dict(zip(run.reads, read_values, strict=True))
+        prepared = dict(zip(run.adjoints, kernels, strict=True))
+        for step in run.steps:
             with user_code(step.equation, ""):  # a scope would be that of the first of equal ones
                 evaluate_affine(step, values, prepared)
-        return tuple(values[name] for name in writes)
+        return tuple(values[name] for name in run.writes)
 
     return stretch
