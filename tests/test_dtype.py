@@ -63,3 +63,13 @@ def test_float64_of_float32_images_is_for_everything(x64):
 def test_float64_needs_jax_to_have_it():
     with pytest.raises(InputError, match=r"dtype: .*float64.*jax_enable_x64"):
         attribute(IMAGES, LABELS, DMBP(2, dtype="float64"))
+
+
+def test_a_network_that_is_another_one_in_low_precision_is_refused():
+    def network(params, x):
+        h = jax.nn.relu(x.mean((1, 2)))
+        return (jax.nn.relu(h - 0.1) if x.dtype == jnp.bfloat16 else h) @ params
+
+    eye = np.eye(IMAGES.shape[-1], dtype=np.float32)
+    with pytest.raises(InputError, match=r"dtype: Expected .* same activations in bfloat16"):
+        dmbp_jax.attribute(eye, IMAGES, 1, apply_fn=network, config=DMBP(2, dtype="bfloat16"))

@@ -27,6 +27,7 @@ from dmbp_jax.dmbp.decomposition import (
     masked_map,
 )
 from dmbp_jax.dmbp.spreading import spread_biases
+from dmbp_jax.errors import InputError
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.pieces import Pointwise
 from dmbp_jax.graph.program import Site
@@ -144,11 +145,21 @@ class DmbpExplainer:
         return run._replace(state=learned, history=history, done=run.done + steps)
 
     def _lowered(self, frozen: Frozen, images: jax.Array) -> Frozen:
-        """What is frozen, in the precision of the loop; F(x) and F_0 stay as they are."""
+        """What is frozen, in the precision of the loop; F(x) and F_0 stay as they are.
+
+        Raises:
+          InputError: the network is another one in that precision.
+        """
         assert self.low is not None
         low = self.low.graph(self.config.pointwise, self.config.segments)
         image = jax.ShapeDtypeStruct((1, *images.shape[1:]), self.low.image_dtype)
         wanted = jax.eval_shape(lambda x: freeze(low, x), image)
+        found = jax.tree.map(lambda a: a.shape[1:], frozen)  # without the batch
+        if found != jax.tree.map(lambda a: a.shape, wanted):
+            raise InputError(
+                f"dtype: Expected a network with the same activations in {self.config.dtype}, "
+                "got one that chooses them by the dtype of its input."
+            )
         cast = jax.tree.map(lambda a, like: a.astype(like.dtype), frozen, wanted)
         return cast._replace(logits=frozen.logits, output_bias=frozen.output_bias)
 
