@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
-NETWORKS = ("builtin", "resnet50", "resnet152", "densenet121")
+NETWORKS = ("builtin", "squeezenet", "vgg16", "resnet50", "resnet152", "densenet121")
 PHASES = ("import", "python", "lower", "compile", "first", "second", "programs")
 _EVENTS = {  # of JAX's own monitoring, in seconds
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower",
@@ -164,6 +164,8 @@ def make_network(name: str, size: int) -> tuple[Any, int]:
     if name == "builtin":
         return dmbp_jax.load("builtin"), 96
     module = {
+        "squeezenet": models.SqueezeNet11,
+        "vgg16": models.VGG16,
         "resnet50": models.ResNet50,
         "resnet152": models.ResNet152,
         "densenet121": models.DenseNet121,

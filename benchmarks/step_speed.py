@@ -3,10 +3,11 @@
     python benchmarks/step_speed.py --networks builtin resnet50 --against FOLDER [--rounds 15]
     python benchmarks/step_speed.py --networks resnet152 densenet121 --rounds 0      # tracing only
 
-Each checkout has a process that stays; they take turns, in an order that alternates. A step is the
-difference of two calls of `attribute`, with few and with many steps; ratios are medians over the
-rounds, with the quartiles. Tracing is `dmbp_jax.sites`, which traces and classifies, in a new
-process.
+Each checkout has a process that stays; they take turns, in an order that alternates. After half of
+the rounds they are started anew, the other one first: the process that starts first is slower for
+as long as it lives. A step is the difference of two calls of `attribute`, with few and with many
+steps; ratios are medians over the rounds, with the quartiles. Tracing is `dmbp_jax.sites`, which
+traces and classifies, in a new process.
 """
 
 import argparse
@@ -49,15 +50,21 @@ def main(arguments: list[str] | None = None) -> None:
     checkouts = [REPOSITORY, *([args.against.resolve()] if args.against else [])]
     print(f"{args.images} image(s), {args.steps} steps, load before {os.getloadavg()[0]:.1f}")
     for name in args.networks:
-        with ExitStack() as stack:
-            children = [stack.enter_context(_child(name, one, args)) for one in checkouts]
-            traced = [_ask(child, "trace")["seconds"] for child in children]
-            rounds = [_round(children, number) for number in range(args.rounds)]
-        print("\n".join(lines(name, traced, rounds)), flush=True)
+        traced, rounds = [], []
+        for order in (1, -1)[: len(checkouts)]:
+            with ExitStack() as stack:
+                started = [
+                    stack.enter_context(_child(name, one, args)) for one in checkouts[::order]
+                ]
+                children = started[::order]
+                traced.append([_ask(child, "trace")["seconds"] for child in children])
+                share = args.rounds // len(checkouts)
+                rounds += [_round(children, number) for number in range(share)]
+        print("\n".join(lines(name, np.min(traced, 0), rounds)), flush=True)
     print(f"load after {os.getloadavg()[0]:.1f}")
 
 
-def lines(name: str, traced: list[float], rounds: list[list[dict[str, float]]]) -> list[str]:
+def lines(name: str, traced: Any, rounds: list[list[dict[str, float]]]) -> list[str]:
     """What is printed of one network; `rounds` has a dictionary for each checkout."""
     found = [f"{name}: tracing {' and '.join(f'{seconds:.2f} s' for seconds in traced)}"]
     for clock, title in (("wall", "on the clock"), ("cpu", "of the processor")):
