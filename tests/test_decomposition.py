@@ -124,7 +124,7 @@ def test_no_double_back_propagation_is_needed():
         frozen = freeze(graph, x)
 
         def logit(masks):
-            logits, activations = gated_logits(graph, frozen, [1 / mask for mask in masks])
+            logits, _, activations = gated_logits(graph, frozen, [1 / mask for mask in masks])
             return logits[LABEL], activations
 
         derivative, activations = jax.grad(logit, has_aux=True)(sigma)

@@ -63,8 +63,8 @@ def keep_input_evidence(graph: Graph, frozen: Frozen, x: jax.Array) -> tuple[Gra
 
 def gated_logits(
     graph: Graph, frozen: Frozen, divisors: Sequence[jax.Array]
-) -> tuple[jax.Array, Masks]:
-    """F_σ(x) and what its activations return, u_l = σ_l ⊙ H_l ⊙ z_l (the forward form, Eq. 8).
+) -> tuple[jax.Array, Masks, Masks]:
+    """F_σ(x), and H_l ⊙ z_l and u_l = σ_l ⊙ H_l ⊙ z_l at its activations (the forward form, Eq. 8).
 
     Args:
       divisors: 1 / σ_l, in [1, ∞]. A product with σ_l would be the same number, but XLA repeats a
@@ -72,17 +72,19 @@ def gated_logits(
         result of a division.
 
     Returns:
-      `(logits (classes,), (u_0, u_1, ...))`.
+      `(logits (classes,), (H_0 ⊙ z_0, ...), (u_0, ...))`.
     """
+    gated: list[jax.Array] = []
     activations: list[jax.Array] = []
 
     def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        value = piece.apply(frozen.gates[index], *z)
-        activations.append(value / divisors[index].astype(value.dtype))
+        gated.append(piece.apply(frozen.gates[index], *z))
+        activations.append(gated[index] / divisors[index].astype(gated[index].dtype))
         return activations[index]
 
     rules = Rules(masked, applying(frozen.winners))
-    return graph.run_from(frozen.before_pieces, rules)[0], tuple(activations)
+    logits = graph.run_from(frozen.before_pieces, rules)[0]
+    return logits, tuple(gated), tuple(activations)
 
 
 def masked_cotangents(

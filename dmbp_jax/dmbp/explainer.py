@@ -182,7 +182,7 @@ class DmbpExplainer:
             # The value by the forward form: the same number as the backward form's, with the
             # gradients to the biases left out of the program.
             divisors = loop.divisors(theta, sign)
-            logits, _ = gated_logits(graph, whole, divisors)
+            logits = gated_logits(graph, whole, divisors)[0]
             total = loop.signed_part(whole, logits, label)
             if self.biases == "drop":
                 image_map = masked_map(graph, whole, x, divisors, label)

@@ -4,6 +4,7 @@ Both signs' gated forwards share one batch; then one masked backward for the sig
 gradient. Gates, winners and the first pre-activation are frozen outside the loop.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -126,9 +127,9 @@ def terms_and_gradient(
     difference of rounded values would be noise where m is near 1.
     """
 
-    def forward(sign: jax.Array) -> tuple[jax.Array, Masks]:
-        logits, activations = gated_logits(graph, frozen, divisors(theta, sign))
-        return signed_part(frozen, logits, label), activations
+    def forward(sign: jax.Array) -> tuple[jax.Array, Masks, Masks]:
+        logits, gated, activations = gated_logits(graph, frozen, divisors(theta, sign))
+        return signed_part(frozen, logits, label), gated, activations
 
     def gradient(sign: jax.Array, weight: jax.Array, activations: Masks) -> Masks:
         """Weight ∂y±/∂θ of one sign."""
@@ -140,7 +141,7 @@ def terms_and_gradient(
         )
 
     signs = jnp.array([1.0, -1.0], theta[0].dtype)
-    (y_positive, y_negative), both_activations = jax.vmap(forward)(signs)
+    (y_positive, y_negative), both_gated, both_activations = jax.vmap(forward)(signs)
     y = signed_part(frozen, frozen.logits, label)
     objective = config.objective()
     weights = jnp.stack(objective.weights(y, y_positive, y_negative))
@@ -149,8 +150,10 @@ def terms_and_gradient(
         weights = jnp.where(step < config.alternate, in_turn.astype(weights.dtype), weights)
     if objective.one_sided:
         active = jnp.where(weights[0] != 0, 0, 1)
-        read = partial(jax.lax.platform_dependent, cpu=select_sign, default=index_sign)
-        chosen = read(active, both_activations)
+        divided = divisors(theta, signs[active])
+        on_gpu = partial(index_sign, pooled=graph.pooled)
+        read = partial(jax.lax.platform_dependent, cpu=select_sign, default=on_gpu)
+        chosen = read(active, both_activations, both_gated, divided)
         pulled = gradient(signs[active], weights[active], chosen)
     else:
         per_sign = jax.vmap(gradient)(signs, weights, both_activations)
@@ -158,17 +161,38 @@ def terms_and_gradient(
     return jnp.stack([y_positive, y_negative, y - y_positive - y_negative]), pulled
 
 
-def select_sign(active: jax.Array, both: Masks) -> Masks:
+def select_sign(active: jax.Array, both: Masks, *_: Masks) -> Masks:
     """The values of one of two signs; both are read. XLA fuses this on every device."""
     return tuple(jnp.where(active == 0, u[0], u[1]) for u in both)
 
 
-def index_sign(active: jax.Array, both: Masks) -> Masks:
-    """The same numbers; only those of the sign are read. XLA does not fuse this on CPU."""
+def index_sign(
+    active: jax.Array, both: Masks, gated: Masks, divided: Masks, pooled: Sequence[bool]
+) -> Masks:
+    """The same numbers for a GPU: only those of the sign are read. XLA does not fuse this on CPU.
+
+    What is read by index has to be in memory. Else XLA computes both signs anew, reads the masks
+    by index as well, and has to copy them before they are updated. Where a pool alone reads u, XLA
+    does not store u, and what the convolution returned is read.
+
+    Args:
+      active: 0 or 1.
+      both: u of both signs.
+      gated: H ⊙ z of both signs.
+      divided: 1 / σ of the active sign.
+      pooled: `Graph.pooled`.
+    """
+    stored = iter(
+        jax.lax.optimization_barrier([u for u, p in zip(both, pooled, strict=True) if not p])
+    )
     indices = _one_each(active, len(both))
+
+    def read(value: jax.Array, index: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_index_in_dim(value, index, keepdims=False)
+
     return tuple(
-        jax.lax.dynamic_index_in_dim(u, index, keepdims=False)
-        for u, index in zip(both, indices, strict=True)
+        read(h, index) / d.astype(h.dtype) if by_pools else read(next(stored), index)
+        for h, d, by_pools, index in zip(gated, divided, pooled, indices, strict=True)
     )
 
 

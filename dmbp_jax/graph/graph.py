@@ -127,6 +127,11 @@ class Graph:
         return self._program.masked
 
     @property
+    def pooled(self) -> tuple[bool, ...]:
+        """Of every masked piece, whether nothing but pools (and frozen factors) reads its value."""
+        return self._program.pooled
+
+    @property
     def unmasked(self) -> tuple[Site, ...]:
         """Sites of the other pieces (pools, frozen factors) in order of evaluation."""
         return self._program.unmasked

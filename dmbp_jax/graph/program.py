@@ -164,6 +164,14 @@ class Program:
         return tuple(site for site in self.sites if not site.masked and site.kind != "bias")
 
     @property
+    def pooled(self) -> tuple[bool, ...]:
+        """Of every masked piece, whether nothing but pools (and frozen factors) reads its value."""
+        pools = [step for step in self.steps if step.piece is not None and not step.piece.masked]
+        by_pools, by_all = count_reads(pools), count_reads(self.steps)
+        values = [s.results[0] for s in self.steps if s.piece is not None and s.piece.masked]
+        return tuple(by_pools.get(name, 0) == by_all.get(name, 0) for name in values)
+
+    @property
     def frozen(self) -> tuple[str, ...]:
         """Names of the factors that are constants at x."""
         return tuple(site.name for site in self.sites if site.kind == "frozen")
