@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from gpu_kernels import count_step
 from jax_loop import Convolutions, Forward, Loop
 
 import dmbp_jax
@@ -47,7 +48,7 @@ class Contender:
       run: takes `steps` steps and waits for them.
       first_step: seconds until the first step was done, compilation included.
       terms: (N, steps, 3), y⁺, y⁻ and ỹ of the first steps.
-      facts: what else it knows: "memory" in bytes, "flops" of a step.
+      facts: what else it knows: "memory" in bytes, "flops" of a step, "kernels" of one on a GPU.
       note: what the reader of the table should know.
     """
 
@@ -70,7 +71,9 @@ def build(key: str, case: Case) -> Contender:
         loop = Loop(case.network, case.x, case.labels, case.config, case.steps)
         terms = np.asarray(loop.terms())[:, :_STEPS_COMPARED]
         seconds = time.perf_counter() - begin
-        facts = {"memory": loop.memory()}
+        facts: dict[str, Any] = {"memory": loop.memory()}
+        if jax.devices()[0].platform == "gpu":
+            facts["kernels"] = count_step(loop.text())
         return Contender(lambda: loop().block_until_ready(), case.steps, seconds, terms, facts)
     if key == "convolutions":
         passes = Convolutions(case.network, case.x, case.config, case.steps)

@@ -1,7 +1,7 @@
 """Compile `attribute` for a GPU on a machine that has none, and count what a step moves.
 
 XLA reads the description of a card (`gpus/`) instead of the card. Nothing runs: kernels are not
-tuned and no time is measured. Needs `pip install "jax[cuda12]"`:
+tuned and no time is measured. Needs `pip install "jax[cuda13]"` or `cuda12`:
 
     python benchmarks/gpu_compile.py --networks resnet50 vgg16 --batches 1 8 64
 """
@@ -62,8 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
                         f"{row['GFLOP']:8.0f}{row['scratch'] / batch / 1e6:10.0f}",
                         flush=True,
                     )
-                    for moved, kind, kernel, type_ in row.pop("largest")[: args.largest]:
-                        print(f"  {moved / 1e6:8.1f} MB {kind:22} {kernel:40} {type_[:120]}")
+                    for one in row.pop("largest")[: args.largest]:
+                        size = f"{one.bytes / 1e6:8.1f} MB"
+                        print(f"  {size} {one.kind:22} {one.name:40} {one.type[:120]}")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
     return 1 if refused else 0

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+LAUNCH = 2e-6  # seconds between two kernels of a program
 _BYTES = {"pred": 1, "bf16": 2, "f16": 2}  # of other types the digits are the bits
 _NO_KERNEL = {
     "parameter",
@@ -45,6 +46,21 @@ class Instruction:
         return found[1]
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """What one kernel reads and writes, and its FLOPs where it is a convolution or a product."""
+
+    name: str
+    kind: str
+    type: str
+    bytes: int
+    flops: int
+
+    def least_seconds(self, flops: float, bandwidth: float) -> float:
+        """Of a device with these peaks, in FLOP/s and bytes/s."""
+        return max(self.bytes / bandwidth, self.flops / flops)
+
+
 @dataclass
 class Step:
     """What one pass of the loop does.
@@ -53,13 +69,17 @@ class Step:
       kernels: how many of each kind.
       bytes: read and written, by kind.
       flops: of convolutions and matrix products, by kind.
-      largest: (bytes, kind, name, type) of every kernel, the largest first.
+      largest: every kernel, the one that moves most first.
     """
 
     kernels: Counter[str] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
     flops: Counter[str] = field(default_factory=Counter)
-    largest: list[tuple[int, str, str, str]] = field(default_factory=list)
+    largest: list[Kernel] = field(default_factory=list)
+
+    def least_seconds(self, flops: float, bandwidth: float) -> float:
+        """Of a device with these peaks (FLOP/s, bytes/s): each kernel by its slower one."""
+        return sum(one.least_seconds(flops, bandwidth) + LAUNCH for one in self.largest)
 
 
 def count_step(text: str) -> Step:
@@ -83,11 +103,12 @@ def count_step(text: str) -> Step:
         moved += sum(_bytes(types[name]) for name in dict.fromkeys(sources) if name in types)
         if instruction.operation == "fusion":
             moved -= _untouched(computations[instruction.attribute(r"calls=%?([\w.\-]+)")])
+        flops = _flops(instruction, types, computations)
         step.kernels[kind] += 1
         step.bytes[kind] += moved
-        step.flops[kind] += _flops(instruction, types, computations)
-        step.largest.append((moved, kind, instruction.name, instruction.type))
-    step.largest.sort(reverse=True)
+        step.flops[kind] += flops
+        step.largest.append(Kernel(instruction.name, kind, instruction.type, moved, flops))
+    step.largest.sort(key=lambda kernel: kernel.bytes, reverse=True)
     return step
 
 

@@ -52,6 +52,10 @@ class Loop:
         self._run = self._run._replace(history=history + 0, done=jnp.zeros_like(self._run.done))
         return history
 
+    def text(self) -> str:
+        """The program that XLA compiled."""
+        return self._compiled.as_text()
+
     def memory(self) -> dict[str, int]:
         """Bytes that XLA plans for a call: weights, other arguments and outputs, scratch."""
         memory = self._compiled.memory_analysis()

@@ -101,6 +101,14 @@ def _bounds(row: dict[str, Any]) -> list[str]:
                 f"; dmbp-jax takes {statistics.median(seconds['jax']) / bound:.1f} times the larger"
             )
         lines.append(line)
+    if "compiled" in row:
+        compiled = row["compiled"]
+        bound, step = compiled["bound"], statistics.median(seconds["jax"])
+        lines.append(
+            f"as compiled: {compiled['kernels']} kernels, {compiled['GB']:.2f} GB, "
+            f"{compiled['GFLOP']:.0f} GFLOP; roofline {1e3 * bound:.2f} ms, "
+            f"{bound / step:.0%} of a step"
+        )
     return lines
 
 

@@ -172,6 +172,7 @@ def _measure(
     import jax
     import jax.numpy as jnp
     from contenders import TITLES, Case, build, out_of_memory
+    from gpu_kernels import summary
     from networks import make_images
     from roofline import bytes_per_step
 
@@ -210,6 +211,10 @@ def _measure(
     }
     for contender in contenders.values():
         row |= contender.facts
+    if "kernels" in row:
+        step = row.pop("kernels")
+        bound = step.least_seconds(peaks["flops"], peaks["bandwidth"])
+        row["compiled"] = summary(step) | {"bound": bound}
     if numbers == "float32" and batch == args.batches[0]:
         row["differences"] = _differences(contenders)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.variables))

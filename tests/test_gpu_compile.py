@@ -1,4 +1,4 @@
-"""What `attribute` compiles to on a GPU, on machines that have none: needs `jax[cuda12]`.
+"""What `attribute` compiles to on a GPU, on machines that have none: needs a CUDA plugin of JAX.
 
 The counting of kernels is checked by hand-written HLO, everywhere.
 """
@@ -8,18 +8,27 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gpu_kernels import count_step, summary
+from gpu_kernels import Kernel, count_step, summary
+from gpu_profile import Profile, lines
+from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
+import dmbp_jax
+from dmbp_jax.dmbp import loop
+from dmbp_jax.dmbp.decomposition import freeze
 from dmbp_jax.dmbp.loop import index_sign, select_sign
+from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.tracing import trace
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "gpu_compile.py"
-HAVE_CUDA = importlib.util.find_spec("jax_cuda12_plugin") is not None
+PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+HAVE_CUDA = any(importlib.util.find_spec(plugin) is not None for plugin in PLUGINS)
 
 HLO = """\
 HloModule step
@@ -79,16 +88,87 @@ def test_kernels_bytes_and_flops_of_hlo_counted_by_hand():
     assert summary(step)["kernels"] == 4
 
 
+def test_the_least_time_of_a_step_is_that_of_every_kernel():
+    step = count_step(HLO.replace("CUBLAS", CUBLAS))
+    launches = 4 * 2e-6
+    moved, products = sum(step.bytes.values()), 2 * 16 * 8 * 4 + 2 * 8 * 8 * 4
+    assert step.least_seconds(1e30, 1e9) == pytest.approx(moved / 1e9 + launches)
+    # Now the two products take longer than what they move, and the other two do not.
+    other = step.bytes["fusion, loop"] + step.bytes["add"]
+    expected = products / 1e6 + other / 1e9 + launches
+    assert step.least_seconds(1e6, 1e9) == pytest.approx(expected)
+
+
 def test_both_ways_of_reading_one_sign_agree(rng):
-    both = tuple(jnp.asarray(rng.normal(size=(3, 2, 1, *shape))) for shape in ((4, 4, 2), (5,)))
+    both, gated = (
+        tuple(jnp.asarray(rng.normal(size=(3, 2, 1, *shape))) for shape in ((4, 4, 2), (5,)))
+        for _ in range(2)
+    )
     active = jnp.array([0, 1, 1])
-    for read in (select_sign, index_sign):
-        chosen = jax.jit(jax.vmap(read))(active, both)
-        for one, pair in zip(chosen, both, strict=True):
-            np.testing.assert_array_equal(one, np.asarray(pair)[np.arange(3), active])
+    divided = tuple(
+        h[jnp.arange(3), active] / u[jnp.arange(3), active]
+        for h, u in zip(gated, both, strict=True)
+    )
+    for pooled in ((False, False), (True, False), (True, True)):
+        for read in (select_sign, partial(index_sign, pooled=pooled)):
+            chosen = jax.jit(jax.vmap(read))(active, both, gated, divided)
+            for one, pair in zip(chosen, both, strict=True):
+                expected = np.asarray(pair)[np.arange(3), active]
+                np.testing.assert_allclose(
+                    one, expected, rtol=1e-12 if one.dtype == float else 1e-6
+                )
 
 
-@pytest.mark.skipif(not HAVE_CUDA, reason="jax[cuda12] is not installed")
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_a_gpu_runs_has_the_gradient_of_what_a_cpu_runs(name, monkeypatch, rng):
+    layers = NETWORKS[name]
+    x = jnp.asarray(make_image(0))[None]
+    graph = trace(bind(make_params(layers, 0), apply_fn_of(layers)), x).graph()
+    theta = tuple(jnp.asarray(rng.normal(size=site.shape)) for site in graph.masked)
+
+    def found():
+        call = partial(loop.terms_and_gradient, graph, freeze(graph, x), theta)
+        return jax.jit(lambda: call(jnp.int32(1), dmbp_jax.DMBP()))()
+
+    expected = found()
+    monkeypatch.setattr(loop, "select_sign", partial(index_sign, pooled=graph.pooled))
+    for one, other in zip(jax.tree.leaves(found()), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_where_pools_alone_read_an_activation():
+    def network(_, x):
+        first = jax.nn.relu(x)
+        pooled = jax.lax.reduce_window(
+            first, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
+        )
+        second = jax.nn.relu(pooled - 0.1)
+        both = second + jax.lax.reduce_window(
+            second, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
+        )
+        return jax.nn.relu(both - 0.1).mean((1, 2))
+
+    image = jax.ShapeDtypeStruct((1, 4, 4, 3), jnp.float32)
+    assert trace(bind(None, network), image).graph().pooled == (True, False, False)
+
+
+def test_the_table_of_a_profile():
+    fast = Kernel("fast", "copy", "f32[4]", bytes=3_000_000, flops=0)
+    slow = Kernel("slow", "product", "f32[8]", bytes=1_000_000, flops=8_000_000)
+    found = Profile(step=7e-3, compiling=1.5, kernels=[(fast, 3e-3), (slow, 4e-3)], others=1e-6)
+    table = lines(found, flops=4e9, bandwidth=1e9, worst=1)  # 3 ms by bytes, 2 ms by FLOPs
+    assert [line.split() for line in table[1:4]] == [
+        ["product", "1", "0.00", "0", "2.00", "ms", "4.00", "ms", "50%"],
+        ["copy", "1", "0.00", "0", "3.00", "ms", "3.00", "ms", "100%"],
+        ["all", "2", "0.00", "0", "5.00", "ms", "7.00", "ms", "71%"],
+    ]
+    assert "5.00 ms = 71%" in table[5]
+    assert len(table) == 7
+    assert "slow" in table[6]
+
+
+@pytest.mark.skipif(not HAVE_CUDA, reason="no CUDA plugin of JAX is installed")
 @pytest.mark.parametrize("numbers", ["float32", "bfloat16"])
 def test_the_loop_compiles_with_default_flags(numbers, tmp_path):
     target = tmp_path / "rows.json"
