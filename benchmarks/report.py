@@ -26,8 +26,8 @@ def row_lines(row: dict[str, Any]) -> list[str]:
             + f"{row['first_step'][key]:10.1f} s"
         )
     lines += [f"  {line}" for line in (*_memory(row), *_bounds(row), *_compilation(row))]
-    if "full" in row:
-        steps, total = row["full"]["steps"], row["full"]["seconds"]
+    for full in row.get("full", []):
+        steps, total = full["steps"], full["seconds"]
         lines.append(
             f"  attribute(), {steps} steps: {total:.2f} s, {batch / total:.3g} images/s, "
             f"{1e3 * total / (steps * batch):.3g} ms for a step of an image"

@@ -36,7 +36,7 @@ def row(scripts, tmp_path_factory):
     target = tmp_path_factory.mktemp("speed") / "speed.json"
     arguments = ["--networks", "builtin", "--batches", "2", "--rounds", "1", "--steps", "3"]
     arguments += ["--no-compile-time", "--no-torch-compile", "--peak-tflops", "1"]
-    arguments += ["--peak-gbps", "10", "--full", "2"]
+    arguments += ["--peak-gbps", "10", "--full", "2", "3"]
     assert main([*arguments, "--json", str(target)]) == 0
     (row,) = json.loads(target.read_text())["rows"]
     return row
@@ -64,7 +64,8 @@ def test_rows_are_complete(row):
     assert all(math.isfinite(s) and s > 0 for seconds in row["seconds"].values() for s in seconds)
     assert row["memory"]["scratch"] > 0
     report = "\n".join(row_lines(row))
-    assert "roofline" in report and "attribute(), 2 steps" in report
+    assert "roofline" in report
+    assert "attribute(), 2 steps" in report and "attribute(), 3 steps" in report
     lines, _ = agreement_lines([row], 1e-3)
     assert ("NOT CHECKED" in lines[0]) != HAVE_TORCH
 
