@@ -8,7 +8,7 @@ user's code are kept by JAX's own `source_info_util`.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -111,8 +111,17 @@ def user_code(equation: Any, scope: str) -> AbstractContextManager[Any]:
     )
 
 
-def evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
-    """The results of a whole jaxpr, without looking into its calls."""
+def evaluate(
+    jaxpr: Any,
+    constants: Sequence[Any],
+    arguments: Sequence[Any],
+    bind: Callable[[Any, Sequence[Any]], list[Any]] = bind,
+) -> list[Any]:
+    """The results of a whole jaxpr, without looking into its calls.
+
+    Args:
+      bind: `(equation, values) -> results`.
+    """
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
     values.update(zip(jaxpr.invars, arguments, strict=True))
 

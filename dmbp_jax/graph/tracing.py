@@ -18,9 +18,10 @@ import numpy as np
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.flattening import flatten
 from dmbp_jax.graph.graph import Graph
-from dmbp_jax.graph.jaxprs import body, evaluate, value_bytes
+from dmbp_jax.graph.jaxprs import bind, body, evaluate, value_bytes
 from dmbp_jax.graph.model import Model, is_traced
-from dmbp_jax.graph.pieces import PieceFamily, families
+from dmbp_jax.graph.pieces import Equation, PieceFamily, families
+from dmbp_jax.graph.pieces.max_pool import WindowPool
 from dmbp_jax.graph.program import Program
 from dmbp_jax.graph.zeros import is_zero
 
@@ -96,7 +97,7 @@ class TracedNetwork:
         jaxpr = self.trace.jaxpr
         arrays = self.inputs[: len(jaxpr.invars) - 1]
         constants = self.inputs[len(arrays) :]
-        return evaluate(jaxpr, constants, [*arrays, image[None]])[0][0]
+        return evaluate(jaxpr, constants, [*arrays, image[None]], _bind)[0][0]
 
     def program(self) -> Program:
         """As `Trace.program`."""
@@ -113,6 +114,16 @@ class TracedNetwork:
     def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
         """The same network with other parameters of the same shapes."""
         return replace(self, inputs=(*arrays, *self.inputs[len(arrays) :]))
+
+
+def _bind(equation: Any, values: Sequence[Any]) -> list[Any]:
+    """As `bind`; a max-pool has the derivative of its piece, which is faster than JAX's."""
+    name, params = equation.primitive.name, equation.params
+    if name == "reduce_window_max" and jnp.issubdtype(values[0].dtype, jnp.floating):
+        pool = WindowPool.match(Equation(name, False, params, (True,), (False,)))
+        if pool is not None:
+            return [pool(values[0])]
+    return bind(equation, values)
 
 
 def trace(
