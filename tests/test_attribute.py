@@ -267,11 +267,11 @@ def test_config_is_frozen_and_hashable():
 
 
 def test_out_of_memory_names_the_argument(monkeypatch):
-    from dmbp_jax.engine import driver
+    from dmbp_jax.engine import kept_programs
 
     def exhausted(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
-    monkeypatch.setattr(driver, "_explain", exhausted)
+    monkeypatch.setattr(kept_programs, "run", exhausted)
     with pytest.raises(DeviceMemoryError, match=r"chunk_size=4.*chunk_size=2"):
         attribute(IMAGES, LABELS, chunk_size=4)

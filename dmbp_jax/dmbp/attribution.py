@@ -1,5 +1,6 @@
 """What `attribute` returns: signed maps, the terms of Eq. 9 and their history, as one pytree."""
 
+import json
 import os
 import zipfile
 from dataclasses import dataclass, field, fields, replace
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from dmbp_jax.errors import DataError, InputError
 from dmbp_jax.files import replacing
@@ -133,3 +135,12 @@ class Attribution:
     def replace_history(self, history: jax.Array) -> "Attribution":
         """The same attribution with another `history`."""
         return replace(self, history=history)
+
+
+# Programs that return one can be kept on disk (`engine/kept_programs.py`).
+export.register_pytree_node_serialization(
+    Attribution,
+    serialized_name="dmbp_jax.Attribution",
+    serialize_auxdata=lambda static: json.dumps(static[0]).encode(),
+    deserialize_auxdata=lambda names: (tuple(json.loads(bytes(names))),),
+)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.attribution import Attribution
@@ -109,6 +110,16 @@ class DmbpExplainer:
         )
         factors = sum(4 * math.prod(s.shape) for s in program.unmasked if s.kind == "frozen")
         return bytes_per_image(program.masked, self.config.tolerance) + choices + factors
+
+    @property
+    def identity(self) -> str | None:
+        """Everything that the program depends on; None with an optimiser or a config class of the
+        caller's.
+        """
+        networks = [self.network.identity, "" if self.low is None else self.low.identity]
+        if None in networks or self.config.optimizer is not None or type(self.config) is not DMBP:
+            return None
+        return f"{networks} {self.config} {self.biases} {self.return_masks} {optax.__version__}"
 
     def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
         """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""

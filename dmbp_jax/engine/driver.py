@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmbp_jax.engine import kept_programs
 from dmbp_jax.engine.batches import Batch, fold, slice_rows
 from dmbp_jax.engine.explainer import Explainer, State
 from dmbp_jax.engine.memory import fitting_rows
@@ -117,7 +118,7 @@ def explain_batch(
     the host can count steps. Both compute the same.
     """
     if explainer.steps_per_call is None and on_steps is None:
-        return _explain(explainer, rows)
+        return kept_programs.run(_explain, explainer, rows)
     state = _start(explainer, rows)
     taken = 0
     while taken < explainer.steps:

@@ -20,6 +20,9 @@ class Explainer(Protocol):
       steps_per_call: steps in one compiled call; None puts start, all steps and finish into one
         program where nobody watches.
       bytes_per_row: device memory that one row of a batch takes, in bytes.
+
+    An explainer with an attribute `identity`, a text that says everything its program depends on
+    but the shapes of its arrays, has its program kept on disk (`engine/kept_programs.py`).
     """
 
     @property

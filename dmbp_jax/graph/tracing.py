@@ -8,6 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import FunctionType
 from typing import Any
 
@@ -16,11 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.convolution import bind_convolution
 from dmbp_jax.graph.flattening import flatten
 from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.identity import identity
 from dmbp_jax.graph.jaxprs import bind, body, evaluate, value_bytes
 from dmbp_jax.graph.model import Model, is_traced
-from dmbp_jax.graph.pieces import Equation, PieceFamily, families
+from dmbp_jax.graph.pieces import FAMILIES, Equation, PieceFamily, families
 from dmbp_jax.graph.pieces.max_pool import WindowPool
 from dmbp_jax.graph.program import Program
 from dmbp_jax.graph.zeros import is_zero
@@ -36,6 +39,7 @@ class Trace:
       classes: number of logits.
       image_dtype: of x.
       bytes_per_image: of all values that one forward pass computes.
+      identity: equal traces of any process have the same; None where it is not known.
     """
 
     def __init__(self, jaxpr: Any, constants: Sequence[Any]):
@@ -45,6 +49,12 @@ class Trace:
         self.bytes_per_image = value_bytes(jaxpr)
         self._zeros = tuple(map(is_zero, constants))
         self._programs: dict[tuple[tuple[PieceFamily, ...], str], Program] = {}
+
+    @cached_property
+    def identity(self) -> str | None:
+        """What is computed, with which constants known to be zero; with built-in pieces only."""
+        content = identity(self.jaxpr)
+        return None if content is None else f"{content} {self._zeros}"
 
     def program(self, nonaffine: str = "refuse") -> Program:
         """The flat program, with the pieces that are registered now.
@@ -111,14 +121,24 @@ class TracedNetwork:
         """
         return Graph(self.program(), self.inputs, pointwise, segments)
 
+    @property
+    def identity(self) -> str | None:
+        """As `Trace.identity`; None where somebody registered pieces, whose code is not known."""
+        content = self.trace.identity
+        return None if content is None or families() != FAMILIES else f"{content} {self.nonaffine}"
+
     def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
         """The same network with other parameters of the same shapes."""
         return replace(self, inputs=(*arrays, *self.inputs[len(arrays) :]))
 
 
 def _bind(equation: Any, values: Sequence[Any]) -> list[Any]:
-    """As `bind`; a max-pool has the derivative of its piece, which is faster than JAX's."""
+    """As `bind`, in the form in which XLA runs it fastest on a CPU: convolutions of the image, and
+    max-pools, which have the derivative of their piece.
+    """
     name, params = equation.primitive.name, equation.params
+    if name == "conv_general_dilated":
+        return [bind_convolution(equation, *values)]
     if name == "reduce_window_max" and jnp.issubdtype(values[0].dtype, jnp.floating):
         pool = WindowPool.match(Equation(name, False, params, (True,), (False,)))
         if pool is not None:
@@ -145,7 +165,7 @@ def trace(
       Any error of the network's own code, with a note that says when it was raised.
     """
     shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
-    here = (tuple(image.shape), jnp.result_type(image.dtype), precision, *_settings())
+    here = (tuple(image.shape), jnp.result_type(image.dtype), precision, *settings_of_traces())
     kept = _kept_traces(model.apply_fn)
     key = (model.apply_fn if kept is _of_others else None, model.skeleton, shapes, here)
     if key not in kept:
@@ -170,7 +190,7 @@ def _kept_traces(apply_fn: Any) -> _Kept:
     return _of_others
 
 
-def _settings() -> tuple[Any, ...]:
+def settings_of_traces() -> tuple[Any, ...]:
     """Settings of JAX that change what a trace finds."""
     config: Any = jax.config
     return (

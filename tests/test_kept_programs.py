@@ -1,0 +1,205 @@
+"""Programs kept beside JAX's compilation cache: found by content, and never by anything less."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dmbp_jax
+from dmbp_jax.dmbp.explainer import DmbpExplainer
+from dmbp_jax.engine import kept_programs
+from dmbp_jax.graph import pieces
+from dmbp_jax.graph.identity import identity
+from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.tracing import trace
+
+X = np.random.default_rng(0).normal(size=(6, 6, 3)).astype(np.float32)
+PARAMS = {
+    "kernel": np.random.default_rng(1).normal(size=(3, 3, 3, 4)).astype(np.float32),
+    "head": np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32),
+}
+CONFIG = dmbp_jax.DMBP(steps=3)
+
+
+def network(params, x, bias=0.1):
+    window = ((1, 1), "SAME")
+    x = jax.lax.conv_general_dilated(
+        x, params["kernel"], *window, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jax.nn.relu(x + bias).mean((1, 2)) @ params["head"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A compilation cache of its own, and nothing remembered from before."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    kept_programs._kept.cache_clear()
+    yield tmp_path / "dmbp_jax"
+    jax.config.update("jax_compilation_cache_dir", before)
+    kept_programs._kept.cache_clear()
+
+
+def _maps(apply_fn=network, config=CONFIG, **options):
+    return dmbp_jax.attribute(PARAMS, X, 1, apply_fn=apply_fn, config=config, **options)
+
+
+def _assert_equal(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def _forget(monkeypatch):
+    """As in another process; tracing the loop is an error."""
+    kept_programs._kept.cache_clear()
+    jax.clear_caches()
+
+    def fail(*_):
+        raise AssertionError("traced")
+
+    monkeypatch.setattr(DmbpExplainer, "start", fail)
+
+
+def test_another_process_does_not_trace_and_gets_the_same_bytes(folder, monkeypatch):
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        expected = _maps(return_masks=True)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+    assert not folder.exists()
+    _assert_equal(_maps(return_masks=True), expected)
+    (file,) = folder.iterdir()
+    written = file.stat().st_mtime_ns
+    _forget(monkeypatch)
+    _assert_equal(_maps(return_masks=True), expected)
+    assert [one.stat().st_mtime_ns for one in folder.iterdir()] == [written]
+
+
+def test_another_process_finds_it(folder):
+    script = f"""
+import json, sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_kept_programs import _maps, DmbpExplainer
+def fail(*_):
+    raise AssertionError("traced")
+DmbpExplainer.start = fail
+print(json.dumps(_maps().map.tolist()))
+"""
+    expected = _maps()
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.float32(json.loads(done.stdout)), expected.map)
+
+
+OTHER_CALLS = {
+    "a setting": lambda: _maps(config=dmbp_jax.DMBP(steps=4)),
+    "a constant": lambda: _maps(lambda p, x: network(p, x, 0.1 + 1e-8)),
+    "a captured array": lambda: _maps(lambda p, x: network(p, x, jnp.zeros(4))),
+    "an option": lambda: _maps(biases="carry"),
+    "masks": lambda: _maps(return_masks=True),
+    "no label": lambda: dmbp_jax.attribute(PARAMS, X, apply_fn=network, config=CONFIG),
+    "more images": lambda: dmbp_jax.attribute(
+        PARAMS, np.stack([X, X]), 1, apply_fn=network, config=CONFIG
+    ),
+    "a dtype": lambda: _maps(config=dmbp_jax.DMBP(steps=3, dtype="bfloat16")),
+    "precision": lambda: _maps(config=dmbp_jax.DMBP(steps=3, precision="highest")),
+    "a name": lambda: _maps(jax.named_scope("block")(network)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CALLS)
+def test_what_makes_another_program(name, folder):
+    _maps()
+    OTHER_CALLS[name]()
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_other_numbers_are_the_same_program(folder):
+    _maps()
+    others = jax.tree.map(np.negative, PARAMS)
+    dmbp_jax.attribute(others, X[None], 2, apply_fn=lambda p, x: network(p, x), config=CONFIG)
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 10, b"y" * 5000])
+def test_a_damaged_file_is_written_again(damage, folder):
+    expected = _maps()
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    file.write_bytes(damage)
+    kept_programs._kept.cache_clear()
+    _assert_equal(_maps(), expected)
+    assert file.read_bytes()[:32] != damage[:32]
+    assert len(file.read_bytes()) == len(content)
+
+
+def test_a_folder_that_cannot_be_written_does_not_matter(folder):
+    folder.write_text("a file")
+    assert bool(_maps().status)
+    assert folder.read_text() == "a file"
+
+
+def test_nothing_is_kept_without_a_local_folder(folder):
+    with jax.disable_jit():
+        assert kept_programs._folder() is None
+    assert kept_programs._folder() == folder
+    jax.config.update("jax_compilation_cache_dir", None)
+    assert kept_programs._folder() is None
+    jax.config.update("jax_compilation_cache_dir", "gs://bucket/programs")
+    assert kept_programs._folder() is None
+
+
+def test_code_of_the_caller_is_not_kept(folder, monkeypatch):
+    import optax
+
+    _maps(config=dmbp_jax.DMBP(steps=3, optimizer=optax.sgd(0.1)))
+    own = dataclasses.make_dataclass("DMBP", [], bases=(dmbp_jax.DMBP,), frozen=True)
+    _maps(config=own(steps=3))
+    monkeypatch.setattr(pieces, "_registered", [pieces.Relu])
+    _maps()
+    assert not folder.exists()
+
+
+def test_an_error_of_the_call_is_raised_as_before(folder):
+    with pytest.raises(dmbp_jax.errors.NonAffineError, match="floor"):
+        _maps(lambda p, x: jnp.floor(network(p, x)))
+    assert not folder.exists()
+
+
+def test_maps_inside_a_trace(folder):
+    inside = jax.jit(lambda x: dmbp_jax.attribute(PARAMS, x, 1, apply_fn=network, config=CONFIG))
+    np.testing.assert_allclose(inside(jnp.asarray(X)).map, _maps().map, rtol=1e-5, atol=1e-7)
+    assert len(list(folder.iterdir())) == 1
+
+
+def _identity(function):
+    return trace(bind(PARAMS, function), jnp.asarray(X)[None]).identity
+
+
+def test_the_identity_of_a_network():
+    assert _identity(network) == _identity(lambda p, x: network(p, x))
+    for other in (
+        lambda p, x: network(p, x, 0.1 + 1e-8),
+        lambda p, x: network(p, x * 1.0),
+        lambda p, x: network(p, x, jnp.zeros(4)),
+        lambda p, x: network(p, jnp.flip(x, 1)),
+    ):
+        assert _identity(other) != _identity(network)
+    # Captured arrays are operands: only whether they are zero changes the program.
+    by_capture = [_identity(lambda p, x, b=b: network(p, x, jnp.full(4, b))) for b in (0.0, 1, 2)]
+    assert by_capture[0] != by_capture[1]
+
+
+def test_a_call_with_an_unknown_parameter_has_no_identity():
+    jaxpr = jax.make_jaxpr(lambda x: jax.pure_callback(np.sin, x, x))(X).jaxpr
+    assert identity(jaxpr) is None
+    assert identity(jax.make_jaxpr(jnp.sin)(X).jaxpr) is not None
