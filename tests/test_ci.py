@@ -24,7 +24,8 @@ def test_the_workflow_runs_the_script_on_both_corners() -> None:
 
 def test_coverage_comes_from_the_environment_not_from_the_default_options() -> None:
     script = SCRIPT.read_text("utf-8")
-    assert 'PYTEST_ADDOPTS="--cov=dmbp_jax' in script
+    assert "PYTEST_ADDOPTS=$coverage" in script
+    assert 'coverage="--cov=dmbp_jax' in script
     assert "--cov" not in (ROOT / "README.md").read_text("utf-8")
     assert "--cov" not in (ROOT / "pyproject.toml").read_text("utf-8").split("[tool.pytest")[1]
 
