@@ -35,7 +35,8 @@ def run(program: Program, explainer: Any, rows: Any) -> Any:
         shapes of its arrays, says everything that the program depends on.
       rows: a pytree of arrays.
     """
-    folder, identity = _folder(), getattr(explainer, "identity", None)
+    folder = _folder()
+    identity = getattr(explainer, "identity", None) if folder else None
     if folder is None or identity is None:
         return program(explainer, rows)
     leaves, tree = jax.tree.flatten((explainer, rows))
