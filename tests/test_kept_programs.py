@@ -40,10 +40,10 @@ def folder(tmp_path):
     """A compilation cache of its own, and nothing remembered from before."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    kept_programs._kept.cache_clear()
+    kept_programs._known.clear()
     yield tmp_path / "dmbp_jax"
     jax.config.update("jax_compilation_cache_dir", before)
-    kept_programs._kept.cache_clear()
+    kept_programs._known.clear()
 
 
 def _maps(apply_fn=network, config=CONFIG, **options):
@@ -57,7 +57,7 @@ def _assert_equal(one, other):
 
 def _forget(monkeypatch):
     """As in another process; tracing the loop is an error."""
-    kept_programs._kept.cache_clear()
+    kept_programs._known.clear()
     jax.clear_caches()
 
     def fail(*_):
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_written_again(damage, folder):
     (file,) = folder.iterdir()
     content = file.read_bytes()
     file.write_bytes(damage)
-    kept_programs._kept.cache_clear()
+    kept_programs._known.clear()
     _assert_equal(_maps(), expected)
     assert file.read_bytes()[:32] != damage[:32]
     assert len(file.read_bytes()) == len(content)

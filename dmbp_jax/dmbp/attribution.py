@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -137,10 +138,12 @@ class Attribution:
         return replace(self, history=history)
 
 
-# Programs that return one can be kept on disk (`engine/kept_programs.py`).
-export.register_pytree_node_serialization(
-    Attribution,
-    serialized_name="dmbp_jax.Attribution",
-    serialize_auxdata=lambda static: json.dumps(static[0]).encode(),
-    deserialize_auxdata=lambda names: (tuple(json.loads(bytes(names))),),
-)
+# Programs that return one can be kept on disk (`engine/kept_programs.py`). A module that is loaded
+# again finds the name taken, and programs with its class are then not kept.
+with suppress(ValueError):
+    export.register_pytree_node_serialization(
+        Attribution,
+        serialized_name="dmbp_jax.Attribution",
+        serialize_auxdata=lambda static: json.dumps(static[0]).encode(),
+        deserialize_auxdata=lambda names: (tuple(json.loads(bytes(names))),),
+    )

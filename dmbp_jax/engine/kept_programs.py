@@ -40,24 +40,35 @@ def run(program: Program, explainer: Any, rows: Any) -> Any:
     if folder is None or identity is None:
         return program(explainer, rows)
     leaves, tree = jax.tree.flatten((explainer, rows))
-    platform = _platform(leaves)
-    if platform is None:
+    platform, shapes = _platform(leaves), _shapes(leaves)
+    if platform is None or shapes is None:
         return program(explainer, rows)
-    shapes = tuple((leaf.shape, canonicalize_dtype(leaf.dtype)) for leaf in leaves)
-    content = f"{identity}\n{jax.tree.structure(rows)}\n{platform}"
-    call = _kept(program, tree, shapes, content, platform, folder, settings_of_traces())
+    structure = str(jax.tree.structure(rows))
+    found_by = (identity, structure, platform, shapes, _settings(), folder)
+    if (program, found_by) not in _known:
+        _known[program, found_by] = _find(program, tree, found_by)
+    call = _known[program, found_by]
     return program(explainer, rows) if call is None else call(*leaves)
 
 
 def _folder() -> Path | None:
-    """None where nothing is kept: without a local folder, without compiling, or on a mesh."""
+    """None where nothing is kept: without a local folder or the code of this package, without
+    compiling, on a mesh, or where JAX looks for the operation that returned a NaN.
+    """
     config: Any = jax.config
     folder = config.jax_compilation_cache_dir
     if not config.jax_enable_compilation_cache or not folder or "://" in str(folder):
         return None
-    if config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty:
+    if config.jax_disable_jit or config.jax_debug_nans or config.jax_debug_infs:
+        return None
+    if _SOURCE is None or not jax.sharding.get_abstract_mesh().empty:
         return None
     return Path(folder) / "dmbp_jax"
+
+
+def _settings() -> tuple[Any, ...]:
+    config: Any = jax.config
+    return (*settings_of_traces(), config.jax_threefry_partitionable)
 
 
 def _platform(leaves: list[Any]) -> str | None:
@@ -66,41 +77,47 @@ def _platform(leaves: list[Any]) -> str | None:
         return None
     devices: set[Any] = set()
     for leaf in leaves:
-        if not isinstance(leaf, (jax.Array, np.ndarray)):
-            return None
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) or getattr(leaf, "weak_type", False):
-            return None
         if isinstance(leaf, jax.Array):
             devices |= leaf.devices()
+        elif not isinstance(leaf, np.ndarray):
+            return None
     return devices.pop().platform if len(devices) == 1 else None
 
 
-@lru_cache(maxsize=16)
-def _kept(
-    program: Program,
-    tree: Any,
-    shapes: tuple[Any, ...],
-    content: str,
-    platform: str,
-    folder: Path,
-    settings: tuple[Any, ...],
-) -> Callable[..., Any] | None:
+def _shapes(leaves: list[Any]) -> tuple[Any, ...] | None:
+    """Shape and dtype of every array; None where one is weakly typed or holds random keys."""
+    if any(getattr(leaf, "weak_type", False) for leaf in leaves):
+        return None
+    x64 = jax.config.jax_enable_x64  # pyrefly: ignore[missing-attribute]
+    shapes = tuple((leaf.shape, _plain(leaf.dtype, x64)) for leaf in leaves)
+    return None if any(dtype is None for _, dtype in shapes) else shapes
+
+
+@lru_cache(maxsize=256)
+def _plain(dtype: Any, x64: bool) -> Any:
+    """The dtype as `jax.jit` takes it, which depends on x64."""
+    return None if jnp.issubdtype(dtype, jax.dtypes.extended) else canonicalize_dtype(dtype)
+
+
+def _find(program: Program, tree: Any, found_by: tuple[Any, ...]) -> Callable[..., Any] | None:
     """The compiled function of the leaves; None where it cannot be kept."""
-    versions = (jax.__version__, jaxlib.__version__, _source())
-    found_by = repr((content, shapes, settings, versions))
-    path = folder / f"{sha256(found_by.encode()).hexdigest()}.jax"
+    *content, platform, shapes, settings, folder = found_by
+    versions = (jax.__version__, jaxlib.__version__, _SOURCE)
+    text = repr((content, platform, shapes, settings, versions))
+    path = folder / f"{sha256(text.encode()).hexdigest()}.jax"
     kept = _read(path)
     if kept is None:
         kept = _export(program, tree, shapes, platform)
         if kept is None:
             return None
         _write(path, kept)
+        kept = export.deserialize(bytearray(kept))
     return jax.jit(kept.call)
 
 
-def _export(
-    program: Program, tree: Any, shapes: tuple[Any, ...], platform: str
-) -> export.Exported | None:
+def _export(program: Program, tree: Any, shapes: Any, platform: str) -> bytes | None:
+    """A program as bytes; None where JAX does not promise that it can be read again."""
+
     def explain(*leaves: jax.Array) -> Any:
         return program(*jax.tree.unflatten(tree, leaves))
 
@@ -108,8 +125,10 @@ def _export(
     function = jax.jit(explain)
     function.trace(*arguments)  # whatever is wrong with the network is raised here
     try:
-        return export.export(function, platforms=[platform])(*arguments)
-    except ValueError:  # an operation of which JAX does not promise that it can be read again
+        kept = export.export(function, platforms=[platform])(*arguments)
+        # A network that names several devices itself cannot be called with arrays of one.
+        return bytes(kept.serialize()) if kept.nr_devices == 1 else None
+    except (ValueError, TypeError, KeyError, NotImplementedError):
         return None
 
 
@@ -117,14 +136,15 @@ def _read(path: Path) -> export.Exported | None:
     """None where the file is absent or damaged; it is written again then."""
     try:
         data = path.read_bytes()
-    except OSError:
-        return None
-    digest, program = data[:_DIGEST], data[_DIGEST:]
-    return export.deserialize(bytearray(program)) if sha256(program).digest() == digest else None
+        digest, program = data[:_DIGEST], data[_DIGEST:]
+        if sha256(program).digest() == digest:
+            return export.deserialize(bytearray(program))
+    except Exception:  # not there, or not a program of this JAX
+        pass
+    return None
 
 
-def _write(path: Path, kept: export.Exported) -> None:
-    program = bytes(kept.serialize())
+def _write(path: Path, program: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
@@ -133,10 +153,18 @@ def _write(path: Path, kept: export.Exported) -> None:
         pass
 
 
-@lru_cache(maxsize=1)
-def _source() -> str:
-    """SHA-256 of the code of this package."""
+def _hash_source() -> str | None:
+    """SHA-256 of the code of this package; None where there is none to read."""
     root, digest = Path(__file__).parents[1], sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    paths = sorted(root.rglob("*.py"))
+    try:
+        for path in paths:
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    except OSError:
+        return None
+    return digest.hexdigest() if paths else None
+
+
+# When it is imported: a process goes on with this code when the files change below it.
+_SOURCE = _hash_source()
+_known: dict[Any, Callable[..., Any] | None] = {}  # as jax.jit keeps what it compiled

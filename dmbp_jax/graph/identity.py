@@ -11,13 +11,16 @@ from hashlib import sha256
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
+from jax.extend.core import primitives
 
 from dmbp_jax.graph.jaxprs import body
 from dmbp_jax.graph.operations import CALLS
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
+_OF_JAX = {one for one in vars(primitives).values() if isinstance(one, jex.Primitive)}
 _RULES = ("jvp", "fwd", "bwd", "out_trees")  # parameters of custom derivatives start so
 
 
@@ -29,7 +32,7 @@ def identity(jaxpr: Any) -> str | None:
     """
     try:
         text = _describe_jaxpr(jaxpr)
-    except _UnknownError:
+    except Exception:  # whatever cannot be described is not kept; the call goes on as ever
         return None
     return sha256(text.encode()).hexdigest()
 
@@ -55,6 +58,8 @@ def _describe_jaxpr(jaxpr: Any) -> str:
     lines += [new(variable) for variable in (*inner.constvars, *inner.invars)]
     for equation in inner.eqns:
         name = equation.primitive.name
+        if equation.primitive not in _OF_JAX:
+            raise _UnknownError(name)  # what it computes is somebody's code, and not its name
         parameters = {
             key: value
             for key, value in equation.params.items()
@@ -62,8 +67,8 @@ def _describe_jaxpr(jaxpr: Any) -> str:
         }
         operands = " ".join(map(read, equation.invars))
         results = " ".join(map(new, equation.outvars))
-        scope = equation.source_info.name_stack
-        lines.append(f"{results} = {name}[{_describe(parameters)}] {operands} {scope}")
+        scope = str(equation.source_info.name_stack)
+        lines.append(f"{results} = {name}[{_describe(parameters)}] ({operands}) {scope!r}")
     lines.append(" ".join(map(read, inner.outvars)))
     return "\n".join(lines)
 
@@ -85,12 +90,14 @@ def _describe(value: Any) -> str:
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+            raise _UnknownError(value.dtype)
         array = np.asarray(value)
         return f"{array.dtype}{array.shape} {sha256(array.tobytes()).hexdigest()}"
     if isinstance(value, (type, np.dtype)):
-        return getattr(value, "__qualname__", str(value))
+        return f"{type(value).__name__} {value!r}"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_describe(value[key])}" for key in sorted(value)) + "}"
+        return "{" + ", ".join(f"{key!r}: {_describe(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, Set):
         return f"{{{sorted(map(_describe, value))}}}"
     if isinstance(value, (tuple, list)):
