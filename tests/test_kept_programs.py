@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core as jex
 
 import dmbp_jax
+import dmbp_jax.models
 from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine import kept_programs
 from dmbp_jax.graph import pieces
@@ -25,6 +27,9 @@ PARAMS = {
     "head": np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32),
 }
 CONFIG = dmbp_jax.DMBP(steps=3)
+
+
+FIRST = jax.local_devices()[0]
 
 
 def network(params, x, bias=0.1):
@@ -46,8 +51,9 @@ def folder(tmp_path):
     kept_programs._known.clear()
 
 
-def _maps(apply_fn=network, config=CONFIG, **options):
-    return dmbp_jax.attribute(PARAMS, X, 1, apply_fn=apply_fn, config=config, **options)
+def _maps(apply_fn=network, config=CONFIG, params=PARAMS, x=X, label=1, **options):
+    x = jax.device_put(x, FIRST)  # the tests have several devices, see `_platform`
+    return dmbp_jax.attribute(params, x, label, apply_fn=apply_fn, config=config, **options)
 
 
 def _assert_equal(one, other):
@@ -106,10 +112,8 @@ OTHER_CALLS = {
     "a captured array": lambda: _maps(lambda p, x: network(p, x, jnp.zeros(4))),
     "an option": lambda: _maps(biases="carry"),
     "masks": lambda: _maps(return_masks=True),
-    "no label": lambda: dmbp_jax.attribute(PARAMS, X, apply_fn=network, config=CONFIG),
-    "more images": lambda: dmbp_jax.attribute(
-        PARAMS, np.stack([X, X]), 1, apply_fn=network, config=CONFIG
-    ),
+    "no label": lambda: _maps(label=None),
+    "more images": lambda: _maps(x=np.stack([X, X])),
     "a dtype": lambda: _maps(config=dmbp_jax.DMBP(steps=3, dtype="bfloat16")),
     "precision": lambda: _maps(config=dmbp_jax.DMBP(steps=3, precision="highest")),
     "a name": lambda: _maps(jax.named_scope("block")(network)),
@@ -126,7 +130,7 @@ def test_what_makes_another_program(name, folder):
 def test_other_numbers_are_the_same_program(folder):
     _maps()
     others = jax.tree.map(np.negative, PARAMS)
-    dmbp_jax.attribute(others, X[None], 2, apply_fn=lambda p, x: network(p, x), config=CONFIG)
+    _maps(lambda p, x: network(p, x), params=others, x=X[None], label=2)
     assert len(list(folder.iterdir())) == 1
 
 
@@ -181,6 +185,39 @@ def test_maps_inside_a_trace(folder):
     assert len(list(folder.iterdir())) == 1
 
 
+def test_results_are_on_no_device_for_good(folder):
+    """JAX moves results where they are wanted, unless their operands were put somewhere."""
+    found = dmbp_jax.attribute(PARAMS, X, 1, apply_fn=network, config=CONFIG)
+    other = jax.device_put(jnp.ones(X.shape), jax.local_devices()[1])
+    assert (found.map + other).devices() == other.devices()
+    assert not folder.exists()
+
+
+def test_what_jax_cannot_keep_is_computed_as_ever(folder):
+    key = jax.random.key(0)
+    noise = jax.jit(lambda x: x + jax.random.normal(key, x.shape))  # keys have no description
+    assert bool(_maps(lambda p, x: network(p, noise(x))).status)
+    assert not folder.exists()
+
+
+def test_the_code_is_hashed_when_it_is_imported(folder, monkeypatch):
+    _maps()
+    monkeypatch.setattr(kept_programs, "_hash_source", lambda: "of files that changed since")
+    kept_programs._known.clear()
+    _maps()
+    assert len(list(folder.iterdir())) == 1
+    monkeypatch.setattr(kept_programs, "_SOURCE", None)  # of a package without files
+    assert kept_programs._folder() is None
+
+
+def test_many_settings_are_remembered(folder, monkeypatch):
+    found = [_maps(config=dmbp_jax.DMBP(steps=0, init=init / 8)) for init in range(3)]
+    monkeypatch.setattr(kept_programs, "_find", lambda *_: pytest.fail("forgotten"))
+    for init, one in enumerate(found):
+        again = _maps(lambda p, x: network(p, x), dmbp_jax.DMBP(steps=0, init=init / 8))
+        _assert_equal(again, one)
+
+
 def _identity(function):
     return trace(bind(PARAMS, function), jnp.asarray(X)[None]).identity
 
@@ -197,6 +234,36 @@ def test_the_identity_of_a_network():
     # Captured arrays are operands: only whether they are zero changes the program.
     by_capture = [_identity(lambda p, x, b=b: network(p, x, jnp.full(4, b))) for b in (0.0, 1, 2)]
     assert by_capture[0] != by_capture[1]
+
+
+def test_a_name_cannot_stand_for_an_operand():
+    def select(name, operands):
+        def apply_fn(params, x):
+            which = jnp.zeros((4, 3), jnp.int32)
+            cases = [params["head"] * factor for factor in (1.0, 2.0, 5.0)]
+            with jax.named_scope(name):
+                head = jax.lax.select_n(which, *cases[:operands])
+            return network(params | {"head": head}, x)
+
+        return trace(bind(PARAMS, apply_fn), jnp.asarray(X)[None])
+
+    jaxpr = select("foo", 3).trace.jaxpr
+    names = [str(number) for number in range(len(jaxpr.eqns) + 20)]
+    forged = {select(f"{name}{end} foo", 2).identity for name in names for end in ("", ")")}
+    assert select("foo", 3).identity not in forged
+
+
+def test_a_primitive_of_somebody_else_has_no_identity():
+    primitive = jex.Primitive("sin")
+    primitive.def_abstract_eval(lambda a: a)
+    assert identity(jax.make_jaxpr(primitive.bind)(X).jaxpr) is None
+
+
+def test_networks_of_the_package_have_an_identity():
+    for make in (dmbp_jax.models.ResNet50, dmbp_jax.models.VGG16, dmbp_jax.models.DenseNet121):
+        module, image = make(classes=5), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+        variables = jax.eval_shape(module.init, jax.random.key(0), image)
+        assert identity(jax.make_jaxpr(module.apply)(variables, image).jaxpr) is not None
 
 
 def test_a_call_with_an_unknown_parameter_has_no_identity():

@@ -72,16 +72,25 @@ def _settings() -> tuple[Any, ...]:
 
 
 def _platform(leaves: list[Any]) -> str | None:
-    """Of the one device that has all arrays; None where they are no ordinary arrays of one."""
+    """Of the one device that has all arrays; None where they are no ordinary arrays of one.
+
+    JAX commits the results of an exported program to its device. Where that is a difference, with
+    several devices and arrays that are not committed themselves, nothing is kept.
+    """
     if is_traced(leaves):
         return None
     devices: set[Any] = set()
+    committed = False
     for leaf in leaves:
         if isinstance(leaf, jax.Array):
             devices |= leaf.devices()
+            committed |= leaf.committed
         elif not isinstance(leaf, np.ndarray):
             return None
-    return devices.pop().platform if len(devices) == 1 else None
+    if len(devices) != 1:
+        return None
+    platform = devices.pop().platform
+    return platform if committed or len(jax.local_devices(backend=platform)) == 1 else None
 
 
 def _shapes(leaves: list[Any]) -> tuple[Any, ...] | None:
@@ -167,4 +176,4 @@ def _hash_source() -> str | None:
 
 # When it is imported: a process goes on with this code when the files change below it.
 _SOURCE = _hash_source()
-_known: dict[Any, Callable[..., Any] | None] = {}  # as jax.jit keeps what it compiled
+_known: dict[Any, Callable[..., Any] | None] = {}  # as jax.jit remembers what it compiled
