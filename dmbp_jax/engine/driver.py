@@ -15,6 +15,7 @@ import numpy as np
 
 from dmbp_jax.engine import kept_programs
 from dmbp_jax.engine.batches import Batch, fold, slice_rows
+from dmbp_jax.engine.compiling import compiled
 from dmbp_jax.engine.explainer import Explainer, State
 from dmbp_jax.engine.memory import fitting_rows
 from dmbp_jax.errors import DeviceMemoryError
@@ -119,15 +120,16 @@ def explain_batch(
     """
     if explainer.steps_per_call is None and on_steps is None:
         return kept_programs.run(_explain, explainer, rows)
-    state = _start(explainer, rows)
+    state = compiled(_start)(explainer, rows)
+    advance = compiled(_advance, static_argnames="steps", donate_argnames="state")
     taken = 0
     while taken < explainer.steps:
         steps = min(explainer.steps_per_call or STEPS_PER_UPDATE, explainer.steps - taken)
-        state = jax.block_until_ready(_advance(explainer, state, steps=steps))
+        state = jax.block_until_ready(advance(explainer, state, steps=steps))
         taken += steps
         if on_steps is not None:
             on_steps(steps)
-    return _finish(explainer, state)
+    return compiled(_finish)(explainer, state)
 
 
 @contextmanager
@@ -144,23 +146,20 @@ def memory_errors(size: int) -> Any:
         ) from error
 
 
-@jax.jit
+@jax.jit  # a part of other traces, too
 def _explain(explainer: Explainer, rows: Any) -> Any:
     state = explainer.start(rows)
     return explainer.finish(explainer.advance(state, explainer.steps))
 
 
-@jax.jit
 def _start(explainer: Explainer, rows: Any) -> State:
     return explainer.start(rows)
 
 
-@partial(jax.jit, static_argnames="steps", donate_argnames="state")
 def _advance(explainer: Explainer, state: State, *, steps: int) -> State:
     return explainer.advance(state, steps)
 
 
-@jax.jit
 def _finish(explainer: Explainer, state: State) -> Any:
     return explainer.finish(state)
 

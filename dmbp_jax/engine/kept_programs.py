@@ -18,6 +18,7 @@ import numpy as np
 from jax import export
 from jax.dtypes import canonicalize_dtype
 
+from dmbp_jax.engine.compiling import compiled, compiler_options
 from dmbp_jax.files import replacing
 from dmbp_jax.graph.model import is_traced
 from dmbp_jax.graph.tracing import settings_of_traces
@@ -30,7 +31,7 @@ def run(program: Program, explainer: Any, rows: Any) -> Any:
     """`program(explainer, rows)`, without tracing it where a process before this one did.
 
     Args:
-      program: a jitted function of an explainer and its rows.
+      program: a function of an explainer and its rows.
       explainer: has an attribute `identity` if its program can be kept: a text that, with the
         shapes of its arrays, says everything that the program depends on.
       rows: a pytree of arrays.
@@ -38,17 +39,17 @@ def run(program: Program, explainer: Any, rows: Any) -> Any:
     folder = _folder()
     identity = getattr(explainer, "identity", None) if folder else None
     if folder is None or identity is None:
-        return program(explainer, rows)
+        return compiled(program)(explainer, rows)
     leaves, tree = jax.tree.flatten((explainer, rows))
     platform, shapes = _platform(leaves), _shapes(leaves)
     if platform is None or shapes is None:
-        return program(explainer, rows)
+        return compiled(program)(explainer, rows)
     structure = str(jax.tree.structure(rows))
     found_by = (identity, structure, platform, shapes, _settings(), folder)
     if (program, found_by) not in _known:
         _known[program, found_by] = _find(program, tree, found_by)
     call = _known[program, found_by]
-    return program(explainer, rows) if call is None else call(*leaves)
+    return compiled(program)(explainer, rows) if call is None else call(*leaves)
 
 
 def _folder() -> Path | None:
@@ -121,7 +122,7 @@ def _find(program: Program, tree: Any, found_by: tuple[Any, ...]) -> Callable[..
             return None
         _write(path, kept)
         kept = export.deserialize(bytearray(kept))
-    return jax.jit(kept.call)
+    return jax.jit(kept.call, compiler_options=compiler_options(platform))
 
 
 def _export(program: Program, tree: Any, shapes: Any, platform: str) -> bytes | None:

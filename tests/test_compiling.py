@@ -1,0 +1,69 @@
+"""Compiler options: a CPU runs convolutions by XLA's own kernels; nothing else changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dmbp_jax.engine import compiling
+from dmbp_jax.engine.compiling import compiled, compiler_options
+
+
+def convolve(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def scaled(x, factor):
+    return x * factor
+
+
+@pytest.fixture
+def fresh():
+    """Options are found anew, before and after."""
+    compiler_options.cache_clear()
+    yield
+    compiler_options.cache_clear()
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the option is one for CPUs")
+def test_a_cpu_runs_convolutions_by_xlas_own_kernels():
+    rng = np.random.default_rng(0)
+    # Large enough that XLA's defaults hand it over; small ones stay with XLA either way.
+    x = rng.normal(size=(8, 56, 56, 64)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 64, 64)).astype(np.float32)
+    program = compiled(convolve).lower(x, kernel).compile()
+    assert "__ynn_fusion" not in program.as_text()
+
+    padded = np.pad(x[:1].astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    exact = sum(
+        padded[0, i : i + 56, j : j + 56] @ kernel[i, j].astype(np.float64)
+        for i in range(3)
+        for j in range(3)
+    )
+    np.testing.assert_allclose(program(x, kernel)[0], exact, rtol=1e-4, atol=1e-4)
+
+
+def test_equal_arguments_share_a_function_and_keep_their_options():
+    by_factor = compiled(scaled, static_argnames="factor")
+    assert compiled(scaled, static_argnames="factor") is by_factor
+    assert compiled(scaled) is not by_factor
+    assert float(by_factor(jnp.float32(2), factor=3)) == 6
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_setting_of_the_user_is_left_alone(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", f"--{compiling._OPTION}=individual_dot")
+    assert compiler_options("cpu") is None
+
+
+@pytest.mark.usefixtures("fresh")
+def test_an_option_that_this_xla_does_not_have_is_left_out(monkeypatch):
+    monkeypatch.setattr(compiling, "_OPTION", "xla_cpu_of_another_time")
+    assert compiler_options("cpu") is None
+
+
+def test_other_platforms_keep_their_defaults():
+    assert compiler_options("gpu") is None
+    assert compiler_options("tpu") is None
