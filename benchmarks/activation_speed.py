@@ -16,6 +16,8 @@ import numpy as np
 
 import dmbp_jax
 from dmbp_jax.dmbp.explainer import DmbpExplainer
+from dmbp_jax.engine import driver
+from dmbp_jax.engine.compiling import compiled
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.models.builtin import INPUT_SHAPE, BuiltinNet
 
@@ -49,8 +51,9 @@ def make_loop(name: str, batch: int, steps: int) -> Callable[[], None]:
     variables = jax.jit(net.init)(jax.random.key(0), x)
     call = check_call(variables, x, 0, net.apply)
     explainer = DmbpExplainer(call.network, dmbp_jax.DMBP(steps=steps))
-    state = jax.jit(lambda e, rows: e.start(rows))(explainer, (call.images, call.labels))
-    advance = jax.jit(lambda e, state: e.advance(state, steps)).lower(explainer, state).compile()
+    state = compiled(driver._start)(explainer, (call.images, call.labels))
+    advance = compiled(driver._advance, static_argnames="steps")  # keeps the state
+    advance = advance.lower(explainer, state, steps=steps).compile()
     jax.block_until_ready(advance(explainer, state))
 
     def loop() -> None:

@@ -1,4 +1,4 @@
-"""What is timed side by side: the plain forward, dmbp-jax and its parts, and PyTorch twice.
+"""What is timed side by side: plain forwards, dmbp-jax and its parts, and PyTorch twice.
 
 A contender compiles and warms up when it is built; `run` then takes some steps and waits.
 """
@@ -14,9 +14,11 @@ from gpu_kernels import count_step
 from jax_loop import Convolutions, Forward, Loop
 
 import dmbp_jax
+from dmbp_jax.engine.compiling import compiler_options
 
 TITLES = {  # in the order of every round
-    "forward": "plain forward",
+    "forward": "plain forward",  # compiled with the loop's options
+    "forward-default": "the same, JAX's options",
     "jax": "DMBP, dmbp-jax",
     "convolutions": "its convolutions alone",
     "torch-gated": "DMBP, best PyTorch",
@@ -63,8 +65,9 @@ class Contender:
 def build(key: str, case: Case) -> Contender:
     """Make and warm up the contender of a key of `TITLES`."""
     begin = time.perf_counter()
-    if key == "forward":
-        forward = Forward(case.network, case.x, case.config, case.steps)
+    if key in ("forward", "forward-default"):
+        options = compiler_options(jax.default_backend()) if key == "forward" else None
+        forward = Forward(case.network, case.x, case.config, case.steps, options)
         forward()
         return Contender(forward, case.steps, time.perf_counter() - begin)
     if key == "jax":

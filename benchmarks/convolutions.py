@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from dmbp_jax import models
+from dmbp_jax.engine.compiling import compiler_options
 from dmbp_jax.graph.affine import evaluate_affine, is_convolution_of_path
 from dmbp_jax.graph.convolution import adjoint_kernel
 from dmbp_jax.graph.model import bind
@@ -106,8 +107,9 @@ def contenders(layer: Layer, step: Step) -> list[Callable[[], object]]:
     images_, kernel_, cotangent_ = (jnp.asarray(a) for a in (x, kernel, cotangent))
     adjoint = jax.block_until_ready(adjoint_kernel(kernel_, step.params))
     ours = (images_, kernel_, adjoint), (cotangent_, images_[:1], kernel_, adjoint)
-    forwards = jax.jit(forward).lower(*ours[0]).compile()
-    backwards = jax.jit(backward).lower(*ours[1]).compile()
+    options = compiler_options(jax.default_backend())  # those of dmbp-jax
+    forwards = jax.jit(forward, compiler_options=options).lower(*ours[0]).compile()
+    backwards = jax.jit(backward, compiler_options=options).lower(*ours[1]).compile()
 
     def channels_last(a: np.ndarray, axes: tuple[int, ...]) -> torch.Tensor:
         return torch.from_numpy(a.transpose(axes).copy()).to(memory_format=torch.channels_last)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import dmbp_jax
 from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine import driver
+from dmbp_jax.engine.compiling import compiled
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.graph import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -35,13 +36,14 @@ class Loop:
         call = check_call(network, x, labels, dtype=config.dtype, precision=config.precision)
         self._explainer = DmbpExplainer(call.network, replace(config, steps=steps), low=call.low)
         self._rows = (call.images, call.labels)
-        self._run = driver._start(self._explainer, self._rows)
-        advance = driver._advance.lower(self._explainer, self._run, steps=steps)
-        self._compiled = advance.compile()
+        self._start = compiled(driver._start)
+        self._run = self._start(self._explainer, self._rows)
+        advance = compiled(driver._advance, static_argnames="steps", donate_argnames="state")
+        self._compiled = advance.lower(self._explainer, self._run, steps=steps).compile()
 
     def terms(self) -> jax.Array:
         """(N, steps, 3): y⁺, y⁻ and ỹ of the first steps, from a fresh start."""
-        self._run = driver._start(self._explainer, self._rows)
+        self._run = self._start(self._explainer, self._rows)
         return self()
 
     def __call__(self) -> jax.Array:
@@ -69,15 +71,23 @@ class Loop:
 
 
 class Forward:
-    """`repeats` plain forward passes a call, compiled like any network: no masks, no freezing."""
+    """`repeats` plain forward passes a call, compiled like any network: no masks, no freezing.
+
+    With the options of the loop's program, or with `options=None` as `jax.jit` does by default.
+    """
 
     def __init__(
-        self, network: dmbp_jax.Network, x: jax.Array, config: dmbp_jax.DMBP, repeats: int
+        self,
+        network: dmbp_jax.Network,
+        x: jax.Array,
+        config: dmbp_jax.DMBP,
+        repeats: int,
+        options: dict[str, str] | None,
     ) -> None:
         self._arguments = _cast((network, x), config)
         self._repeats = repeats
         with jax.default_matmul_precision(config.precision):
-            function = jax.jit(lambda network, x: network(x))
+            function = jax.jit(lambda network, x: network(x), compiler_options=options)
             self._compiled = function.lower(*self._arguments).compile()
 
     def __call__(self) -> jax.Array:
@@ -101,7 +111,7 @@ class Convolutions:
         with jax.default_matmul_precision(config.precision):
             passes = call.low or call.network
             self._arguments = (passes, x, _before_pieces(passes, x))
-            looped = jax.jit(_linear_loop, static_argnums=3)
+            looped = compiled(_linear_loop, static_argnums=3)
             self._compiled = looped.lower(*self._arguments, steps).compile()
             once = jax.jit(_linear_passes).lower(*self._arguments, jnp.zeros((), jnp.float32))
         costs = once.cost_analysis()
@@ -120,7 +130,8 @@ def time_compilation(
     begin = time.perf_counter()
     call = check_call(network, x, labels, dtype=config.dtype, precision=config.precision)
     rows = (call.images, call.labels)
-    lowered = driver._explain.lower(DmbpExplainer(call.network, config, low=call.low), rows)
+    explainer = DmbpExplainer(call.network, config, low=call.low)
+    lowered = compiled(driver._explain).lower(explainer, rows)
     traced = time.perf_counter()
     lowered.compile()
     return {"trace": traced - begin, "compile": time.perf_counter() - traced}

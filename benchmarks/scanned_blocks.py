@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmbp_jax.engine.compiling import compiler_options
+
 STAGES = {56: (256, 64, 2), 28: (512, 128, 3), 14: (1024, 256, 5), 7: (2048, 512, 2)}
 STEPS = 6
 
@@ -82,7 +84,8 @@ def main() -> None:
                 return jax.lax.scan(step, theta, None, length=STEPS)[0]
 
             begin = time.perf_counter()
-            programs.append(jax.jit(loop).lower(kernels, gates, theta, x).compile())
+            program = jax.jit(loop, compiler_options=compiler_options(jax.default_backend()))
+            programs.append(program.lower(kernels, gates, theta, x).compile())
             compiling.append(time.perf_counter() - begin)
         results = [program(kernels, gates, theta, x) for program in programs]
         differ = [jnp.mean(a != b) for a, b in zip(*results, strict=True)]

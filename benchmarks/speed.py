@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import dmbp_jax
 
 NETWORKS = ("resnet50", "vgg16", "builtin", "squeezenet")
-CONTENDERS = ("forward", "jax", "convolutions", "torch-gated", "torch-double")
+CONTENDERS = ("forward", "forward-default", "jax", "convolutions", "torch-gated", "torch-double")
 # Settings of `dmbp_jax.DMBP`: "default" is TF32 on recent GPUs, and float32 on a CPU.
 _FULL = f"also time attribute() in chunks of its own choice; steps: {PAPER_STEPS}, or those given"
 _LONG = 2.0  # seconds; a longer call of attribute() is timed once, others three times
@@ -103,7 +103,11 @@ def _fill_in(args: argparse.Namespace) -> None:
     """Options that depend on the device; PyTorch only where it runs on the same one."""
     import jax
 
+    from dmbp_jax.engine.compiling import compiler_options
+
     gpu = jax.devices()[0].platform == "gpu"
+    if compiler_options(jax.default_backend()) is None:  # both forwards are the same
+        args.contenders = [key for key in args.contenders if key != "forward-default"]
     args.batches = sorted(args.batches or ([1, 8, 32, 128] if gpu else [1, 8]))
     args.numbers = args.numbers or (list(NUMBERS) if gpu else ["float32"])
     with_torch = [key for key in args.contenders if key.startswith("torch")]

@@ -14,6 +14,7 @@ import numpy as np
 from dmbp_jax.catalogue import find_method
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.explainer import DmbpExplainer
+from dmbp_jax.engine.compiling import compiled
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.scores import PROBABILITIES, pick
 from dmbp_jax.graph.call import check_call
@@ -86,7 +87,7 @@ def _method(
     net: Network, x: jax.Array, labels: jax.Array, function: Callable[..., Any], save: Sequence[str]
 ) -> Scored:
     """One of the compared methods; y is the logit."""
-    label, probability, logit = _scores(net, x, labels)
+    label, probability, logit = compiled(_scores)(net, x, labels)
     values = function(net, x, label)
     summed = values.sum(-1) if values.ndim == 4 else values
     finite = jnp.isfinite(values).all(range(1, values.ndim)) & jnp.isfinite(logit)
@@ -94,7 +95,6 @@ def _method(
     return Scored(label, probability, logit, None, None, None, finite, maps)
 
 
-@jax.jit
 def _scores(net: Network, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
     """Label (the first choice where it is `TOP1`), its probability and its logit."""
     logits = net(x)
