@@ -129,7 +129,7 @@ def test_no_double_back_propagation_is_needed():
 
         derivative, activations = jax.grad(logit, has_aux=True)(sigma)
         divisors = [1 / mask for mask in sigma]
-        cotangents = masked_cotangents(graph, frozen, divisors, jnp.int32(LABEL))
+        cotangents, _ = masked_cotangents(graph, frozen, divisors, jnp.int32(LABEL))
         return activations, cotangents, derivative
 
     sigma = [jnp.asarray(mask)[None] for mask in masks]

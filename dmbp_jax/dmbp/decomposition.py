@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from dmbp_jax.dmbp.masked_relu import mask_cotangent
 from dmbp_jax.graph.graph import Graph, Rules, applying, choosing
 from dmbp_jax.graph.pieces import Choice, Piece
+from dmbp_jax.graph.pieces.relu import Relu
 
 Masks = tuple[jax.Array, ...]
 
@@ -89,7 +90,7 @@ def gated_logits(
 
 def masked_cotangents(
     graph: Graph, frozen: Frozen, divisors: Sequence[jax.Array], label: jax.Array
-) -> Masks:
+) -> tuple[Masks, tuple[jax.Array | None, ...]]:
     """The cotangents c_l of F_σ's logit after every activation: one masked backward pass.
 
     ∂F_σ/∂σ_l = H_l ⊙ z_l ⊙ c_l, so no double back-propagation is needed. They are read off zeros
@@ -97,19 +98,28 @@ def masked_cotangents(
 
     Args:
       divisors: 1 / σ_l, as in `gated_logits`.
+
+    Returns:
+      `((c_0, ...), (d_0, ...))`, where d_l = σ_l ⊙ H_l ⊙ c_l is what a ReLU passes on to z_l; None
+      for any other activation.
     """
     divided = _divided_first(frozen, divisors)
+    relus: set[int] = set()
 
-    def logit(probes: Sequence[jax.Array]) -> jax.Array:
+    def logit(after: Masks, before: Masks) -> jax.Array:
         def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-            return divided(index, piece, *z) + probes[index]
+            if isinstance(piece, Relu):
+                relus.add(index)
+                z = (z[0] + before[index],)
+            return divided(index, piece, *z) + after[index]
 
         rules = Rules(masked, applying(frozen.winners))
         return graph.run_from(frozen.before_pieces, rules)[0, label]
 
-    zeros = [jnp.zeros(site.shape, site.dtype) for site in graph.masked]
-    value, pull_back = jax.vjp(logit, zeros)
-    return tuple(pull_back(jnp.ones_like(value))[0])
+    zeros = tuple(jnp.zeros(site.shape, site.dtype) for site in graph.masked)
+    value, pull_back = jax.vjp(logit, zeros, zeros)
+    after, before = pull_back(jnp.ones_like(value))
+    return after, tuple(d if index in relus else None for index, d in enumerate(before))
 
 
 def _divided_first(frozen: Frozen, divisors: Sequence[jax.Array]) -> Callable[..., jax.Array]:

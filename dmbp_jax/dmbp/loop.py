@@ -133,12 +133,10 @@ def terms_and_gradient(
 
     def gradient(sign: jax.Array, weight: jax.Array, activations: Masks) -> Masks:
         """Weight ∂y±/∂θ of one sign."""
-        cotangents = masked_cotangents(graph, frozen, divisors(theta, sign), label)
+        after, before = masked_cotangents(graph, frozen, divisors(theta, sign), label)
         scalars = _one_each((sign, sign * weight), len(theta))
-        return tuple(
-            scale * (u.astype(t.dtype) * c.astype(t.dtype)) / (1 + jnp.exp(sign * t))
-            for u, c, t, (sign, scale) in zip(activations, cotangents, theta, scalars, strict=True)
-        )
+        multiply = partial(jax.lax.platform_dependent, cpu=multiply_passed, default=multiply_after)
+        return multiply(activations, after, before, theta, scalars)
 
     signs = jnp.array([1.0, -1.0], theta[0].dtype)
     (y_positive, y_negative), both_gated, both_activations = jax.vmap(forward)(signs)
@@ -159,6 +157,49 @@ def terms_and_gradient(
         per_sign = jax.vmap(gradient)(signs, weights, both_activations)
         pulled = jax.tree.map(lambda g: g.sum(0), per_sign)
     return jnp.stack([y_positive, y_negative, y - y_positive - y_negative]), pulled
+
+
+def multiply_after(
+    activations: Masks, after: Masks, _: Any, theta: Masks, scalars: Sequence[Any]
+) -> Masks:
+    """∂L/∂θ = ±w u ⊙ c ⊙ (1 − m) of one sign.
+
+    Args:
+      activations: u.
+      after: c.
+      theta: θ.
+      scalars: for each site the sign and ±w, the sign times the weight of y± in the loss.
+    """
+    return tuple(
+        scale * (u.astype(t.dtype) * c.astype(t.dtype)) / (1 + jnp.exp(sign * t))
+        for u, c, t, (sign, scale) in zip(activations, after, theta, scalars, strict=True)
+    )
+
+
+def multiply_passed(
+    activations: Masks,
+    after: Masks,
+    before: Sequence[jax.Array | None],
+    theta: Masks,
+    scalars: Sequence[Any],
+) -> Masks:
+    """The same for a CPU: at a ReLU ±w u ⊙ d ⊙ (1 − m) / m, where d = m H ⊙ c is what it passes on.
+
+    The update of θ then depends on everything else that reads θ, and XLA need not copy θ before it
+    writes into it. d is in memory, where c may be the sum of two values. In a lower precision d
+    would lose what c has.
+    """
+    whole = multiply_after(activations, after, None, theta, scalars)
+
+    def of_relu(u: jax.Array, d: jax.Array, t: jax.Array, sign: Any, scale: Any) -> jax.Array:
+        # Where (1 − m) / m is infinite, u and d are 0. In this order XLA needs the least memory.
+        quotient = jnp.minimum(jnp.exp(-sign * t), jnp.finfo(t.dtype).max)
+        return scale * (u * d) * quotient
+
+    return tuple(
+        of_relu(u, d, t, *scalar) if d is not None and d.dtype == t.dtype else other
+        for u, d, t, scalar, other in zip(activations, before, theta, scalars, whole, strict=True)
+    )
 
 
 def select_sign(active: jax.Array, both: Masks, *_: Masks) -> Masks:
