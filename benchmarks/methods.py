@@ -1,27 +1,37 @@
 """Seconds per image of every method, beside the same method in Captum where it has one.
 
 One VGG-like network (two 3x3 convolutions a stage, max-pool, mean, dense) with the same random
-weights in JAX and PyTorch; prints a Markdown table. Captum is optional:
+weights in JAX and PyTorch; they take turns, and ratios are medians of those of the rounds. "Of the
+bare rate" is the time that the passes of a method take alone, as a share of its own: so many jitted
+calls of the network or its gradient, with the batch and the compiler options of the method. Prints
+a Markdown table; Captum is optional:
 
     python benchmarks/methods.py --size 64 --images 2
 """
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmbp_jax.engine.compiling import compiler_options
 from dmbp_jax.methods import METHODS
 
 WIDTHS = (32, 64, 128, 256)
 CLASSES = 100
 LABEL = 7
-REPEATS = 3
+RISE_MASKS = 400
+PASSES = {  # of an image, where a method does little else
+    "integrated_gradients": ("gradients", 50),
+    "smoothgrad": ("gradients", 50),
+    "blur_ig": ("gradients", 100),
+    "rise": ("forwards", RISE_MASKS),
+}
 
 
 def make_weights() -> dict[str, np.ndarray]:
@@ -107,14 +117,30 @@ def captum_methods(weights: dict[str, np.ndarray], x: np.ndarray) -> dict[str, C
     return {name: finished(call) for name, call in calls.items()}
 
 
-def seconds(call: Callable[[], Any], images: int) -> tuple[float, float]:
-    """(first call, median of later calls per image)."""
-    times = []
-    for _ in range(1 + REPEATS):
+def bare_passes(name: str, arrays: dict[str, jax.Array], x: np.ndarray) -> Callable[[], Any]:
+    """The passes of a method of `PASSES` and nothing else, 64 at once or a little fewer."""
+    kind, count = PASSES[name]
+    total = count * len(x)
+    calls = -(-total // 64)
+    batch = jnp.asarray(np.resize(x, (-(-total // calls), *x.shape[1:])))
+
+    def score(images: jax.Array, arrays: dict[str, jax.Array]) -> jax.Array:
+        return network(arrays, images)[:, LABEL].sum()
+
+    function = jax.grad(score) if kind == "gradients" else score
+    options = compiler_options(jax.default_backend())
+    compiled = jax.jit(function, compiler_options=options).lower(batch, arrays).compile()
+    return lambda: jax.block_until_ready([compiled(batch, arrays) for _ in range(calls)])
+
+
+def seconds(calls: Sequence[Callable[[], Any]], rounds: int) -> np.ndarray:
+    """(1 + rounds, calls): of the first call of each, then of later ones, in turns."""
+    times = np.zeros((1 + rounds, len(calls)))
+    for index in np.ndindex(times.shape):
         start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return times[0], statistics.median(times[1:]) / images
+        calls[index[1]]()
+        times[index] = time.perf_counter() - start
+    return times
 
 
 def main() -> None:
@@ -122,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=64, help="side of the images")
     parser.add_argument("--images", type=int, default=2, help="images in the batch")
+    parser.add_argument("--rounds", type=int, default=5, help="calls of each after the first")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     arguments = parser.parse_args()
     x = np.random.default_rng(1).normal(size=(arguments.images, arguments.size, arguments.size, 3))
@@ -135,16 +162,26 @@ def main() -> None:
     print(
         f"{arguments.images} images of {arguments.size} x {arguments.size}, float32, "
         f"{jax.devices()[0].device_kind}, JAX {jax.__version__}\n\n"
-        "| method | first call, s | s / image | Captum, s / image |\n|---|---|---|---|"
+        "| method | first call, s | s / image | Captum, s / image | ratio | of the bare rate |\n"
+        "|---|---|---|---|---|---|"
     )
     for name in arguments.methods:
-
-        def ours(method: Callable[..., Any] = METHODS[name]) -> Any:
-            return jax.block_until_ready(method(arrays, x, LABEL, apply_fn=network))
-
-        first, later = seconds(ours, arguments.images)
-        captum = f"{seconds(theirs[name], arguments.images)[1]:.4f}" if name in theirs else "–"
-        print(f"| {name} | {first:.1f} | {later:.4f} | {captum} |", flush=True)
+        options = {"masks": RISE_MASKS} if name == "rise" else {}
+        method = partial(METHODS[name], arrays, x, LABEL, apply_fn=network, **options)
+        calls = {"ours": lambda method=method: jax.block_until_ready(method())}
+        if name in theirs:
+            calls["theirs"] = theirs[name]
+        if name in PASSES:
+            calls["bare"] = bare_passes(name, arrays, x)
+        first, *later = seconds(list(calls.values()), arguments.rounds)
+        times = dict(zip(calls, np.array(later).T, strict=True))
+        cells = [f"{first[0]:.1f}", f"{np.median(times['ours']) / len(x):.4f}", "–", "–", "–"]
+        if "theirs" in times:
+            cells[2] = f"{np.median(times['theirs']) / len(x):.4f}"
+            cells[3] = f"{np.median(times['ours'] / times['theirs']):.2f}"
+        if "bare" in times:
+            cells[4] = f"{np.median(times['bare'] / times['ours']):.0%}"
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
