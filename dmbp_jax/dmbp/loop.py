@@ -170,10 +170,8 @@ def multiply_after(
       theta: θ.
       scalars: for each site the sign and ±w, the sign times the weight of y± in the loss.
     """
-    return tuple(
-        scale * (u.astype(t.dtype) * c.astype(t.dtype)) / (1 + jnp.exp(sign * t))
-        for u, c, t, (sign, scale) in zip(activations, after, theta, scalars, strict=True)
-    )
+    sites = zip(activations, after, theta, scalars, strict=True)
+    return tuple(_by_cotangent_after(u, c, t, *scalar) for u, c, t, scalar in sites)
 
 
 def multiply_passed(
@@ -189,18 +187,23 @@ def multiply_passed(
     writes into it. d is in memory, where c may be the sum of two values. In a lower precision d
     would lose what c has.
     """
-    whole = multiply_after(activations, after, None, theta, scalars)
-
-    def of_relu(u: jax.Array, d: jax.Array, t: jax.Array, sign: Any, scale: Any) -> jax.Array:
-        # Where (1 − m) / m is infinite, u and d are 0. u d, of the order m², is 0 in float32 below
-        # m = 1e-19: a gradient that small is lost. In this order XLA needs the least memory.
-        quotient = jnp.minimum(jnp.exp(-sign * t), jnp.finfo(t.dtype).max)
-        return scale * (u * d) * quotient
-
     return tuple(
-        of_relu(u, d, t, *scalar) if d is not None and d.dtype == t.dtype else other
-        for u, d, t, scalar, other in zip(activations, before, theta, scalars, whole, strict=True)
+        _by_cotangent_before(u, d, t, *scalar)
+        if d is not None and d.dtype == t.dtype
+        else _by_cotangent_after(u, c, t, *scalar)
+        for u, c, d, t, scalar in zip(activations, after, before, theta, scalars, strict=True)
     )
+
+
+def _by_cotangent_after(u: jax.Array, c: jax.Array, t: jax.Array, sign: Any, scale: Any) -> Any:
+    return scale * (u.astype(t.dtype) * c.astype(t.dtype)) / (1 + jnp.exp(sign * t))
+
+
+def _by_cotangent_before(u: jax.Array, d: jax.Array, t: jax.Array, sign: Any, scale: Any) -> Any:
+    # Where (1 − m) / m is infinite, u and d are 0. u d, of the order m², is 0 in float32 below
+    # m = 1e-19: a gradient that small is lost. In this order XLA needs the least memory.
+    quotient = jnp.minimum(jnp.exp(-sign * t), jnp.finfo(t.dtype).max)
+    return scale * (u * d) * quotient
 
 
 def select_sign(active: jax.Array, both: Masks, *_: Masks) -> Masks:
