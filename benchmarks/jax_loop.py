@@ -38,8 +38,8 @@ class Loop:
         self._rows = (call.images, call.labels)
         self._start = compiled(driver._start)
         self._run = self._start(self._explainer, self._rows)
-        advance = compiled(driver._advance, static_argnames="steps", donate_argnames="state")
-        self._compiled = advance.lower(self._explainer, self._run, steps=steps).compile()
+        advance = driver.advance_program().lower(self._explainer, self._run, steps=steps)
+        self._compiled = advance.compile()
 
     def terms(self) -> jax.Array:
         """(N, steps, 3): y⁺, y⁻ and ỹ of the first steps, from a fresh start."""

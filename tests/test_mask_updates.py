@@ -84,8 +84,7 @@ def test_a_cpu_updates_the_masks_in_place():
     call = check_call(variables, x, np.array([0, 1]), Relus().apply)
     explainer = DmbpExplainer(call.network, dmbp_jax.DMBP(steps=10))
     state = compiled(driver._start)(explainer, (call.images, call.labels))
-    advance = compiled(driver._advance, static_argnames="steps", donate_argnames="state")
-    program = advance.lower(explainer, state, steps=5).compile().as_text()
+    program = driver.advance_program().lower(explainer, state, steps=5).compile().as_text()
     copied = re.findall(r"f32\[2,1,8,8,[567]\]\S* copy\(", program)
     assert "while(" in program
     assert not copied

@@ -116,7 +116,7 @@ def test_few_pixels_share_the_maximum(generated):
 def test_the_maximum_lies_on_the_object(generated):
     *_, masks, heat = generated
     hits = np.asarray(pointing_game(heat, masks, tolerance=96 * 15 / 224).hit)
-    assert hits.mean() >= 0.8
+    assert hits.mean() >= 0.85
 
 
 def test_learning_makes_the_mask_keep_the_logit(generated):

@@ -15,13 +15,14 @@ _OPTION = "xla_cpu_experimental_ynn_fusion_type"  # what goes to YNNPACK: nothin
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`jax.jit(function, **options)`, the same one for equal arguments; not for use in a trace.
+    """`jax.jit(function, **options)`, the same one for equal arguments.
+
+    Not for use in a trace: JAX takes XLA's options from the outermost function only.
 
     Args:
       function: of a module, it is kept.
       options: of `jax.jit`, hashable.
     """
-    # Only what is traced is shared with other programs: options belong to the outermost function.
     return _compiled(function, tuple(sorted(options.items())), jax.default_backend())
 
 

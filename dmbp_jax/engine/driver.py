@@ -120,8 +120,7 @@ def explain_batch(
     """
     if explainer.steps_per_call is None and on_steps is None:
         return kept_programs.run(_explain, explainer, rows)
-    state = compiled(_start)(explainer, rows)
-    advance = compiled(_advance, static_argnames="steps", donate_argnames="state")
+    state, advance = compiled(_start)(explainer, rows), advance_program()
     taken = 0
     while taken < explainer.steps:
         steps = min(explainer.steps_per_call or STEPS_PER_UPDATE, explainer.steps - taken)
@@ -154,6 +153,11 @@ def _explain(explainer: Explainer, rows: Any) -> Any:
 
 def _start(explainer: Explainer, rows: Any) -> State:
     return explainer.start(rows)
+
+
+def advance_program() -> Callable[..., State]:
+    """`_advance(explainer, state, steps=…)`, compiled; it takes the state away from the caller."""
+    return compiled(_advance, static_argnames="steps", donate_argnames="state")
 
 
 def _advance(explainer: Explainer, state: State, *, steps: int) -> State:
