@@ -1,4 +1,4 @@
-"""Write the stored references of tests/test_convert_logits.py; needs PyTorch.
+"""Write the stored references of tests/zoo/test_convert_logits.py; needs PyTorch.
 
     python tests/references/make_torch_references.py
 

@@ -1,4 +1,4 @@
-"""Write torchvision_networks.npz, the references of tests/test_models_torchvision.py.
+"""Write torchvision_networks.npz, the references of tests/zoo/test_models_torchvision.py.
 
     python tests/references/make_torchvision_references.py
 

@@ -259,7 +259,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path: Path) ->
     start = partial(
         subprocess.Popen,
         [sys.executable, "-c", code, str(tmp_path / "killed")],
-        cwd=Path(__file__).parent / "support",
+        cwd=Path(__file__).parents[1] / "support",
         env=environment,
     )
     out = tmp_path / "killed"

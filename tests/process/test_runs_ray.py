@@ -28,7 +28,8 @@ needs_ray = pytest.mark.skipif(not SLOW, reason="DMBP_SLOW_TESTS=1 runs it")
 def ray():
     """A cluster of two CPUs on this machine."""
     ray = pytest.importorskip("ray")
-    path = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent / "support")}}  # of the network
+    support = str(Path(__file__).parents[1] / "support")  # holds the network
+    path = {"env_vars": {"PYTHONPATH": support}}
     ray.init("local", num_cpus=2, num_gpus=0, log_to_driver=False, runtime_env=path)
     yield ray
     ray.shutdown()
@@ -124,7 +125,7 @@ def test_the_process_that_started_the_actors_is_killed(tmp_path, seed):
     pytest.importorskip("ray")
     plan = small_plan(write_pictures(tmp_path / "in", 60))
     runs.run_local(plan, runs.Store(tmp_path / "local"))
-    script = Path(__file__).parent / "support" / "killed_ray.py"
+    script = Path(__file__).parents[1] / "support" / "killed_ray.py"
     process = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "in"), str(tmp_path / "out")],
         env=os.environ | {"PYTHONPATH": str(script.parent)},

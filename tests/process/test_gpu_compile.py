@@ -26,7 +26,7 @@ from dmbp_jax.dmbp.loop import index_sign, select_sign
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "gpu_compile.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu_compile.py"
 PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 HAVE_CUDA = any(importlib.util.find_spec(plugin) is not None for plugin in PLUGINS)
 

@@ -15,7 +15,7 @@ import pytest
 from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.cli import COMMANDS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 

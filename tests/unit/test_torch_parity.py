@@ -13,7 +13,7 @@ from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
 
-REFERENCES = Path(__file__).parent / "references"
+REFERENCES = Path(__file__).parents[1] / "references"
 STEPS, LABEL, SEED = 5, 1, 0
 pytestmark = pytest.mark.usefixtures("x64")
 

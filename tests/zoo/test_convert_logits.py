@@ -18,7 +18,7 @@ from dmbp_jax.convert import convert_file, load_variables, read_checkpoint
 from dmbp_jax.convert.conversion import convert_entry
 from dmbp_jax.networks.registry import Entry, find_entry
 
-REFERENCES = Path(__file__).parent / "references"
+REFERENCES = Path(__file__).parents[1] / "references"
 TOLERANCE = 1e-4  # of the largest logit
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from dmbp_jax.catalogue import CATALOGUE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDERS = {"dmbp_jax": "dmbp_jax", "models": "dmbp_jax.models", "convert": "dmbp_jax.convert"}
 GROUND = ("errors", "version", "checks", "files", "catalogue")  # modules, free of JAX
 BESIDE = ("networks", "data", "pictures", "convert", "models")

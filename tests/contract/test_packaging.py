@@ -11,7 +11,7 @@ import pytest
 
 import dmbp_jax
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
 FOLDERS = {"dmbp_jax": "dmbp_jax", "models": "dmbp_jax.models", "convert": "dmbp_jax.convert"}

@@ -29,7 +29,7 @@ from dmbp_jax.networks.registry import Entry, find_entry
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-STORED = np.load(Path(__file__).parent / "references" / "torchvision_networks.npz")
+STORED = np.load(Path(__file__).parents[1] / "references" / "torchvision_networks.npz")
 TOLERANCE = 1e-4  # of the largest logit, float32 against float64
 
 # Networks whose operations another one has, too.

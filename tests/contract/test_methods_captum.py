@@ -15,7 +15,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # stored as float32
 
 @pytest.fixture(scope="module")
 def stored():
-    with np.load(Path(__file__).parent / "references" / "captum_references.npz") as arrays:
+    with np.load(Path(__file__).parents[1] / "references" / "captum_references.npz") as arrays:
         return dict(arrays)
 
 

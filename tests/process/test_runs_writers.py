@@ -17,7 +17,7 @@ from dmbp_jax.runs.verify import reopen, verify
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SLOW = bool(os.environ.get("DMBP_SLOW_TESTS"))
-SUPPORT = Path(__file__).parent / "support"
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture(scope="module")

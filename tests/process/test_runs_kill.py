@@ -17,7 +17,7 @@ from dmbp_jax import runs
 from dmbp_jax.runs.records import committed
 
 SLOW = bool(os.environ.get("DMBP_SLOW_TESTS"))
-SCRIPT = Path(__file__).parent / "support" / "killed_run.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "killed_run.py"
 SHARDS = 8
 CALLS = {
     "rename": "rename,renameat,renameat2",

@@ -20,7 +20,7 @@ from traps import nothing_is_executed  # noqa: F401 - on for every test here
 from dmbp_jax.convert import read_checkpoint
 from dmbp_jax.errors import CorruptCheckpointError, WeightsError
 
-REFERENCES = Path(__file__).parent / "references"
+REFERENCES = Path(__file__).parents[1] / "references"
 FOUR = np.arange(4, dtype=np.float32).tobytes()
 WRITERS = [write_zip, write_legacy]
 

@@ -16,7 +16,7 @@ from PIL import Image
 import dmbp_jax
 from dmbp_jax.data import generate
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
 
 

@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = (
     "first_map",
