@@ -85,7 +85,7 @@ def measure(network: Foreign, timed: bool = True) -> Found:
         frozen=frozen,
         logits=logits,
         completeness=completeness,
-        steps=len(attribution.history) if finite else 0,
+        steps=attribution.history.shape[-2] if finite else 0,
         trace=trace if timed else np.nan,
         compile=first - second if timed else np.nan,
     )

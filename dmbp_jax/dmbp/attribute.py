@@ -97,6 +97,4 @@ def attribute(
         chunk_size=chunk_size,
         progress=f"DMBP {len(call.images)} image(s)" if progress else None,
     )
-    if call.single:
-        return call.unbatch(result)
-    return result.replace_history(result.history.swapaxes(0, 1))
+    return call.unbatch(result)

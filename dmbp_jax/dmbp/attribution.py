@@ -1,10 +1,12 @@
 """What `attribute` returns: signed maps, the terms of Eq. 9 and their history, as one pytree."""
 
+import io
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from dmbp_jax.errors import DataError, InputError
+from dmbp_jax.errors import DataError, InputError, InputTypeError
 from dmbp_jax.files import replacing
+from dmbp_jax.graph.model import is_traced
 
-_FORMAT = 2  # raised when the layout of a saved file changes
+_FORMAT = 3  # raised when the layout of a saved file changes
 
 
 @jax.tree_util.register_dataclass
@@ -37,14 +40,18 @@ class Attribution:
         |Σ map| / (|Σ map| + |Σ∇bᵀb|) of F_σ and F_{1−σ}. Near 0 a map shows almost nothing of
         what was decided, whatever it looks like.
       label: (N,) int32, the class explained.
-      history: (steps, N, 3), y⁺, y⁻ and ỹ of the masks before each step.
+      history: (N, steps, 3), y⁺, y⁻ and ỹ of the masks before each step.
       status: (N,) bool, True where every number of that image is finite.
       steps: (N,) int32, optimiser steps taken; fewer than asked for after an early stop.
+      logits: (N, classes), what the network says of the image, with the output bias; None in a
+        file of dmbp-jax 0.2.
       masks: tuple of one (N, ...) array per ReLU when asked for, else None.
       frozen: names of the factors that were constants at x (`attribute(nonaffine="freeze")`);
         empty for a network without any. Static.
 
-    The maps are never normalised; that belongs to pictures (`dmbp_jax.pictures`).
+    The maps are never normalised; that belongs to pictures (`dmbp_jax.pictures`). `att[i]` is the
+    attribution of one image; `att[1:3]`, `att[[0, 2]]` and `att[np.asarray(att.status)]` are those
+    of several; a loop over it goes from image to image.
     """
 
     positive: jax.Array
@@ -59,6 +66,7 @@ class Attribution:
     history: jax.Array
     status: jax.Array
     steps: jax.Array
+    logits: jax.Array | None = None
     masks: tuple[jax.Array, ...] | None = None
     frozen: tuple[str, ...] = field(metadata={"static": True}, default=())
 
@@ -90,7 +98,7 @@ class Attribution:
             if one.name == "masks":
                 for index, mask in enumerate(value or ()):
                     arrays[f"masks_{index}"] = np.asarray(mask)
-            else:
+            elif value is not None:
                 arrays[one.name] = np.asarray(value, np.str_ if one.name == "frozen" else None)
         with replacing(target) as part:
             np.savez_compressed(part, **arrays)
@@ -98,34 +106,37 @@ class Attribution:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Attribution":
-        """Read what `save` wrote.
+        """Read what `save` wrote, also of dmbp-jax 0.2.
 
         Raises:
-          FileNotFoundError: no such file.
-          DataError: not a file written by `save`, or truncated.
+          OSError: no such file, or one that cannot be read.
+          DataError: not a file written by `save`, truncated or damaged.
         """
-        names = [one.name for one in fields(cls) if one.name not in ("masks", "frozen")]
+        data = Path(path).read_bytes()
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                if "format" not in stored or int(stored["format"]) != _FORMAT:
-                    raise DataError(f"{path}: Expected a saved Attribution of format {_FORMAT}.")
-                values = {name: jnp.asarray(stored[name]) for name in names}
-                count = sum(name.startswith("masks_") for name in stored.files)
-                frozen = tuple(map(str, stored["frozen"]))
-                masks = tuple(jnp.asarray(stored[f"masks_{index}"]) for index in range(count))
-        except (zipfile.BadZipFile, KeyError, ValueError, EOFError, AttributeError) as error:
-            if isinstance(error, DataError):
-                raise
+            return cls(**_fields_of(data))
+        except Exception as error:  # all of it is in memory: whatever goes wrong is the content
             raise DataError(f"{path}: Expected a saved Attribution, got: {error}") from error
-        return cls(**values, masks=masks or None, frozen=frozen)
 
-    def __getitem__(self, index: int) -> "Attribution":
-        """The attribution of one image of a batch."""
-        if self.y.ndim == 0:
-            raise InputError("Expected a batch to index, got the attribution of a single image.")
-        if not -self.y.shape[0] <= index < self.y.shape[0]:
-            raise IndexError(f"Expected an index below {self.y.shape[0]}, got {index}.")
-        return jax.tree.map(lambda a: a[index], self.replace_history(self.history.swapaxes(0, 1)))
+    def __getitem__(self, index: Any) -> "Attribution":
+        """The attribution of one image of a batch, or of several.
+
+        Args:
+          index: an int; or a slice, (K,) ints or (N,) bools, for an attribution of several images.
+
+        Raises:
+          InputError: it is the attribution of a single image.
+          InputTypeError: an index of another kind.
+          IndexError: there is no such image.
+        """
+        count = self._count("index")
+        if not is_traced(index):
+            index = _places(index, count)
+        return _take(self, index)
+
+    def __iter__(self) -> "Iterator[Attribution]":
+        """The attributions of the images of a batch, one after the other."""
+        return (self[index] for index in range(self._count("iterate over")))
 
     def __len__(self) -> int:
         """Number of images of a batch."""
@@ -133,9 +144,55 @@ class Attribution:
             raise TypeError("The attribution of a single image has no length.")
         return self.y.shape[0]
 
-    def replace_history(self, history: jax.Array) -> "Attribution":
-        """The same attribution with another `history`."""
-        return replace(self, history=history)
+    def _count(self, verb: str) -> int:
+        if self.y.ndim == 0:
+            raise InputError(f"Expected a batch to {verb}, got the attribution of a single image.")
+        return len(self)
+
+
+def _places(index: Any, count: int) -> np.ndarray:
+    """What an index of a batch stands for: () or (K,) int32, all in [0, count)."""
+    expected = "Expected an int, a slice, (K,) ints or (N,) bools"
+    if not isinstance(index, slice):
+        index = np.asarray(index) if np.size(index) else np.zeros(0, np.int32)
+        if f"{index.dtype.kind}{index.ndim}" not in ("i0", "u0", "i1", "u1", "b1"):
+            what = f"{index.dtype} of shape {index.shape}"
+            raise InputTypeError(f"index: {expected}, got {what}.")
+    try:
+        return np.arange(count, dtype=np.int32)[index]
+    except IndexError as error:
+        raise IndexError(f"index: Expected a batch of more images than {count}: {error}.") from None
+    except TypeError as error:  # slice("a", None)
+        raise InputTypeError(f"index: {expected}, got {index}.") from error
+
+
+@jax.jit
+def _take(batch: Attribution, index: jax.Array) -> Attribution:
+    """One program for all leaves; outside of one, every shape of a leaf would be compiled."""
+    return jax.tree.map(lambda a: a[index], batch)
+
+
+def _fields_of(data: bytes) -> dict[str, Any]:
+    """The fields of a saved attribution."""
+    with zipfile.ZipFile(io.BytesIO(data)) as stored:
+        # Each member whole, so that its checksum is compared before NumPy reads the first number.
+        arrays = {name: stored.read(name) for name in stored.namelist()}
+    read = {
+        name.removesuffix(".npy"): np.load(io.BytesIO(content), allow_pickle=False)
+        for name, content in arrays.items()
+    }
+    version = int(read.pop("format", -1))
+    if version not in (2, _FORMAT):
+        raise DataError(f"no file of format {_FORMAT}")
+    if version == 2 and read["history"].ndim == 3:  # was (steps, N, 3)
+        read["history"] = read["history"].swapaxes(0, 1)
+    frozen = tuple(map(str, read.pop("frozen")))
+    count = sum(name.startswith("masks_") for name in read)
+    masks = tuple(jnp.asarray(read.pop(f"masks_{index}")) for index in range(count))
+    if len({array.shape[: read["y"].ndim] for array in (*read.values(), *masks)}) != 1:
+        raise DataError("arrays of different numbers of images")
+    found = {name: jnp.asarray(array) for name, array in read.items()}
+    return {**found, "masks": masks or None, "frozen": frozen}
 
 
 # Programs that return one can be kept on disk (`engine/kept_programs.py`). A module that is loaded

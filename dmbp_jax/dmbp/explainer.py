@@ -175,7 +175,7 @@ class DmbpExplainer:
         return cast._replace(logits=frozen.logits, output_bias=frozen.output_bias)
 
     def finish(self, state: Run) -> Attribution:
-        """Maps and terms of the learned masks; `history` is (N, steps, 3)."""
+        """Maps and terms of the learned masks."""
         finish = partial(self._finish, self.network.graph())
         in_axes = Run._make([0] * 6 + [None])  # the steps taken are those of the batch
         return jax.vmap(finish, in_axes=(in_axes,))(state)
@@ -229,6 +229,7 @@ class DmbpExplainer:
             history=run.history,
             status=finite,
             steps=run.state.steps,
+            logits=run.logits.astype(y.dtype),
             masks=masks,
             frozen=self.network.program().frozen,
         )

@@ -9,15 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.engine.keys import THREEFRY, check_key
 
 
 def image_key(seed: int, identity: str | bytes) -> jax.Array:
     """A random key that depends on `seed` and on the image, not on its place in a batch.
 
-        key = fold_in(key(seed), first 32 bits of SHA-256(identity))
+        key = fold_in(key(seed), first 32 bits of SHA-256(identity)), a Threefry key
 
     Args:
       seed: as of `jax.random.key`.
@@ -36,35 +35,8 @@ def image_key(seed: int, identity: str | bytes) -> jax.Array:
     """
     content = identity.encode(errors="surrogateescape") if isinstance(identity, str) else identity
     return jax.random.fold_in(
-        jax.random.key(seed), int.from_bytes(sha256(content).digest()[:4], "little")
+        jax.random.key(seed, impl=THREEFRY), int.from_bytes(sha256(content).digest()[:4], "little")
     )
-
-
-def check_key(key: Any, batch: int) -> jax.Array:
-    """One JAX random key, or `batch` of them; None is `jax.random.key(0)`.
-
-    Old-style `PRNGKey` arrays (uint32, a last axis of 2) are accepted.
-
-    Raises:
-      InputTypeError: not a random key.
-      InputError: neither one key nor one for each image.
-    """
-    if key is None:
-        return jax.random.key(0)
-    dtype, shape = getattr(key, "dtype", None), np.shape(key)
-    if dtype is not None and dtype == np.uint32 and shape[-1:] == (2,):
-        key = jax.random.wrap_key_data(key)
-    elif dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise InputTypeError(
-            "key: Expected a random key such as jax.random.key(0), "
-            f"got {type(key).__name__} {key!r}."
-        )
-    if key.shape not in ((), (batch,)):
-        raise InputError(
-            f"key: Expected one random key or {batch}, one for each image, "
-            f"got keys of shape {key.shape}."
-        )
-    return key
 
 
 def image_keys(key: Any, batch: int) -> jax.Array:

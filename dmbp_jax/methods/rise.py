@@ -39,7 +39,8 @@ def rise(
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: one random key, or one for each image, (N,); None is `jax.random.key(0)`. Mask i is
         made from `fold_in(key, i)`, of one key the same for every image: batch, position in it
-        and `chunk_size` change nothing. With N keys, image n has the masks of `key[n]`.
+        and `chunk_size` change nothing. With N keys, image n has the masks of `key[n]`. Keys of
+        another kind than Threefry are made into Threefry keys (`dmbp_jax.engine.keys`).
       chunk_size: evaluations (images times masks) at once; None is 64.
       masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50, and so
         does `dmbp evaluate`.

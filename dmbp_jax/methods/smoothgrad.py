@@ -36,7 +36,8 @@ def smoothgrad(
         `chunk_size` change it, its position n in the batch does (a single image is n = 0). With
         N keys it uses `fold_in(fold_in(key[n], 0), i)`, and the position does not matter:
         image n gets the map that it gets alone with `key[n]`. `methods.keys.image_key` makes
-        such keys.
+        such keys. Keys of another kind than Threefry are made into Threefry keys
+        (`dmbp_jax.engine.keys`).
       chunk_size: evaluations (images times samples) at once; None is 64.
       samples: number n of copies, at least 1.
       noise_fraction: σ as a fraction of the image's own range, max − min over its pixels and

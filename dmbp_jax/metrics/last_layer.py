@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.keys import check_key
 from dmbp_jax.errors import InputError, SiteNotFoundError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn, split_arrays
@@ -22,7 +23,7 @@ def redraw_last_layer(
     x: ArrayLike,
     *,
     apply_fn: ApplyFn | None = None,
-    key: jax.Array,
+    key: Any,
     last_layer: str | None = None,
 ) -> Any:
     r"""The same parameters with the last layer's weights drawn from \(N(\bar w, s_w^2)\).
@@ -45,6 +46,9 @@ def redraw_last_layer(
     Raises:
       InputError: no or more than one layer fits; the message lists all weights.
       SiteNotFoundError: `last_layer` names no weights, or weights of several layers.
+      InputTypeError: `key` is no random key.
+
+    Weights that are all equal stay what they are, since s_w is 0.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -55,7 +59,7 @@ def redraw_last_layer(
       [True, False]
     """
     call = check_call(params, x, apply_fn=apply_fn)
-    return redraw(params, find_last_layer(params, call, last_layer), key)
+    return redraw(params, find_last_layer(params, call, last_layer), check_key(key))
 
 
 def find_last_layer(params: Any, call: Call, last_layer: str | None) -> int:

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count
+from dmbp_jax.engine.keys import check_key
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.errors import InputTypeError
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.images import Images
-from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.model import ApplyFn, split_arrays
 from dmbp_jax.metrics.heatmaps import check_heatmap, fit_heatmap
 from dmbp_jax.metrics.last_layer import find_last_layer, redraw
 from dmbp_jax.metrics.rank_correlation import spearman
@@ -28,7 +29,8 @@ class Reinitialisation:
     """Rank correlations between maps of a network and of its R re-drawn copies.
 
     For a single image the N is absent. A correlation is NaN where one of the two maps is constant
-    or not finite.
+    or not finite, and for a re-drawing that changes no weight (of a layer whose weights are all
+    equal): there is nothing to compare.
 
     Attributes:
       correlation: (N,), mean over the re-drawings of `correlations`, NaN entries left out; NaN
@@ -64,7 +66,7 @@ def layer_reinitialisation(
     method: Callable[..., Any],
     *,
     apply_fn: ApplyFn | None = None,
-    key: jax.Array,
+    key: Any,
     redraws: int = 5,
     last_layer: str | None = None,
     heatmap: Any = None,
@@ -85,7 +87,8 @@ def layer_reinitialisation(
         an `Attribution`: `dmbp_jax.attribute` or an entry of `dmbp_jax.methods.METHODS`. A
         method with noise must get the same key every time (`functools.partial(f, key=...)`).
       apply_fn: `(params, x) -> logits`.
-      key: PRNG key; re-drawing r takes `jax.random.fold_in(key, r)`.
+      key: a random key; re-drawing r takes `jax.random.fold_in(key, r)`. One of another kind than
+        Threefry is made into a Threefry key (`dmbp_jax.engine.keys`).
       redraws: number of re-drawings R, at least 1. The correlation of one re-drawing depends on
         its weights; the mean over several is what to report.
       last_layer: path of the layer or its weights, when it cannot be found (`redraw_last_layer`).
@@ -115,6 +118,7 @@ def layer_reinitialisation(
             f"got {type(method).__name__}."
         )
     check_count(redraws, "redraws")
+    key = check_key(key)
     call = check_call(params, x, label, apply_fn)
     images = Images(call.images, call.single)
     layer = find_last_layer(params, call, last_layer)
@@ -128,10 +132,17 @@ def layer_reinitialisation(
         new = redraw(params, layer, jax.random.fold_in(key, number))
         maps = fit_heatmap(method(new, x, target, apply_fn=apply_fn), images)
         redrawn.append(maps)
-        signed.append(spearman(original, maps))
-        absolute.append(spearman(jnp.abs(original), jnp.abs(maps)))
+        changed = _differ(params, new, layer)
+        signed.append(jnp.where(changed, spearman(original, maps), jnp.nan))
+        absolute.append(jnp.where(changed, spearman(jnp.abs(original), jnp.abs(maps)), jnp.nan))
     result = _summarise(jnp.stack(signed), jnp.stack(absolute), original, jnp.stack(redrawn))
     return _first_image(result) if images.single else result
+
+
+def _differ(params: Any, new: Any, layer: int) -> jax.Array:
+    """Whether weights were drawn anew: of equal ones the mean alone may be rounded."""
+    before, after = (jnp.asarray(split_arrays(one)[0][layer]) for one in (params, new))
+    return (before.max() > before.min()) & jnp.any(before != after)
 
 
 def _summarise(

@@ -35,12 +35,13 @@ def test_shapes_and_identities(batch):
     assert batch.positive.shape == batch.negative.shape == batch.map.shape == IMAGES.shape
     assert batch.heatmap.shape == IMAGES.shape[:3]
     assert batch.y.shape == batch.label.shape == batch.status.shape == (5,)
-    assert batch.history.shape == (8, 5, 3)
+    assert batch.history.shape == (5, 8, 3) and batch.logits.shape == (5, 5)
     assert batch.masks is None and bool(batch.status.all())
     total = batch.y_positive + batch.y_negative + batch.y_nuisance
     np.testing.assert_allclose(batch.y, total, rtol=1e-6)
     np.testing.assert_array_equal(batch.map, batch.positive + batch.negative)
     logits = NETWORK(PARAMS, IMAGES)
+    np.testing.assert_allclose(batch.logits, logits, rtol=1e-5, atol=1e-5)
     bias = PARAMS[-1]["bias"][LABELS]
     np.testing.assert_allclose(batch.y + bias, logits[np.arange(5), LABELS], rtol=1e-4, atol=1e-5)
 
@@ -49,7 +50,7 @@ def test_single_image_has_no_leading_axis(batch):
     one = attribute(IMAGES[3], 4, return_masks=True)
     assert one.map.shape == IMAGES.shape[1:] and one.y.shape == () and one.history.shape == (8, 3)
     np.testing.assert_allclose(one.map, batch.map[3], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(one.history, batch.history[:, 3], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one.history, batch.history[3], rtol=1e-5, atol=1e-6)
     assert all(((mask >= 0) & (mask <= 1)).all() for mask in one.masks)
     again = dmbp_jax.decompose(PARAMS, IMAGES[3], 4, one.masks, apply_fn=NETWORK)
     np.testing.assert_allclose(again.y_positive, one.y_positive, rtol=1e-5)
@@ -81,6 +82,7 @@ def test_jit_and_vmap(batch):
     np.testing.assert_allclose(jitted(PARAMS, IMAGES, LABELS).map, batch.map, 1e-5, 1e-6)
     mapped = jax.vmap(lambda x, y: attribute(x, y))(IMAGES, LABELS)
     np.testing.assert_allclose(mapped.map, batch.map, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mapped[3].history, batch.history[3], rtol=1e-5, atol=1e-6)
     silent = jax.jit(lambda x, y: attribute(x, y, progress=True))(IMAGES, LABELS)
     np.testing.assert_allclose(silent.map, batch.map, rtol=1e-5, atol=1e-6)
     folded = jax.jit(lambda x, y: attribute(x, y, chunk_size=2))(IMAGES, LABELS)
@@ -122,7 +124,7 @@ def test_losses_pull_as_they_say():
     results = {loss: attribute(IMAGES, LABELS, config=DMBP(steps=60, loss=loss)) for loss in
                ("all", "positive-negative", "positive")}  # fmt: skip
     for result in results.values():
-        assert (result.y_positive > result.history[0, :, 0]).all()
+        assert (result.y_positive > result.history[:, 0, 0]).all()
     mean = {loss: result.y_positive.mean() for loss, result in results.items()}
     assert mean["positive"] > mean["all"]
     negative = {loss: result.y_negative.mean() for loss, result in results.items()}
@@ -152,7 +154,7 @@ def test_masks_of_0_and_1_stay_finite(init):
 
 def test_any_optax_optimiser():
     result = attribute(IMAGES, LABELS, config=DMBP(steps=8, optimizer=optax.adam(0.05)))
-    assert (result.y_positive > result.history[0, :, 0]).all()
+    assert (result.y_positive > result.history[:, 0, 0]).all()
 
 
 def test_optax_defaults_learn_nothing_where_pytorchs_do():
@@ -176,11 +178,11 @@ def test_tolerance_stops_each_image_on_its_own():
     full = attribute(IMAGES, LABELS, config=DMBP(steps=200, learning_rate=0.1))
     assert (full.steps == 200).all()
     for image, steps in enumerate(np.asarray(early.steps)):
-        ours, theirs = early.history[:steps, image], full.history[:steps, image]
+        ours, theirs = early.history[image, :steps], full.history[image, :steps]
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(
-            early.history[steps:, image],
-            early.history[steps - 1, image][None].repeat(200 - steps, 0),
+            early.history[image, steps:],
+            early.history[image, steps - 1][None].repeat(200 - steps, 0),
         )
     with_bar = attribute(IMAGES, LABELS, config=config, progress=True)
     np.testing.assert_array_equal(with_bar.steps, early.steps)

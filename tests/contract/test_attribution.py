@@ -61,7 +61,102 @@ def test_indexing_a_batch(batch):
     one = batch[-1]
     assert len(batch) == 5 and one.history.shape == (8, 3)
     np.testing.assert_array_equal(one.map, batch.map[4])
-    with pytest.raises(IndexError):
+    np.testing.assert_array_equal(one.history, batch.history[4])
+    with pytest.raises(IndexError, match="index"):
         batch[5]
+    with pytest.raises(IndexError):
+        batch[-6]
     with pytest.raises(InputError):
         one[0]
+    with pytest.raises(InputError):
+        list(one)
+    assert [int(one.label) for one in batch] == LABELS.tolist()
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        slice(0, 2),
+        slice(None, None, -2),
+        slice(7, 9),
+        [3, -5],
+        [],
+        np.array([True, False, False, True, False]),
+        jax.numpy.array([4, 4]),
+    ],
+)
+def test_several_images_of_a_batch(batch, index):
+    some = batch[index]
+    places = np.arange(5)[np.asarray(index, int) if isinstance(index, list) else index]
+    for ours, theirs in zip(jax.tree.leaves(some), jax.tree.leaves(batch), strict=True):
+        np.testing.assert_array_equal(ours, np.asarray(theirs)[places])
+    assert len(some) == len(places) and some.masks is None
+
+
+@pytest.mark.parametrize(
+    "index", ["x", 1.5, None, True, (0, 1, 2.0), [[0], [1]], slice("a", None), b"1", ...]
+)
+def test_an_index_of_another_kind_is_named(batch, index):
+    with pytest.raises(TypeError, match="index: Expected an int, a slice"):
+        batch[index]
+
+
+@pytest.mark.parametrize("index", [[5], [0, -6], np.array([True] * 6)])
+def test_images_that_are_not_there(batch, index):
+    with pytest.raises(IndexError, match="index"):
+        batch[index]
+
+
+def test_an_index_inside_a_trace(batch):
+    third = jax.jit(lambda att, i: att[i])(batch, 2)
+    np.testing.assert_array_equal(third.history, batch.history[2])
+
+
+def _as_0_2(path, attribution):
+    """As `save` wrote it in dmbp-jax 0.2: format 2, `history` (steps, N, 3), no logits."""
+    with np.load(attribution.save(path)) as stored:
+        arrays = dict(stored)
+    arrays["format"] = np.int64(2)
+    del arrays["logits"]
+    if arrays["history"].ndim == 3:
+        arrays["history"] = arrays["history"].swapaxes(0, 1)
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def test_files_of_the_format_before_are_read(tmp_path, batch):
+    for attribution in (batch, batch[2]):
+        loaded = dmbp_jax.Attribution.load(_as_0_2(tmp_path / "old.npz", attribution))
+        assert loaded.logits is None
+        np.testing.assert_array_equal(loaded.history, attribution.history)
+        np.testing.assert_array_equal(loaded.map, attribution.map)
+        again = dmbp_jax.Attribution.load(loaded.save(tmp_path / "new.npz"))
+        assert jax.tree.structure(again) == jax.tree.structure(loaded)
+
+
+def test_damaged_files_are_refused_or_right(tmp_path, batch):
+    """2,000 flips of one bit, and every kind of truncation, of a small file."""
+    good = batch[:2].save(tmp_path / "good.npz").read_bytes()
+    expected = jax.tree.leaves(batch[:2])
+    random, refused = np.random.default_rng(0), 0
+    directory = good.rindex(b"PK\x01\x02", 0, good.index(b"PK\x01\x02") + 4)
+    places = [*random.integers(0, len(good), 1000), *random.integers(directory, len(good), 1000)]
+    damaged = [_flipped(good, place, random.integers(8)) for place in places]
+    damaged += [good[:length] for length in random.integers(0, len(good), 100)]
+    path = tmp_path / "damaged.npz"
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            loaded = dmbp_jax.Attribution.load(path)
+        except DataError:
+            refused += 1
+            continue
+        for ours, theirs in zip(jax.tree.leaves(loaded), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert refused > 1000
+
+
+def _flipped(data, place, bit):
+    changed = bytearray(data)
+    changed[place] ^= 1 << bit
+    return bytes(changed)

@@ -8,6 +8,7 @@ from methods_cases import APPLY, CLOSE, LABEL, make_case
 from methods_oracle import enlarge_centres
 from small_networks import NETWORKS, make_image, make_params
 
+from dmbp_jax.engine.keys import check_key
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.keys import image_key
@@ -142,3 +143,47 @@ def test_image_key_is_that_of_the_name_and_the_seed():
     expected = jax.random.fold_in(jax.random.key(3), int.from_bytes(first_bytes, "little"))
     assert image_key(3, "abc") == expected == image_key(3, b"abc")
     assert image_key(4, "abc") != expected != image_key(3, "abd")
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+@both_methods
+def test_no_kind_of_key_looks_at_the_batch(name, impl, params, images):
+    """JAX's rbg draws other numbers inside `vmap`: chunks and batch mates changed the map."""
+    key = jax.random.key(7, impl=impl)
+    whole = _run(name, params, images, 1, key=key)
+    for chunk_size in (1, 4):
+        _close(_run(name, params, images, 1, key=key, chunk_size=chunk_size), whole)
+    _close(_run(name, params, images[0], 1, key=key), whole[0])
+    keys = jax.random.split(key, 3)
+    each = _run(name, params, images, 1, key=keys)
+    _close(_run(name, params, images[2], 1, key=keys[2]), each[2])
+    old_style = jax.random.key_data(key)
+    np.testing.assert_array_equal(_run(name, params, images, 1, key=old_style), whole)
+    other = _run(name, params, images, 1, key=jax.random.key(8, impl=impl))
+    assert np.abs(other - whole).max() > 1e-4
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+@both_methods
+def test_the_kind_of_keys_that_is_set_changes_nothing(name, impl, params, images):
+    def maps():
+        keys = jnp.stack([image_key(0, name) for name in ("dog", "cat", "owl")])
+        return _run(name, params, images, 1), _run(name, params, images, 1, key=keys)
+
+    expected = maps()
+    with jax.default_prng_impl(impl):
+        jax.tree.map(np.testing.assert_array_equal, maps(), expected)
+
+
+def test_kinds_of_keys_and_their_words_are_told_apart():
+    words = [
+        check_key(jax.random.key(seed, impl=impl))
+        for seed in (0, 1)
+        for impl in ("threefry2x32", "rbg", "unsafe_rbg")
+    ]
+    data = {tuple(np.asarray(jax.random.key_data(one)).tolist()) for one in words}
+    assert len(data) == 4  # rbg and unsafe_rbg have the same words
+    key = jax.random.key(5)
+    assert check_key(key) == key and check_key(None) == jax.random.key(0)
+    with pytest.raises(InputError, match="Expected one random key, got keys of shape"):
+        check_key(jax.random.split(key, 2))

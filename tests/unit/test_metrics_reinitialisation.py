@@ -170,3 +170,35 @@ def test_mistakes_are_named() -> None:
         run(6, gradient)
     with pytest.raises(InputError, match="redraws: Expected at least 1, got 0"):
         run(0, gradient, redraws=0)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0])
+def test_a_layer_of_equal_weights_cannot_be_drawn_anew(value: float) -> None:
+    """It is drawn from N(mean, 0): the network stays the same, and so does every map."""
+    params, apply_fn = linen("dense")
+    layer = params["params"]["a_first_name"]
+    equal = {**layer, "kernel": jnp.full_like(layer["kernel"], value)}
+    params = {"params": {**params["params"], "a_first_name": equal}}
+    result = layer_reinitialisation(
+        params,
+        X,
+        0,
+        edges,
+        apply_fn=apply_fn,
+        key=jax.random.key(1),
+        last_layer="params/a_first_name",
+    )
+    assert not result.defined.any() and int(result.count) == 0
+    assert np.isnan(result.correlations).all() and np.isnan(result.correlations_absolute).all()
+    assert np.isnan(result.mean) and np.isnan(result.mean_absolute)
+
+
+@pytest.mark.parametrize("key", [None, 3, "key"])
+def test_what_is_no_key_is_named(key: Any) -> None:
+    params, apply_fn = linen("dense")
+    call = partial(layer_reinitialisation, params, X, 0, edges, apply_fn=apply_fn, redraws=1)
+    if key is None:
+        assert bool(call(key=key).defined.all())
+    else:
+        with pytest.raises(InputTypeError, match="key: Expected a random key"):
+            call(key=key)

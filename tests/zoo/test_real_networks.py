@@ -33,7 +33,7 @@ def test_squeezenet_and_photos():
         result.y, result.y_positive + result.y_negative + result.y_nuisance, rtol=1e-5
     )
     # y⁺ rises from next to nothing past y within 30 steps, as METHOD's measurements do.
-    assert (result.history[0, :, 0] < 0.1 * result.y).all()
+    assert (result.history[:, 0, 0] < 0.1 * result.y).all()
     assert (result.y_positive > 0.8 * result.y).all()
 
 
@@ -43,7 +43,7 @@ def test_cifar_resnet_with_padded_shortcuts():
     x, labels = _load(paths[:4], preprocess), labels[:4]
     result = dmbp_jax.attribute(params, x, labels, apply_fn=apply_fn, config=DMBP(steps=30))
     assert bool(result.status.all())
-    assert (result.y_positive > result.history[0, :, 0]).all()
+    assert (result.y_positive > result.history[:, 0, 0]).all()
 
 
 def test_efficientnet_lite1_names_the_photos():
