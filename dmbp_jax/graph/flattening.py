@@ -5,49 +5,48 @@ Because of that a bare `max(x, 0)` can be trusted to be a ReLU: the clamps insid
 layers come with a product of two dependent values and are refused there.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from jax.extend import core as jex
 
-from dmbp_jax.errors import (
-    ControlFlowError,
-    NonAffineError,
-    NoReluError,
-    UnsupportedNetworkError,
-)
-from dmbp_jax.graph.affine import find_adjoints
-from dmbp_jax.graph.biases import group_biases
-from dmbp_jax.graph.freezing import freeze_factors
 from dmbp_jax.graph.jaxprs import body, called_jaxpr, called_name, join_scopes
-from dmbp_jax.graph.naming import name_sites
 from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine
 from dmbp_jax.graph.pieces import Equation, Piece, PieceFamily, find_piece
-from dmbp_jax.graph.pointwise import Region, check_supported, join_pointwise
-from dmbp_jax.graph.program import Constant, Operand, Program, Step
+from dmbp_jax.graph.pointwise import Region
+from dmbp_jax.graph.program import Constant, Operand, Step
 from dmbp_jax.graph.scans import write_out
-from dmbp_jax.graph.stretches import divide
 from dmbp_jax.graph.zeros import is_zero
 
-_NAMED = 6  # frozen factors that a message lists
+
+class Flat(NamedTuple):
+    """The equations of a network one after the other, each classified by itself.
+
+    Attributes:
+      steps: in order of evaluation.
+      regions: the steps of every call that was looked into.
+      inputs: names of the network's arrays, then of the constants of its trace.
+      image: name of x.
+      logits: what the network returns.
+    """
+
+    steps: Sequence[Step]
+    regions: Sequence[Region]
+    inputs: tuple[int, ...]
+    image: int
+    logits: Operand
 
 
-def flatten(
-    jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...], nonaffine: str = "refuse"
-) -> Program:
-    """The program of a network whose last argument is x.
+def flatten(jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...]) -> Flat:
+    """The equations of a network whose last argument is x.
 
     Args:
       jaxpr: equations of `(arrays..., x) -> logits`.
       zeros: which constants of the jaxpr are zero everywhere.
       families: what may be a piece.
-      nonaffine: "refuse", or "freeze" the gates of products at x (`freezing`).
 
     Raises:
-      NonAffineError, ControlFlowError: an operation on the path from x is not supported; the
-        message says what "freeze" would do about it.
-      NoReluError: no masked piece on the path from x.
+      ControlFlowError: a loop on the path from x is too long to be written out.
     """
     flat = _Flattener(families)
     inputs = [flat.new() for _ in jaxpr.invars]
@@ -55,102 +54,7 @@ def flatten(
     image = inputs.pop()
     flat.on_path.add(image)
     (logits,) = flat.inline(jaxpr, [*inputs, image], constants, scope="")
-    joined = join_pointwise(flat.steps, flat.regions, logits)
-
-    def assemble(steps: Sequence[Step]) -> Program:
-        check_supported(steps, logits)
-        return _assemble(steps, (*inputs, *constants), image, logits, flat.on_path)
-
-    if nonaffine == "freeze":
-        return assemble(freeze_factors(joined, logits))
-    try:
-        return assemble(joined)
-    except (NonAffineError, ControlFlowError) as refused:
-        advice = _advice(refused, lambda: assemble(freeze_factors(joined, logits)))
-        raise type(refused)(f"{refused} {advice}") from None
-
-
-def _advice(refused: UnsupportedNetworkError, freeze: Callable[[], Program]) -> str:
-    """What nonaffine="freeze" would do about a network that is refused."""
-    try:
-        frozen = freeze().frozen
-    except UnsupportedNetworkError as error:
-        if str(error) == str(refused):
-            return 'nonaffine="freeze" would not help.'
-        return f'nonaffine="freeze" would not help: {error}'
-    named = ", ".join(map(repr, frozen[:_NAMED]))
-    more = f" and {len(frozen) - _NAMED} more" if len(frozen) > _NAMED else ""
-    return f'nonaffine="freeze" takes these factors as constants at x: {named}{more}.'
-
-
-def _assemble(
-    steps: Sequence[Step],
-    inputs: tuple[int, ...],
-    image: int,
-    logits: Operand,
-    on_path: set[int],
-) -> Program:
-    """The program of steps that are all affine or pieces."""
-    steps, after_piece = _number(steps)
-    if not any(step.piece is not None and step.piece.masked for step in steps):
-        raise NoReluError(
-            "Expected a network with at least one ReLU or another activation "
-            "between x and the logits, got none, so there is nothing to mask."
-        )
-    groups = group_biases(steps)
-    boundary = _boundary(steps, on_path - after_piece, logits)
-    adjoints = find_adjoints(steps, inputs)
-    on_the_way = [step for step in steps if step.kind != "constant"]
-    before = [step for step in on_the_way if step.kind == "affine" and not step.after_piece]
-    after = [step for step in on_the_way if step.kind == "piece" or step.after_piece]
-    lists = [(on_the_way, {logits}), (before, set(boundary)), (after, {logits})]
-    whole, early, late = divide(lists, adjoints)
-    return Program(
-        steps=steps,
-        inputs=inputs,
-        image=image,
-        logits=logits,
-        sites=name_sites(steps, groups),
-        bias_groups={
-            steps[group.steps[-1]].results[0]: (index, group) for index, group in enumerate(groups)
-        },
-        boundary=boundary,
-        adjoints=adjoints,
-        whole=whole,
-        early=early,
-        late=late,
-    )
-
-
-def _number(steps: Sequence[Step]) -> tuple[tuple[Step, ...], set[int]]:
-    """Number the pieces, and mark what comes after one; also the values that it makes."""
-    after_piece: set[int] = set()
-    count = {True: 0, False: 0}  # masked and others, so far
-    numbered = []
-    for step in steps:
-        after, index = any(operand in after_piece for operand in step.operands), -1
-        if step.piece is not None:
-            index = count[step.piece.masked]
-            count[step.piece.masked] += 1
-        if after or step.piece is not None:
-            after_piece.update(step.results)
-            step = replace(step, after_piece=after, index=index)
-        numbered.append(step)
-    return tuple(numbered), after_piece
-
-
-def _boundary(steps: Sequence[Step], early: set[int], logits: Operand) -> tuple[int, ...]:
-    """Values that depend on x and on no piece, read by a piece or by what comes after one."""
-    wanted = {
-        operand
-        for step in steps
-        if step.after_piece or step.kind == "piece"
-        for operand in step.operands
-        if isinstance(operand, int) and operand in early
-    }
-    if isinstance(logits, int) and logits in early:
-        wanted.add(logits)
-    return tuple(sorted(wanted))
+    return Flat(flat.steps, flat.regions, (*inputs, *constants), image, logits)
 
 
 class _Flattener:

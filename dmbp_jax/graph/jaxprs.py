@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.extend import core as jex
+from jax.interpreters import partial_eval
 
 try:
     from jax._src import source_info_util
 except ImportError:  # profiles and tracebacks then lack the user's code, values are the same
     source_info_util = None
 
+# Run for what they do and not for a value: prints, callbacks of the user, checks of `checkify`.
+_SIDE_EFFECTS = {"debug_callback", "debug_print", "io_callback", "check"}
 _SCOPES_OF_JAX = r"(?:p?jit\(.*\)|checkpoint|rematted_computation)"
 
 
@@ -38,6 +41,65 @@ def body(jaxpr: Any) -> tuple[Body, Sequence[Any]]:
     inner = getattr(jaxpr, "jaxpr", jaxpr)
     equations = Body(inner.constvars, inner.invars, inner.eqns, inner.outvars)
     return equations, getattr(jaxpr, "consts", ())
+
+
+def without_dead_code(jaxpr: Any) -> tuple[Body, Sequence[Any]]:
+    """As `body`, with only what the results read, within calls and loops too.
+
+    Prints and callbacks whose values nobody reads count as dead.
+    """
+    live, _ = partial_eval.dce_jaxpr(
+        _without_side_effects(getattr(jaxpr, "jaxpr", jaxpr)), [True] * len(jaxpr.out_avals), True
+    )
+    equations, _ = body(live)
+    read = {id(atom) for equation in live.eqns for atom in equation.invars}
+    read |= {id(atom) for atom in live.outvars}
+    kept = [
+        (variable, value)
+        for variable, value in zip(live.constvars, body(jaxpr)[1], strict=True)
+        if id(variable) in read
+    ]
+    return equations._replace(constvars=[one for one, _ in kept]), [value for _, value in kept]
+
+
+def _without_side_effects(jaxpr: Any) -> Any:
+    """The same jaxpr without equations that only have an effect, within its calls too."""
+    if not jaxpr.effects:
+        return jaxpr
+    equations, read = [], {id(atom) for atom in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        is_read = any(id(variable) in read for variable in equation.outvars)
+        if equation.primitive.name in _SIDE_EFFECTS and not is_read:
+            continue
+        if equation.effects:
+            equation = _replace_inner(equation)
+        read |= {id(atom) for atom in equation.invars}
+        equations.append(equation)
+    left = frozenset().union(*(equation.effects for equation in equations))
+    return jaxpr.replace(eqns=equations[::-1], effects=jaxpr.effects & left)
+
+
+def _replace_inner(equation: Any) -> Any:
+    """An equation with its jaxprs without side effects."""
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, (tuple, list)) and any(hasattr(_inside(one), "eqns") for one in value):
+            return type(value)(map(replaced, value))
+        if not hasattr(_inside(value), "eqns"):
+            return value
+        silent = _without_side_effects(_inside(value))
+        return silent if _inside(value) is value else value.replace(jaxpr=silent)
+
+    params = {name: replaced(value) for name, value in equation.params.items()}
+    inner = [_inside(one) for one in jex.jaxprs_in_params(params)]
+    if not inner:
+        return equation
+    left = frozenset().union(*(one.effects for one in inner))
+    return equation.replace(params=params, effects=equation.effects & left)
+
+
+def _inside(jaxpr: Any) -> Any:
+    return getattr(jaxpr, "jaxpr", jaxpr)
 
 
 def called_jaxpr(equation: Any) -> Any:

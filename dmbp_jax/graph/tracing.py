@@ -18,11 +18,11 @@ import numpy as np
 
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.convolution import bind_convolution
-from dmbp_jax.graph.flattening import flatten
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.identity import identity
-from dmbp_jax.graph.jaxprs import bind, body, evaluate, value_bytes
+from dmbp_jax.graph.jaxprs import bind, evaluate, value_bytes, without_dead_code
 from dmbp_jax.graph.model import Model, is_traced
+from dmbp_jax.graph.passes import make_program
 from dmbp_jax.graph.pieces import FAMILIES, Equation, PieceFamily, families
 from dmbp_jax.graph.pieces.max_pool import WindowPool
 from dmbp_jax.graph.program import Program
@@ -67,7 +67,7 @@ class Trace:
         """
         key = families(), nonaffine
         if key not in self._programs:
-            self._programs[key] = flatten(self.jaxpr, self._zeros, *key)
+            self._programs[key] = make_program(self.jaxpr, self._zeros, *key)
         return self._programs[key]
 
 
@@ -221,7 +221,7 @@ def _trace(
         error.add_note(f"Raised while the network was traced with one image {image_shape}.")
         raise
     _check_logits(result, image_shape)
-    jaxpr, constants = body(closed)
+    jaxpr, constants = without_dead_code(closed)
     return Trace(jaxpr, constants), tuple(constants)
 
 

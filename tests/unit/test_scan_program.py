@@ -67,8 +67,8 @@ REFUSED = {
         ControlFlowError,
         f"at most {MOST_OPERATIONS} operations.*'scan' at 'loop'.*{MOST_OPERATIONS + 1} iterations",
     ),
-    "too long and empty": (
-        _refused(lambda h, _: (h, None), 10**9),
+    "too long to be counted": (
+        _refused(lambda h, _: (-h, None), 10**9),
         ControlFlowError,
         "1000000000 iterations",
     ),

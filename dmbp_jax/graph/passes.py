@@ -1,0 +1,144 @@
+"""The passes that make a program of a traced network, in their order.
+
+Trace and remove dead code (`tracing`), then flatten, join pointwise functions, freeze gates, refuse
+what is left, assemble.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dmbp_jax.errors import (
+    ControlFlowError,
+    NonAffineError,
+    NoReluError,
+    UnsupportedNetworkError,
+)
+from dmbp_jax.graph.affine import find_adjoints
+from dmbp_jax.graph.biases import group_biases
+from dmbp_jax.graph.flattening import Flat, flatten
+from dmbp_jax.graph.freezing import freeze_factors
+from dmbp_jax.graph.naming import name_sites
+from dmbp_jax.graph.pieces import PieceFamily
+from dmbp_jax.graph.pointwise import check_supported, join_pointwise
+from dmbp_jax.graph.program import Operand, Program, Step
+from dmbp_jax.graph.stretches import divide
+
+_NAMED = 6  # frozen factors that a message lists
+
+
+def make_program(
+    jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...], nonaffine: str = "refuse"
+) -> Program:
+    """The program of a network whose last argument is x.
+
+    Args:
+      jaxpr: equations of `(arrays..., x) -> logits`, without dead code.
+      zeros: which constants of the jaxpr are zero everywhere.
+      families: what may be a piece.
+      nonaffine: "refuse", or "freeze" the gates of products at x (`freezing`).
+
+    Raises:
+      NonAffineError, ControlFlowError: an operation on the path from x is not supported; the
+        message says what "freeze" would do about it.
+      NoReluError: no masked piece on the path from x.
+    """
+    flat = flatten(jaxpr, zeros, families)
+    joined = flat._replace(steps=join_pointwise(flat.steps, flat.regions, flat.logits))
+    if nonaffine == "freeze":
+        return _freeze_and_assemble(joined)
+    try:
+        return _assemble(joined)
+    except (NonAffineError, ControlFlowError) as refused:
+        advice = _advice(refused, lambda: _freeze_and_assemble(joined))
+        raise type(refused)(f"{refused} {advice}") from None
+
+
+def _freeze_and_assemble(flat: Flat) -> Program:
+    return _assemble(flat._replace(steps=freeze_factors(flat.steps, flat.logits)))
+
+
+def _advice(refused: UnsupportedNetworkError, freeze: Callable[[], Program]) -> str:
+    """What nonaffine="freeze" would do about a network that is refused."""
+    try:
+        frozen = freeze().frozen
+    except UnsupportedNetworkError as error:
+        if str(error) == str(refused):
+            return 'nonaffine="freeze" would not help.'
+        return f'nonaffine="freeze" would not help: {error}'
+    named = ", ".join(map(repr, frozen[:_NAMED]))
+    more = f" and {len(frozen) - _NAMED} more" if len(frozen) > _NAMED else ""
+    return f'nonaffine="freeze" takes these factors as constants at x: {named}{more}.'
+
+
+def _assemble(flat: Flat) -> Program:
+    """The program of steps that are all affine or pieces, which is checked first."""
+    check_supported(flat.steps, flat.logits)
+    steps = _number(flat.steps)
+    if not any(step.piece is not None and step.piece.masked for step in steps):
+        raise NoReluError(
+            "Expected a network with at least one ReLU or another activation "
+            "between x and the logits, got none, so there is nothing to mask."
+        )
+    groups = group_biases(steps)
+    boundary = _boundary(steps, flat.image, flat.logits)
+    adjoints = find_adjoints(steps, flat.inputs)
+    on_the_way = [step for step in steps if step.kind != "constant"]
+    before = [step for step in on_the_way if step.kind == "affine" and not step.after_piece]
+    after = [step for step in on_the_way if step.kind == "piece" or step.after_piece]
+    lists = [
+        (on_the_way, {flat.logits}),
+        (before, set(boundary)),
+        (after, {flat.logits}),
+    ]
+    whole, early, late = divide(lists, adjoints)
+    return Program(
+        steps=steps,
+        inputs=flat.inputs,
+        image=flat.image,
+        logits=flat.logits,
+        sites=name_sites(steps, groups),
+        bias_groups={
+            steps[group.steps[-1]].results[0]: (index, group) for index, group in enumerate(groups)
+        },
+        boundary=boundary,
+        adjoints=adjoints,
+        whole=whole,
+        early=early,
+        late=late,
+    )
+
+
+def _number(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Number the pieces, and mark what comes after one."""
+    after_piece: set[int] = set()
+    count = {True: 0, False: 0}  # masked and others, so far
+    numbered = []
+    for step in steps:
+        after, index = any(operand in after_piece for operand in step.operands), -1
+        if step.piece is not None:
+            index = count[step.piece.masked]
+            count[step.piece.masked] += 1
+        if after or step.piece is not None:
+            after_piece.update(step.results)
+            step = replace(step, after_piece=after, index=index)
+        numbered.append(step)
+    return tuple(numbered)
+
+
+def _boundary(steps: Sequence[Step], image: int, logits: Operand) -> tuple[int, ...]:
+    """Values that depend on x and on no piece, read by a piece or by what comes after one."""
+    early = {image}
+    for step in steps:
+        if step.kind == "affine" and not step.after_piece:
+            early.update(step.results)
+    wanted = {
+        operand
+        for step in steps
+        if step.after_piece or step.kind == "piece"
+        for operand in step.operands
+        if isinstance(operand, int) and operand in early
+    }
+    if isinstance(logits, int) and logits in early:
+        wanted.add(logits)
+    return tuple(sorted(wanted))
