@@ -22,7 +22,7 @@ PICTURES = {
     "signed": ("gradient", "smoothgrad", "integrated_gradients", "blur_ig", "deeplift", "dmbp"),
     "coarse": ("guided_backprop", "guided_gradcam", "gradcam", "fullgrad", "rise", "lpr"),
 }
-OPTIONS = {"rise": {"masks": 2000}}
+OPTIONS = {"rise": {"n_masks": 2000}}
 COLOURS = 128  # of the saved picture
 
 

@@ -166,7 +166,7 @@ def main() -> None:
         "|---|---|---|---|---|---|"
     )
     for name in arguments.methods:
-        options = {"masks": RISE_MASKS} if name == "rise" else {}
+        options = {"n_masks": RISE_MASKS} if name == "rise" else {}
         method = partial(METHODS[name], arrays, x, LABEL, apply_fn=network, **options)
         calls = {"ours": lambda method=method: jax.block_until_ready(method())}
         if name in theirs:

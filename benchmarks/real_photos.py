@@ -84,7 +84,7 @@ def main() -> None:
         methods=args.methods,
         options={
             "dmbp": {"steps": args.steps},
-            "rise": {"masks": args.rise_masks},
+            "rise": {"n_masks": args.rise_masks},
             "lpr": {"steps": args.lpr_steps},
         },
         limit=args.limit,

@@ -56,43 +56,43 @@ class Method:
 
 CATALOGUE: tuple[Method, ...] = (
     Method(
-        "gradient", "ND = gradient × input", options=("multiply_by_input",), abbreviation="Grad"
+        "gradient", "ND = gradient × input", options=("multiply_by_inputs",), abbreviation="Grad"
     ),
     Method(
         "integrated_gradients",
         "Integrated Gradients",
-        options=("points", "rule", "baseline", "multiply_by_input"),
+        options=("n_steps", "rule", "baseline", "multiply_by_inputs"),
         abbreviation="IG",
     ),
     Method(
         "smoothgrad",
         "SmoothGrad",
         random=True,
-        options=("samples", "noise_fraction", "multiply_by_input"),
+        options=("n_samples", "noise_fraction", "multiply_by_inputs"),
         abbreviation="SG",
     ),
     Method(
         "blur_ig",
         "Blur IG",
-        options=("max_sigma", "steps", "grad_step", "spacing"),
+        options=("max_sigma", "n_steps", "grad_step", "spacing"),
         abbreviation="BIG",
     ),
     Method(
         "deeplift",
         "DeepLift",
-        options=("baseline", "multiply_by_input", "nonaffine"),
+        options=("baseline", "multiply_by_inputs", "nonaffine"),
         abbreviation="DL",
     ),
     Method(
         "guided_backprop",
         "Guided Backprop",
-        options=("multiply_by_input", "nonaffine"),
+        options=("multiply_by_inputs", "nonaffine"),
         abbreviation="GBp",
     ),
     Method(
         "guided_gradcam",
         "Guided Grad-CAM",
-        options=("layer", "multiply_by_input", "nonaffine"),
+        options=("layer", "multiply_by_inputs", "nonaffine"),
         abbreviation="GGC",
     ),
     Method(
@@ -118,7 +118,7 @@ CATALOGUE: tuple[Method, ...] = (
         coarse=True,
         has_zero=False,
         random=True,
-        options=("masks", "cells", "keep", "activation"),
+        options=("n_masks", "cells", "keep", "activation"),
         abbreviation="RISE",
     ),
     Method(

@@ -32,7 +32,7 @@ examples:
   dmbp evaluate --table all
   dmbp evaluate --table 1 --dataset imagenet --root ILSVRC2012 --network resnet50
   dmbp evaluate --table 2 --dataset voc --root VOCdevkit --network resnet50_voc --limit 200
-  dmbp evaluate --table 2 --dataset csv --root photos --network resnet50 --option rise.masks=500
+  dmbp evaluate --table 2 --dataset csv --root photos --network resnet50 --option rise.n_masks=500
   dmbp evaluate --maps maps.zarr --methods gradient
 
 Stopped or killed, the same command continues where it was. OUT gets tables.md, tables.csv and
@@ -93,7 +93,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="METHOD.NAME=VALUE",
         action="append",
         default=[],
-        help="option of a method, such as rise.masks=500; may be repeated",
+        help="option of a method, such as rise.n_masks=500; may be repeated",
     )
     add("--step", metavar="N", type=int, help="pixels inserted at a time; default 224")
     add("--points", metavar="N", type=int, help="number of points of a curve, instead of --step")

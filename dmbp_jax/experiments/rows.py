@@ -194,7 +194,7 @@ def _make_row(
         if "activation" in method.options and activation is not None:
             given.setdefault("activation", activation)
         if name == "rise" and network.split("_")[0] == "resnet50":
-            given.setdefault("masks", 8000)  # RISE, Sec. 4: 4000 for VGG16, 8000 for ResNet50
+            given.setdefault("n_masks", 8000)  # RISE, Sec. 4: 4000 for VGG16, 8000 for ResNet50
         title, options = method.title, dict(sorted(given.items()))
     return MethodRow(
         name, method.function, title, tuple(options.items()), method.random, method.has_zero

@@ -23,7 +23,8 @@ class Settings:
       tables: which of the paper's tables, of 1, 2 and 3.
       methods: rows of every table: names, `dmbp_jax.catalogue.Method`s of your own, or
         other rows (`MethodRow`, `open_maps`); None takes the paper's rows.
-      options: method -> option -> value, such as `{"rise": {"masks": 500}, "dmbp": {"steps": 50}}`.
+      options: method -> option -> value, such as
+        `{"rise": {"n_masks": 500}, "dmbp": {"steps": 50}}`.
       images_per_class: targets drawn for each class, or "all"; None is what the dataset asks for:
         5 for ImageNet (the paper's Table 1), 4 for generated pictures, all for every other.
       limit: at most so many targets, spread evenly over those drawn; None is no limit.

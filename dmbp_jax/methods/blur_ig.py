@@ -27,7 +27,7 @@ def blur_ig(
     key: Any = None,
     chunk_size: int | None = None,
     max_sigma: float = 50.0,
-    steps: int = 100,
+    n_steps: int = 100,
     grad_step: float = 0.01,
     spacing: str = "linear",
     return_residual: bool = False,
@@ -45,9 +45,9 @@ def blur_ig(
       key: not used.
       chunk_size: evaluations (images times steps) at once; None is 64.
       max_sigma: widest blur, in pixels, above 0.
-      steps: number of steps from σ = 0, at least 1.
+      n_steps: number of steps from σ = 0, at least 1.
       grad_step: δ, above 0.
-      spacing: "linear", σᵢ = max_sigma · i / steps, or "sqrt", σᵢ = max_sigma · √(i / steps).
+      spacing: "linear", σᵢ = max_sigma · i / n_steps, or "sqrt", σᵢ = max_sigma · √(i / n_steps).
         Both end at max_sigma. Every step is weighted by its own width σᵢ₊₁ − σᵢ.
       return_residual: also return Σ map − (F_c(x) − F_c(b(max_sigma))), which the number of
         steps and the kinks of the network leave over: () for a single image, else (N,).
@@ -55,7 +55,7 @@ def blur_ig(
 
     Returns:
       Signed map, shape and dtype of x; with `return_residual` the pair (map, residual). There is
-      no `multiply_by_input`: the change of the image along the path is a factor already.
+      no `multiply_by_inputs`: the change of the image along the path is a factor already.
 
     Raises:
       InputError, InputTypeError: as `dmbp_jax.attribute`, and for the options above.
@@ -73,18 +73,18 @@ def blur_ig(
     Source: Xu, Venugopalan, Sundararajan, CVPR 2020, and the authors' code in PAIR's `saliency`,
     whose defaults these are. That code weights a batch of steps with the width of the last one
     (with "sqrt" the sum is off by up to 35 %); here every step has its own. Its square-root
-    schedule is σᵢ = √(max_sigma · i / steps), which ends at √max_sigma, 7.07 pixels for 50;
+    schedule is σᵢ = √(max_sigma · i / n_steps), which ends at √max_sigma, 7.07 pixels for 50;
     `max_sigma=50**0.5, spacing="sqrt"` gives the same σᵢ here. The differences of the kernels
     are taken in float64 before they touch the image.
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size)
     path = {
         "max_sigma": check_number(max_sigma, "max_sigma", low=0, above=True),
-        "steps": check_count(steps, "steps"),
+        "n_steps": check_count(n_steps, "n_steps"),
         "grad_step": check_number(grad_step, "grad_step", low=0, above=True),
         "spacing": check_choice(spacing, "spacing", SPACINGS),
     }
-    heat = sum_samples(_blur_ig, call, path["steps"], progress=progress, **path)
+    heat = sum_samples(_blur_ig, call, path["n_steps"], progress=progress, **path)
     if not return_residual:
         return call.unbatch(heat)
     return call.unbatch((heat, _residual(call, heat, path["max_sigma"])))
@@ -103,10 +103,10 @@ def _blur_ig(
 
 @lru_cache(maxsize=8)
 def _path(
-    max_sigma: float, steps: int, grad_step: float, spacing: str
+    max_sigma: float, n_steps: int, grad_step: float, spacing: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Widths (steps,) and kernels (steps, taps) at σᵢ, at σᵢ + δ, and their slope; float64."""
-    fraction = np.arange(steps + 1) / steps
+    """Widths (n_steps,) and kernels (n_steps, taps) at σᵢ, at σᵢ + δ, and their slope; float64."""
+    fraction = np.arange(n_steps + 1) / n_steps
     sigmas = max_sigma * (np.sqrt(fraction) if spacing == "sqrt" else fraction)
     reach = kernel_radius(max_sigma + grad_step)
     blurs = np.stack([gaussian_taps(sigma, reach) for sigma in sigmas[:-1]])

@@ -24,7 +24,7 @@ def deeplift(
     key: Any = None,
     chunk_size: int | None = None,
     baseline: ArrayLike | str = "zero",
-    multiply_by_input: bool = True,
+    multiply_by_inputs: bool = True,
     return_residual: bool = False,
     nonaffine: str = "refuse",
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -46,7 +46,7 @@ def deeplift(
       key: not used.
       chunk_size: images at once; None is as many as fit.
       baseline: x′, as in `integrated_gradients`.
-      multiply_by_input: False gives the multipliers m, which do not sum to anything.
+      multiply_by_inputs: False gives the multipliers m, which do not sum to anything.
       return_residual: also return Σ map − (F_c(x) − F_c(x′)), rounding only: () or (N,).
       nonaffine: as in `dmbp_jax.attribute`. With "freeze", F is the network whose frozen factors
         keep their values at x, at x′ too.
@@ -75,7 +75,7 @@ def deeplift(
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
     start = make_baseline(baseline, params, call)
-    heat, residual = each_image(_deeplift, call, start, multiply_by_input=multiply_by_input)
+    heat, residual = each_image(_deeplift, call, start, multiply_by_inputs=multiply_by_inputs)
     return call.unbatch((heat, residual) if return_residual else heat)
 
 
@@ -85,7 +85,7 @@ def _deeplift(
     label: jax.Array,
     start: jax.Array,
     *,
-    multiply_by_input: bool,
+    multiply_by_inputs: bool,
 ) -> tuple[jax.Array, jax.Array]:
     graph = network.graph()
     factors = _frozen_factors(graph, image[None])
@@ -111,7 +111,7 @@ def _deeplift(
     logit, multipliers = jax.value_and_grad(logit_by_slopes)(image)
     shares = multipliers * (image - start)
     residual = shares.sum() - (logit - logits_at_start[0, label])
-    return (shares if multiply_by_input else multipliers), residual
+    return (shares if multiply_by_inputs else multipliers), residual
 
 
 Inputs = list[tuple[jax.Array, ...]]

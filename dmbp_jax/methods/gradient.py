@@ -18,7 +18,7 @@ def gradient(
     apply_fn: ApplyFn | None = None,
     key: Any = None,
     chunk_size: int | None = None,
-    multiply_by_input: bool = True,
+    multiply_by_inputs: bool = True,
 ) -> jax.Array:
     """The gradient of the label's logit, times the input.
 
@@ -28,7 +28,7 @@ def gradient(
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
       chunk_size: images at once; None is as many as fit.
-      multiply_by_input: False gives the bare gradient.
+      multiply_by_inputs: False gives the bare gradient.
 
     Returns:
       Signed map, shape and dtype of x. Zero where the network does not react at all.
@@ -49,11 +49,11 @@ def gradient(
     network will do.
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size)
-    return call.unbatch(each_image(_gradient, call, multiply_by_input=multiply_by_input))
+    return call.unbatch(each_image(_gradient, call, multiply_by_inputs=multiply_by_inputs))
 
 
 def _gradient(
-    network: TracedNetwork, image: jax.Array, label: jax.Array, *, multiply_by_input: bool
+    network: TracedNetwork, image: jax.Array, label: jax.Array, *, multiply_by_inputs: bool
 ) -> jax.Array:
     g = jax.grad(logit, argnums=1)(network, image, label)
-    return g * image if multiply_by_input else g
+    return g * image if multiply_by_inputs else g

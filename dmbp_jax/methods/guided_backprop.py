@@ -20,7 +20,7 @@ def guided_backprop(
     apply_fn: ApplyFn | None = None,
     key: Any = None,
     chunk_size: int | None = None,
-    multiply_by_input: bool = True,
+    multiply_by_inputs: bool = True,
     nonaffine: str = "refuse",
 ) -> jax.Array:
     """The gradient in which every ReLU passes a cotangent only where both it and z are positive.
@@ -31,7 +31,7 @@ def guided_backprop(
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
       chunk_size: images at once; None is as many as fit.
-      multiply_by_input: False gives the guided gradient itself.
+      multiply_by_inputs: False gives the guided gradient itself.
       nonaffine: as in `dmbp_jax.attribute`. With "freeze", products keep their ordinary gradient
         to both factors; activations inside a frozen factor are no sites, and are not guided.
 
@@ -56,17 +56,17 @@ def guided_backprop(
     those silently); at z = 0 exactly nothing passes.
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
-    return call.unbatch(each_image(guided_gradient, call, multiply_by_input=multiply_by_input))
+    return call.unbatch(each_image(guided_gradient, call, multiply_by_inputs=multiply_by_inputs))
 
 
 def guided_gradient(
-    network: TracedNetwork, image: jax.Array, label: jax.Array, *, multiply_by_input: bool
+    network: TracedNetwork, image: jax.Array, label: jax.Array, *, multiply_by_inputs: bool
 ) -> jax.Array:
     """The map of one image (H, W, C)."""
     graph = network.graph()
     rules = Rules(after=lambda index, value: positive_cotangent(value))
     g = jax.grad(lambda image: graph.run(image[None], rules)[0, label])(image)
-    return g * image if multiply_by_input else g
+    return g * image if multiply_by_inputs else g
 
 
 @jax.custom_vjp

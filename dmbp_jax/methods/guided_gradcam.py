@@ -22,7 +22,7 @@ def guided_gradcam(
     key: Any = None,
     chunk_size: int | None = None,
     layer: str | None = None,
-    multiply_by_input: bool = True,
+    multiply_by_inputs: bool = True,
     nonaffine: str = "refuse",
 ) -> jax.Array:
     """The product of guided backpropagation and the bilinearly enlarged Grad-CAM.
@@ -34,7 +34,7 @@ def guided_gradcam(
       key: not used.
       chunk_size: images at once; None is as many as fit.
       layer: as in `gradcam`.
-      multiply_by_input: as in `guided_backprop`.
+      multiply_by_inputs: as in `guided_backprop`.
       nonaffine: as in `guided_backprop`.
 
     Returns:
@@ -62,7 +62,7 @@ def guided_gradcam(
         _guided_gradcam,
         call,
         layer=find_layer(call, layer),
-        multiply_by_input=multiply_by_input,
+        multiply_by_inputs=multiply_by_inputs,
     )
     return call.unbatch(heat)
 
@@ -73,7 +73,7 @@ def _guided_gradcam(
     label: jax.Array,
     *,
     layer: Site,
-    multiply_by_input: bool,
+    multiply_by_inputs: bool,
 ) -> jax.Array:
-    guided = guided_gradient(network, image, label, multiply_by_input=multiply_by_input)
+    guided = guided_gradient(network, image, label, multiply_by_inputs=multiply_by_inputs)
     return guided * class_activation(network, image, label, layer=layer)[..., None]

@@ -25,10 +25,10 @@ def integrated_gradients(
     apply_fn: ApplyFn | None = None,
     key: Any = None,
     chunk_size: int | None = None,
-    points: int = 50,
+    n_steps: int = 50,
     rule: str = "gauss-legendre",
     baseline: ArrayLike | str = "zero",
-    multiply_by_input: bool = True,
+    multiply_by_inputs: bool = True,
     return_residual: bool = False,
     progress: bool = False,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -40,13 +40,13 @@ def integrated_gradients(
       params, x, label, apply_fn: as in `dmbp_jax.attribute`.
       key: not used.
       chunk_size: evaluations (images times points) at once; None is 64.
-      points: number of points, at least 1 (2 for the trapezoid rule).
+      n_steps: number of points, at least 1 (2 for the trapezoid rule).
       rule: "gauss-legendre", or "trapezoid" with both ends among the points.
       baseline: x′ in preprocessed space. "zero" (the mean colour of the data set for networks
         that subtract it); "mean", the image's own mean colour; "black", a black picture as the
         network's own preprocessing gives it (a `dmbp_jax.Network` only); "blur", the image
         blurred with σ = 10 pixels; or an array, (H, W, C) or (N, H, W, C).
-      multiply_by_input: False gives the mean gradient, without the factor x − x′.
+      multiply_by_inputs: False gives the mean gradient, without the factor x − x′.
       return_residual: also return Σ map − (F_c(x) − F_c(x′)), the completeness that the number
         of points leaves over: () for a single image, else (N,).
       progress: show a bar.
@@ -75,13 +75,13 @@ def integrated_gradients(
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size)
     check_choice(rule, "rule", RULES)
-    check_count(points, "points", minimum=2 if rule == "trapezoid" else 1)
+    check_count(n_steps, "n_steps", minimum=2 if rule == "trapezoid" else 1)
     start = make_baseline(baseline, params, call)
     mean_gradient = sum_samples(
-        _weighted_gradient, call, points, start, progress=progress, points=points, rule=rule
+        _weighted_gradient, call, n_steps, start, progress=progress, n_steps=n_steps, rule=rule
     )
     shares = mean_gradient * (call.images - start)
-    heat = shares if multiply_by_input else mean_gradient
+    heat = shares if multiply_by_inputs else mean_gradient
     if not return_residual:
         return call.unbatch(heat)
     residual = shares.sum((1, 2, 3)) - each_image(_change_of_logit, call, start)
@@ -95,22 +95,22 @@ def _weighted_gradient(
     i: jax.Array,
     start: jax.Array,
     *,
-    points: int,
+    n_steps: int,
     rule: str,
 ) -> jax.Array:
-    alphas, weights = (jnp.asarray(a, image.dtype) for a in quadrature(points, rule))
+    alphas, weights = (jnp.asarray(a, image.dtype) for a in quadrature(n_steps, rule))
     on_path = start + alphas[i] * (image - start)
     return weights[i] * jax.grad(logit, argnums=1)(network, on_path, label)
 
 
 @lru_cache(maxsize=16)
-def quadrature(points: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Positions αᵢ in [0, 1] and weights wᵢ that sum to 1, (points,) float64 each."""
+def quadrature(n_steps: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Positions αᵢ in [0, 1] and weights wᵢ that sum to 1, (n_steps,) float64 each."""
     if rule == "trapezoid":
-        weights = np.full(points, 1 / (points - 1))
+        weights = np.full(n_steps, 1 / (n_steps - 1))
         weights[[0, -1]] /= 2
-        return np.linspace(0, 1, points), weights
-    nodes, weights = np.polynomial.legendre.leggauss(points)  # on [−1, 1]
+        return np.linspace(0, 1, n_steps), weights
+    nodes, weights = np.polynomial.legendre.leggauss(n_steps)  # on [−1, 1]
     return (nodes + 1) / 2, weights / 2
 
 

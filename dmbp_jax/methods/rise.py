@@ -22,7 +22,7 @@ def rise(
     apply_fn: ApplyFn | None = None,
     key: Any = None,
     chunk_size: int | None = None,
-    masks: int = 4000,
+    n_masks: int = 4000,
     cells: int = 7,
     keep: float = 0.5,
     activation: str | None = None,
@@ -42,7 +42,7 @@ def rise(
         and `chunk_size` change nothing. With N keys, image n has the masks of `key[n]`. Keys of
         another kind than Threefry are made into Threefry keys (`dmbp_jax.engine.keys`).
       chunk_size: evaluations (images times masks) at once; None is 64.
-      masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50, and so
+      n_masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50, and so
         does `dmbp evaluate`.
       cells: cells of the grid along each side.
       keep: p, the probability that a cell is kept, in (0, 1].
@@ -64,7 +64,7 @@ def rise(
       >>> def network(params, x):
       ...     return 4 * x[:, :8, :8].mean((1, 2)) @ params  # reads the upper left corner
       >>> heat = rise(jnp.eye(3), jnp.ones((32, 32, 3)).at[..., 1:].set(0), 0,
-      ...             apply_fn=network, masks=200)
+      ...             apply_fn=network, n_masks=200)
       >>> bool(heat[4, 4] > heat[28, 28])
       True
 
@@ -76,10 +76,10 @@ def rise(
     total = sum_samples(
         _rise,
         call,
-        check_count(masks, "masks"),
+        check_count(n_masks, "n_masks"),
         shared_keys(key, len(call.images)),
         progress=progress,
-        masks=masks,
+        n_masks=n_masks,
         cells=check_count(cells, "cells"),
         keep=check_number(keep, "keep", low=0, high=1, above=True),
         activation=find_activation(activation, params, apply_fn),
@@ -94,7 +94,7 @@ def _rise(
     i: jax.Array,
     key: jax.Array,
     *,
-    masks: int,
+    n_masks: int,
     cells: int,
     keep: float,
     activation: str,
@@ -102,7 +102,7 @@ def _rise(
     height, width, _ = image.shape
     mask = random_mask(jax.random.fold_in(key, i), height, width, cells, keep, image.dtype)
     logits = network((image * mask[..., None])[None])[0]
-    return PROBABILITIES[activation](logits)[label] * mask / (masks * keep)
+    return PROBABILITIES[activation](logits)[label] * mask / (n_masks * keep)
 
 
 def random_mask(

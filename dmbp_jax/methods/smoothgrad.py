@@ -20,9 +20,9 @@ def smoothgrad(
     apply_fn: ApplyFn | None = None,
     key: Any = None,
     chunk_size: int | None = None,
-    samples: int = 50,
+    n_samples: int = 50,
     noise_fraction: float = 0.15,
-    multiply_by_input: bool = True,
+    multiply_by_inputs: bool = True,
     progress: bool = False,
 ) -> jax.Array:
     """The mean of signed gradients at copies of the image with Gaussian noise, times the input.
@@ -39,10 +39,10 @@ def smoothgrad(
         such keys. Keys of another kind than Threefry are made into Threefry keys
         (`dmbp_jax.engine.keys`).
       chunk_size: evaluations (images times samples) at once; None is 64.
-      samples: number n of copies, at least 1.
+      n_samples: number n of copies, at least 1.
       noise_fraction: σ as a fraction of the image's own range, max − min over its pixels and
         channels; 0 gives the plain gradient, and so does a constant image.
-      multiply_by_input: False gives the mean gradient.
+      multiply_by_inputs: False gives the mean gradient.
       progress: show a bar.
 
     Returns:
@@ -68,12 +68,12 @@ def smoothgrad(
     total = sum_samples(
         _smoothgrad,
         call,
-        check_count(samples, "samples"),
+        check_count(n_samples, "n_samples"),
         image_keys(key, len(call.images)),
         progress=progress,
-        samples=samples,
+        n_samples=n_samples,
         noise_fraction=check_number(noise_fraction, "noise_fraction", low=0),
-        multiply_by_input=multiply_by_input,
+        multiply_by_inputs=multiply_by_inputs,
     )
     return call.unbatch(total)
 
@@ -85,11 +85,11 @@ def _smoothgrad(
     i: jax.Array,
     key: jax.Array,
     *,
-    samples: int,
+    n_samples: int,
     noise_fraction: float,
-    multiply_by_input: bool,
+    multiply_by_inputs: bool,
 ) -> jax.Array:
     sigma = noise_fraction * (image.max() - image.min())
     noise = jax.random.normal(jax.random.fold_in(key, i), image.shape, image.dtype)
-    g = jax.grad(logit, argnums=1)(network, image + sigma * noise, label) / samples
-    return g * image if multiply_by_input else g
+    g = jax.grad(logit, argnums=1)(network, image + sigma * noise, label) / n_samples
+    return g * image if multiply_by_inputs else g

@@ -121,7 +121,7 @@ def test_the_papers_numbers_go_with_published_weights_only(
         ("--root x", "--root: Expected none"),
         ("--dataset voc --root x --network vgg16_voc --ground-truth y", "--ground-truth"),
         ("--option rise=3", "Expected METHOD.NAME=VALUE"),
-        ("--option rise.masks=none", "masks: Expected an int"),
+        ("--option rise.n_masks=none", "n_masks: Expected an int"),
         ("--option rise.colour=3", "option of rise"),
         ("--methods gradient --points 1", "points: Expected at least 2"),
         ("--images-per-class some", "expected a number from 1 or all"),
@@ -148,14 +148,16 @@ def test_a_wrong_command_is_one_line(
 
 
 def test_options_of_the_command_line() -> None:
-    line = "evaluate --option rise.masks=500 --option integrated_gradients.rule=trapezoid --steps 7"
+    line = (
+        "evaluate --option rise.n_masks=500 --option integrated_gradients.rule=trapezoid --steps 7"
+    )
     options = command.method_options(build_parser().parse_args(line.split()))
     assert options == {
-        "rise": {"masks": 500},
+        "rise": {"n_masks": 500},
         "integrated_gradients": {"rule": "trapezoid"},
         "dmbp": {"steps": 7},
     }
     rows = Settings(tables=(1, 2), options=options).rows()
     assert [c.name for c in rows[1]] == list(TABLES[1].methods)
     assert all(dict(c.options)["config"].steps == 7 for c in rows[1][1:])
-    assert dict(next(c for c in rows[2] if c.name == "rise").options) == {"masks": 500}
+    assert dict(next(c for c in rows[2] if c.name == "rise").options) == {"n_masks": 500}

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
         ({"methods": ("magic",)}, InputError, "methods: Expected some of"),
         ({"methods": ("rise", "rise")}, InputError, "different methods"),
         ({"methods": ()}, InputError, "at least one"),
-        ({"options": {"rise": {"mask": 3}}}, InputError, "option of rise .masks, cells"),
+        ({"options": {"rise": {"mask": 3}}}, InputError, "option of rise .n_masks, cells"),
         ({"options": {"magic": {}}}, InputError, "Expected a method"),
         ({"options": {"dmbp": {"loss": "all"}}}, InputError, "option of dmbp"),
         ({"options": {"gradient": {"steps": 3}}}, InputError, "option of gradient"),
@@ -122,18 +122,18 @@ def test_a_method_from_outside_takes_part(tmp_path: Path) -> None:
 def test_rise_has_as_many_masks_as_its_paper_for_this_network(tmp_path: Path) -> None:
     def masks(network: str, **options: Any) -> Any:
         (row,) = Settings(tables=(2,), methods=["rise"], options=options).rows(network)[2]
-        return dict(row.options).get("masks")
+        return dict(row.options).get("n_masks")
 
     assert masks("resnet50") == masks("resnet50_voc") == 8000
     assert masks("vgg16") is masks("vgg16_voc") is masks("builtin") is masks("resnet18") is None
-    assert masks("resnet50", rise={"masks": 500}) == 500
+    assert masks("resnet50", rise={"n_masks": 500}) == 500
 
     def resnet50(params: Any, x: jax.Array) -> jax.Array:
         return network(params, x)
 
     run(tmp_path, dataclasses.replace(SHORT, methods=["rise"], limit=1), apply_fn=resnet50)
     stored = json.loads((tmp_path / "manifest.json").read_text())["configuration"]
-    assert stored["options of rise"] == {"masks": 8000}
+    assert stored["options of rise"] == {"n_masks": 8000}
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_bare_maps(stored, name):
         jnp.asarray(stored["x"], jnp.float64),
         stored["labels"],
         apply_fn=OVERLAPPING,
-        multiply_by_input=False,
+        multiply_by_inputs=False,
     )
     # Captum's Grad-CAM averages the gradient over the 8 x 8 positions, ours adds.
     scale = 64 if name == "guided_gradcam" else 1

@@ -35,10 +35,10 @@ NEED_SITES = (
     "dmbp",
 )
 SHORT = {  # few samples, so that every method takes a moment
-    "integrated_gradients": {"points": 5},
-    "smoothgrad": {"samples": 5},
-    "blur_ig": {"steps": 5},
-    "rise": {"masks": 11, "cells": 3},
+    "integrated_gradients": {"n_steps": 5},
+    "smoothgrad": {"n_samples": 5},
+    "blur_ig": {"n_steps": 5},
+    "rise": {"n_masks": 11, "cells": 3},
     "lpr": {"steps": 3},
     "dmbp": {"config": dmbp_jax.DMBP(steps=5)},
 }
@@ -217,21 +217,21 @@ def test_unknown_layers_are_refused_with_the_list_of_names(name, params, images)
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("integrated_gradients", {"points": 0}, InputError, "points"),
-        ("integrated_gradients", {"points": 1, "rule": "trapezoid"}, InputError, "points"),
+        ("integrated_gradients", {"n_steps": 0}, InputError, "n_steps"),
+        ("integrated_gradients", {"n_steps": 1, "rule": "trapezoid"}, InputError, "n_steps"),
         ("integrated_gradients", {"rule": "simpson"}, InputError, "rule"),
         ("integrated_gradients", {"baseline": "white"}, InputError, "baseline"),
         ("integrated_gradients", {"baseline": "black"}, InputTypeError, "baseline"),
         ("deeplift", {"baseline": np.zeros((2, 2, 3), np.float32)}, InputError, "baseline"),
         ("deeplift", {"baseline": 0}, InputTypeError, "baseline"),
-        ("smoothgrad", {"samples": 0}, InputError, "samples"),
-        ("smoothgrad", {"samples": 2.0}, InputTypeError, "samples"),
+        ("smoothgrad", {"n_samples": 0}, InputError, "n_samples"),
+        ("smoothgrad", {"n_samples": 2.0}, InputTypeError, "n_samples"),
         ("smoothgrad", {"noise_fraction": -0.1}, InputError, "noise_fraction"),
         ("smoothgrad", {"noise_fraction": "much"}, InputTypeError, "noise_fraction"),
         ("blur_ig", {"max_sigma": 0.0}, InputError, "max_sigma"),
         ("blur_ig", {"grad_step": float("nan")}, InputError, "grad_step"),
         ("blur_ig", {"spacing": "log"}, InputError, "spacing"),
-        ("rise", {"masks": 0}, InputError, "masks"),
+        ("rise", {"n_masks": 0}, InputError, "n_masks"),
         ("rise", {"keep": 0.0}, InputError, "keep"),
         ("rise", {"keep": 1.5}, InputError, "keep"),
         ("rise", {"cells": 0}, InputError, "cells"),
@@ -263,5 +263,5 @@ def test_black_baseline_of_a_network_that_knows_its_preprocessing(images):
     for name in ("integrated_gradients", "deeplift"):
         given = METHODS[name](net, images, 0, baseline=black)
         _close(METHODS[name](net, images, 0, baseline="black"), given)
-    sigmoid = METHODS["rise"](net, images, 0, masks=5)
-    _close(sigmoid, METHODS["rise"](net, images, 0, masks=5, activation="sigmoid"))
+    sigmoid = METHODS["rise"](net, images, 0, n_masks=5)
+    _close(sigmoid, METHODS["rise"](net, images, 0, n_masks=5, activation="sigmoid"))

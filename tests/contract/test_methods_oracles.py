@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradient(name):
     f, params, x, oracle = make_case(name)
-    bare = METHODS["gradient"](params, x, LABEL, apply_fn=f, multiply_by_input=False)
+    bare = METHODS["gradient"](params, x, LABEL, apply_fn=f, multiply_by_inputs=False)
     np.testing.assert_allclose(bare, oracle.gradient(x), **CLOSE)
     heat = METHODS["gradient"](params, x, LABEL, apply_fn=f)
     np.testing.assert_allclose(heat, oracle.gradient(x) * x, **CLOSE)
@@ -42,7 +42,7 @@ def test_integrated_gradients(name, rule):
     f, params, x, oracle = make_case(name)
     start = make_image(7)
     heat, residual = METHODS["integrated_gradients"](
-        params, x, LABEL, apply_fn=f, points=7, rule=rule, baseline=start, return_residual=True
+        params, x, LABEL, apply_fn=f, n_steps=7, rule=rule, baseline=start, return_residual=True
     )
     expected = oracle.integrated_gradients(x, start, 7, rule)
     np.testing.assert_allclose(heat, expected, **CLOSE)
@@ -63,7 +63,7 @@ def test_quadrature_weights_sum_to_one_and_integrate_a_line_exactly(points, rule
 def test_integrated_gradients_are_complete(name):
     f, params, x, oracle = make_case(name)
     heat, residual = METHODS["integrated_gradients"](
-        params, x, LABEL, apply_fn=f, points=1000, return_residual=True
+        params, x, LABEL, apply_fn=f, n_steps=1000, return_residual=True
     )
     change = oracle.logit(x) - oracle.logit(np.zeros_like(x))
     assert abs(float(heat.sum()) - change) < 1e-3 * float(abs(heat).sum())
@@ -78,7 +78,7 @@ def test_named_baselines(name):
         "mean": np.broadcast_to(x.mean((0, 1)), x.shape),
         "blur": gaussian_filter(x, (10, 10, 0), mode="constant"),
     }[name]
-    for method, options in (("integrated_gradients", {"points": 3}), ("deeplift", {})):
+    for method, options in (("integrated_gradients", {"n_steps": 3}), ("deeplift", {})):
         got = METHODS[method](params, x, LABEL, apply_fn=f, baseline=name, **options)
         want = METHODS[method](params, x, LABEL, apply_fn=f, baseline=start, **options)
         np.testing.assert_allclose(got, want, **CLOSE)
@@ -90,7 +90,7 @@ def test_blur_ig(name, spacing):
     f, params, x, oracle = make_case(name)
     fraction = np.arange(9) / 8
     sigmas = 4.0 * (np.sqrt(fraction) if spacing == "sqrt" else fraction)
-    options = {"max_sigma": 4.0, "steps": 8, "spacing": spacing}
+    options = {"max_sigma": 4.0, "n_steps": 8, "spacing": spacing}
     heat, residual = METHODS["blur_ig"](
         params, x, LABEL, apply_fn=f, return_residual=True, **options
     )
@@ -103,7 +103,7 @@ def test_blur_ig(name, spacing):
 
 def test_square_root_spacing_ends_at_max_sigma_and_reaches_the_authors_schedule():
     f, params, x, oracle = make_case("pool")
-    options = {"apply_fn": f, "steps": 8, "spacing": "sqrt"}
+    options = {"apply_fn": f, "n_steps": 8, "spacing": "sqrt"}
     authors = [(9.0 * i / 8) ** 0.5 for i in range(9)]  # ends at 3, not at 9
     heat = METHODS["blur_ig"](params, x, LABEL, max_sigma=3.0, **options)
     np.testing.assert_allclose(heat, oracle.blur_ig(x, authors, 0.01), rtol=1e-8, atol=1e-9)
@@ -121,7 +121,7 @@ def test_blur_ig_is_complete(name):
         LABEL,
         apply_fn=f,
         max_sigma=3.0,
-        steps=3000,
+        n_steps=3000,
         grad_step=1e-4,
         return_residual=True,
     )
@@ -149,7 +149,7 @@ def test_deeplift(name, seed):
             params, x, LABEL, apply_fn=f, baseline=baseline, return_residual=True
         )
         multipliers = METHODS["deeplift"](
-            params, x, LABEL, apply_fn=f, baseline=baseline, multiply_by_input=False
+            params, x, LABEL, apply_fn=f, baseline=baseline, multiply_by_inputs=False
         )
         np.testing.assert_allclose(multipliers, oracle.deeplift(x, baseline), **CLOSE)
         change = oracle.logit(x) - oracle.logit(baseline)
@@ -173,7 +173,7 @@ def test_deeplift_keeps_the_sum_through_a_pool_with_overlapping_windows_alone():
 def test_deeplift_at_its_own_baseline_gives_the_local_derivative():
     f, params, x, oracle = make_case("residual")
     multipliers = METHODS["deeplift"](
-        params, x, LABEL, apply_fn=f, baseline=x, multiply_by_input=False
+        params, x, LABEL, apply_fn=f, baseline=x, multiply_by_inputs=False
     )
     np.testing.assert_allclose(multipliers, oracle.gradient(x), **CLOSE)
 

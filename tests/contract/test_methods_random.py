@@ -15,7 +15,7 @@ from dmbp_jax.methods.keys import image_key
 from dmbp_jax.methods.rise import random_mask
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-SHORT = {"smoothgrad": {"samples": 5}, "rise": {"masks": 11, "cells": 3}}
+SHORT = {"smoothgrad": {"n_samples": 5}, "rise": {"n_masks": 11, "cells": 3}}
 IMAGE = (8, 7, 3)
 both_methods = pytest.mark.parametrize("name", SHORT)
 
@@ -24,7 +24,7 @@ both_methods = pytest.mark.parametrize("name", SHORT)
 def test_smoothgrad_is_the_mean_over_the_documented_noise():
     f, params, x, oracle = make_case("residual")
     key = jax.random.key(3)
-    heat = METHODS["smoothgrad"](params, x, LABEL, apply_fn=f, key=key, samples=4)
+    heat = METHODS["smoothgrad"](params, x, LABEL, apply_fn=f, key=key, n_samples=4)
     sigma = 0.15 * (x.max() - x.min())
     mean = np.zeros_like(x)
     for i in range(4):
@@ -32,7 +32,7 @@ def test_smoothgrad_is_the_mean_over_the_documented_noise():
         noise = np.asarray(jax.random.normal(noise_key, x.shape, jnp.float64))
         mean += oracle.gradient(x + sigma * noise) / 4
     np.testing.assert_allclose(heat, mean * x, **CLOSE)
-    plain = METHODS["smoothgrad"](params, x, LABEL, apply_fn=f, samples=3, noise_fraction=0)
+    plain = METHODS["smoothgrad"](params, x, LABEL, apply_fn=f, n_samples=3, noise_fraction=0)
     np.testing.assert_allclose(plain, oracle.gradient(x) * x, **CLOSE)
 
 
@@ -42,7 +42,15 @@ def test_rise_is_the_weighted_mean_of_its_masks(activation):
     f, params, x, oracle = make_case("residual")
     key, count = jax.random.key(5), 6
     heat = METHODS["rise"](
-        params, x, LABEL, apply_fn=f, key=key, masks=count, cells=3, keep=0.4, activation=activation
+        params,
+        x,
+        LABEL,
+        apply_fn=f,
+        key=key,
+        n_masks=count,
+        cells=3,
+        keep=0.4,
+        activation=activation,
     )
     expected = np.zeros(x.shape[:2])
     for i in range(count):

@@ -127,7 +127,7 @@ def test_damage_is_refused(whole: Evaluation, tmp_path: Path) -> None:
         ("images per class", {"images_per_class": 1}),
         (
             "options of smoothgrad",
-            {"options": {"smoothgrad": {"samples": 3}, "dmbp": {"steps": 2}}},
+            {"options": {"smoothgrad": {"n_samples": 3}, "dmbp": {"steps": 2}}},
         ),
         ("methods", {"methods": ("gradient",)}),
         ("points", {"points": 4}),

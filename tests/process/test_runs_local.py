@@ -119,7 +119,7 @@ def test_several_labels_a_file(tmp_path):
 @pytest.mark.parametrize("method", ["gradient", "gradcam", "rise"])
 def test_other_methods(tmp_path, method):
     folder = write_pictures(tmp_path / "in", 4)
-    options = {"masks": 8} if method == "rise" else {}
+    options = {"n_masks": 8} if method == "rise" else {}
     plan = small_plan(folder, method=method, config=None, options=options, dtype="float32")
     _, run = store_run(plan, tmp_path / "out")
     net = tiny_network()
