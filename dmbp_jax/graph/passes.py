@@ -44,7 +44,8 @@ def make_program(
       NoReluError: no masked piece on the path from x.
     """
     flat = flatten(jaxpr, zeros, families)
-    joined = flat._replace(steps=join_pointwise(flat.steps, flat.regions, flat.logits))
+    steps, logits = join_pointwise(flat.steps, flat.regions, flat.logits)
+    joined = flat._replace(steps=steps, logits=logits)
     if nonaffine == "freeze":
         return _freeze_and_assemble(joined)
     try:

@@ -1,16 +1,28 @@
 """Pointwise functions in a program: steps that compute f(z) of one value become one piece.
 
 A function of one value may be written in many operations (GELU, mish, a user's own). No list of
-names is needed: every operation is elementwise, and all of it depends on one z.
+names is needed: every operation is elementwise, and all of it depends on one z. How it is written
+does not matter:
+
+* A function goes as far as it can, over two activations in a row, a ReLU in it or at its end
+  (`max(min(z, 6), 0)`), and what is done to its value by numbers (`exp(…) − 1`).
+* It starts at its first operation that is not affine. What scales and shifts z before that is a
+  layer, and so is an operation with an array of constants, such as a BatchNorm: none is part of it
+  unless it holds several values of z together (`max(z, a ⊙ z)`).
+* A function that is the ReLU is the ReLU, which takes nothing before or after it in.
+* One that returns every finite z as it is (`nan_to_num`) is no function at all.
 """
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from dmbp_jax.graph.operations import (
     AFFINE_POINTWISE,
+    KEEPS_ZERO,
     LOCALLY_CONSTANT,
     MOVES,
     PIECEWISE_LINEAR,
@@ -18,7 +30,8 @@ from dmbp_jax.graph.operations import (
     refusal,
     refusal_at_output,
 )
-from dmbp_jax.graph.pieces import Maximum, Node, Pointwise, Relu
+from dmbp_jax.graph.pieces import Maximum, Node, Piece, Pointwise, Relu
+from dmbp_jax.graph.probing import is_identity, is_ray, is_relu, values_at_probes
 from dmbp_jax.graph.program import Operand, Step
 
 _TAKEN = {"relu", "maximum", "minimum", "max_pool", "min_pool", "bias"}  # kinds of other sites
@@ -35,13 +48,11 @@ class Region(NamedTuple):
 
 def join_pointwise(
     steps: Sequence[Step], regions: Sequence[Region], logits: Operand
-) -> Sequence[Step]:
-    """The same program with every pointwise function as one piece.
+) -> tuple[Sequence[Step], Operand]:
+    """The same program with every pointwise function as one piece, and its logits.
 
     Steps that are neither affine nor part of a piece stay of kind "nonaffine".
     """
-    if all(step.kind != "nonaffine" and not _may_be_part(step) for step in steps):
-        return steps
     return _Joiner(steps, regions, logits).joined()
 
 
@@ -65,9 +76,11 @@ def check_supported(steps: Sequence[Step], logits: Operand) -> None:
             raise refusal(step.name, step.scope)
 
 
-def _may_be_part(step: Step) -> bool:
-    """A piece that is a part of a function only if all of it depends on one value: max(z, −z)."""
-    return isinstance(step.piece, Maximum)
+class _Function(NamedTuple):
+    """A function of one value."""
+
+    members: frozenset[int]  # positions of its steps
+    source: int  # the value
 
 
 class _Joiner:
@@ -77,66 +90,99 @@ class _Joiner:
         self._steps = steps
         self._regions = regions
         self._logits = logits
-        self._made_by = {step.results[0]: at for at, step in enumerate(steps) if _depends(step)}
+        self._made_by = {result: at for at, step in enumerate(steps) for result in step.results}
         self._readers: dict[int, set[int]] = {}
         for position, step in enumerate(steps):
             for operand in step.operands:
                 if isinstance(operand, int):
                     self._readers.setdefault(operand, set()).add(position)
+        self._found: dict[int, _Function] = {}  # by position of the last step
+        self._relus: dict[int, frozenset[int]] = {}  # the steps of those that are the ReLU
 
-    def joined(self) -> list[Step]:
-        """The steps, functions joined."""
-        calls = {region.stop - 1: region for region in self._regions if self._is_function(region)}
-        replaced: dict[int, Step] = {}  # position of the last step of a function -> the piece
-        members: set[int] = set()
+    def joined(self) -> tuple[Sequence[Step], Operand]:
+        """The steps, functions joined, and the name of the logits."""
         for position, step in enumerate(self._steps):
-            seed = {position}
-            if position in calls:
-                seed = set(self._dependent(calls[position]))
-            elif step.kind != "nonaffine" and not _may_be_part(step):
+            if not _depends(step) or not self._is_pointwise(position):
                 continue
-            found = self._find(seed)
+            is_scaling = step.kind == "affine" and not _joins(step)
+            found = self._continued(position) if is_scaling else self._find(position)
             if found is not None:
-                members |= found[0]
-                replaced[position] = self._piece(position, *found)
-        return self._without_unread(replaced, members)
+                self._found[position] = found
+        return self._replaced() if self._found else (self._steps, self._logits)
 
-    def _is_function(self, region: Region) -> bool:
-        """Whether all of a call is elementwise, and not everything in it has its place already."""
-        inside = self._dependent(region)
-        return (
-            bool(inside)
-            and region.results == self._steps[region.stop - 1].results
-            and inside[-1] == region.stop - 1
-            and all(self._is_pointwise(position) for position in inside)
-            and any(self._steps[position].kind == "nonaffine" for position in inside)
-        )
-
-    def _dependent(self, region: Region) -> list[int]:
-        inside = range(region.start, region.stop)
-        return [position for position in inside if _depends(self._steps[position])]
-
-    def _find(self, members: set[int]) -> tuple[set[int], int] | None:
-        """The steps of the largest function of one value that ends with these, and that value."""
-        if not all(self._is_pointwise(position) for position in members):
+    def _continued(self, position: int) -> _Function | None:
+        """The function whose value this step scales or shifts by a number, with the step."""
+        step = self._steps[position]
+        before = self._made_by.get(_read(step)[0], -1)
+        found = self._found.get(before)
+        if found is None or before in self._relus or self._is_layer(step):
             return None
-        shape = self._steps[max(members)].shape
-        best: tuple[set[int], int] | None = None
-        members, pending = set(members), True  # something not affine was added since the best
+        if not self._is_closed({before}, {position}) or is_identity(self._values(found)):
+            return None
+        longer = _Function(found.members | {position}, found.source)
+        values = self._values(longer)
+        if is_relu(values):  # as (z + |z|) / 2
+            self._relus[position] = longer.members
+        return None if is_ray(self._values(found)) and not is_ray(values) else longer
+
+    def _find(self, last: int) -> _Function | None:
+        """The largest function of one value that ends with a step."""
+        seed = self._steps[last]
+        may_repeat = seed.kind == "nonaffine" or isinstance(seed.piece, Maximum)
+        best: _Function | None = None
+        members, pending = {last}, seed.kind != "affine"  # not affine: added since the best
         while True:
             inputs = self._inputs(members)
-            if len(inputs) == 1:
-                (source,) = inputs
-                if pending and (best is None or self._is_closed(members - best[0], members)):
-                    best, pending = (set(members), source), False
+            if len(inputs) == 1 and pending and self._is_function(members):
+                added = members - best.members if best else members - {last}
+                if (best is None and may_repeat) or self._is_closed(added, members):
+                    best, pending = _Function(frozenset(members), *inputs), False
+                    if is_relu(self._values(best)):
+                        self._relus[last] = best.members
             position = max((self._made_by.get(value, -1) for value in inputs), default=-1)
             if position < 0 or not self._is_pointwise(position):
                 return best
             step = self._steps[position]
-            if step.shape != shape or (best and not self._is_closed({position}, members)):
+            if step.shape != seed.shape or (best and not self._is_closed({position}, members)):
+                return best
+            if len(inputs) == 1 and step.kind == "affine" and self._is_layer(step):
                 return best
             members.add(position)
             pending |= step.kind != "affine"
+
+    def _is_function(self, members: set[int]) -> bool:
+        """Whether steps are more than ReLUs and affine operations, one after the other."""
+        relus = [inside for last, inside in self._relus.items() if last in members]
+        others = [self._steps[at] for at in members.difference(*relus)]
+        if any(step.kind == "nonaffine" or isinstance(step.piece, Maximum) for step in others):
+            return True
+        return any(map(_joins, others)) and (
+            bool(relus) or any(step.piece is not None for step in others)
+        )
+
+    def _is_layer(self, step: Step) -> bool:
+        """Whether an affine step scales or shifts by an array, not a number, or casts."""
+        if step.name == "convert_element_type":
+            return step.dtype != step.equation.invars[0].aval.dtype
+        return not all(
+            depends or self._is_number(operand, variable.aval.shape)
+            for operand, variable, depends in zip(
+                step.operands, step.equation.invars, step.depends, strict=True
+            )
+        )
+
+    def _is_number(self, operand: Operand, shape: tuple[int, ...]) -> bool:
+        """Whether a constant is one number, if of this shape."""
+        if shape == ():
+            return True
+        position = self._made_by.get(operand, -1) if isinstance(operand, int) else -1
+        if position < 0:
+            return False
+        step = self._steps[position]
+        return step.name in KEEPS_ZERO | AFFINE_POINTWISE and all(
+            self._is_number(operand, variable.aval.shape)
+            for operand, variable in zip(step.operands, step.equation.invars, strict=True)
+        )
 
     def _inputs(self, members: set[int]) -> set[int]:
         """Values that depend on x, are read by these steps and made by others."""
@@ -165,30 +211,47 @@ class _Joiner:
         read = zip(step.equation.invars, step.depends, strict=True)
         return all(variable.aval.shape == step.shape for variable, depends in read if depends)
 
-    def _piece(self, position: int, members: set[int], source: int) -> Step:
+    def _piece(self, position: int, found: _Function) -> Step:
         last = self._steps[position]
-        inside = [self._steps[member] for member in sorted(members)]
+        inside = [self._steps[member] for member in sorted(found.members)]
         nodes = tuple(Node(s.equation, s.operands, s.depends, s.results[0]) for s in inside)
-        piece = Pointwise(self._kind(members), _degree(inside, source) <= 1, nodes, source)
+        is_exact = degree(inside, found.source) <= 1
+        piece: Piece = Pointwise(self._kind(found.members), is_exact, nodes, found.source)
+        if self._relus.get(position) == found.members:
+            piece = Relu()
         return Step(
             kind="piece",
             equation=last.equation,
-            operands=(source,),
+            operands=(found.source,),
             results=last.results,
             scope=last.scope,
             depends=(True,),
             piece=piece,
         )
 
-    def _kind(self, members: set[int]) -> str:
+    def _values(self, found: _Function) -> Any:
+        """As `values_at_probes`, of a piecewise-linear function with constants that are known."""
+        steps = [self._steps[position] for position in sorted(found.members)]
+        if degree(steps, found.source) > 1:
+            return None
+        constants: list[Step] = []
+        needed = {operand for step in steps for operand in step.operands}
+        for position in reversed(range(max(found.members))):
+            step = self._steps[position]
+            if step.kind == "constant" and not needed.isdisjoint(step.results):
+                constants.append(step)
+                needed.update(step.operands)
+        return values_at_probes([*reversed(constants), *steps], found.source)
+
+    def _kind(self, members: Collection[int]) -> str:
         """The name of the outermost call that is this function, or of its only operation."""
-        not_affine = {at for at in members if self._steps[at].kind != "affine"}
+        not_affine = self._not_affine(members)
         names = [
             (region.stop - region.start, region.name)
             for region in self._regions
             if region.name.isidentifier() and not region.name.startswith(("_", "custom_"))
             if region.name not in _TAKEN
-            if not_affine <= set(inside := self._dependent(region)) and set(inside) <= members
+            if not_affine == self._not_affine(range(region.start, region.stop))
         ]
         if names:
             return max(names, key=lambda name: name[0])[1]
@@ -196,24 +259,49 @@ class _Joiner:
             return self._steps[not_affine.pop()].name
         return "pointwise"
 
-    def _without_unread(self, replaced: dict[int, Step], members: set[int]) -> list[Step]:
-        """The program without the steps that only functions contained."""
+    def _not_affine(self, positions: Iterable[int]) -> set[int]:
+        return {at for at in positions if self._steps[at].kind in ("nonaffine", "piece")}
+
+    def _replaced(self) -> tuple[list[Step], Operand]:
+        """The program without the steps that only functions contained, and its logits."""
+        members = frozenset[int]().union(*(found.members for found in self._found.values()))
+        same: dict[Operand, Operand] = {}  # what a function returns as it is -> its source
+        for position, found in self._found.items():
+            if is_identity(self._values(found)):
+                same[self._steps[position].results[0]] = same.get(found.source, found.source)
         kept: list[Step] = []
-        read: set[Operand] = {self._logits}
+        logits = same.get(self._logits, self._logits)
+        read: set[Operand] = {logits}
         for position in reversed(range(len(self._steps))):
-            step = replaced.get(position, self._steps[position])
-            if position in members and read.isdisjoint(step.results):
+            step = self._steps[position]
+            found = self._found.get(position)
+            if position in members and (
+                read.isdisjoint(step.results) or not same.keys().isdisjoint(step.results)
+            ):
                 continue
-            read.update(step.operands)
-            kept.append(step)
-        return kept[::-1]
+            if found is not None:
+                step = self._piece(position, found)
+            operands = tuple(same.get(operand, operand) for operand in step.operands)
+            read.update(operands)
+            kept.append(step if operands == step.operands else replace(step, operands=operands))
+        return kept[::-1], logits
 
 
 def _depends(step: Step) -> bool:
     return step.kind != "constant"
 
 
-def _degree(steps: Sequence[Step], source: int) -> int:
+def _read(step: Step) -> list[Any]:
+    """What a step reads that depends on x."""
+    return list(itertools.compress(step.operands, step.depends))
+
+
+def _joins(step: Step) -> bool:
+    """Whether an affine step brings two values together."""
+    return step.kind == "affine" and len(set(_read(step))) > 1
+
+
+def degree(steps: Sequence[Step], source: int) -> int:
     """0: piecewise constant in the source; 1: piecewise linear; 2: anything else."""
     degrees: dict[Any, int] = {source: 1}
     for step in steps:

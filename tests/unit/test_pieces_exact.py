@@ -100,13 +100,13 @@ EXACT = {
     ),
     "where": (
         lambda z: jnp.where(z > 0, z, 0),
-        "pointwise",
+        "relu",
         lambda z: np.maximum(z, 0),
         lambda z: (z > 0).astype(float),
     ),
     "times": (
         lambda z: z * (z > 0),
-        "pointwise",
+        "relu",
         lambda z: np.maximum(z, 0),
         lambda z: (z > 0).astype(float),
     ),

@@ -106,6 +106,24 @@ class Pointwise:
         return slope * z + intercept
 
     def _decide(self, z: jax.Array) -> Choice:
+        """What its operations decide; at a corner of f, that of the side with the smaller slope.
+
+        Each operation has its own rule there, and how f is written must not matter: a ReLU's gate
+        is closed at 0. At a jump f(z) itself decides.
+        """
+        own, *sides = (self._decide_at(one) for one in (z, *_sides(z)))
+        left, right = (self._slope_of(side, z) for side in sides)
+        takes_left = abs(left) <= abs(right)
+        side = _select(takes_left, *sides)
+        value, rounding = self.apply(own, z), 64 * jnp.finfo(z.dtype).eps
+        size = abs(value) + abs(jnp.where(takes_left, left, right) * z)
+        is_exact = abs(self.apply(side, z) - value) <= rounding * size
+        return _select(is_exact, side, own)
+
+    def _slope_of(self, choice: Choice, z: jax.Array) -> jax.Array:
+        return self.apply(choice, jnp.ones_like(z)) - self.apply(choice, jnp.zeros_like(z))
+
+    def _decide_at(self, z: jax.Array) -> Choice:
         decisions = []
 
         def at(node: Node, values: list[Any]) -> jax.Array:
@@ -116,8 +134,14 @@ class Pointwise:
         return tuple(decisions)
 
     def _derivative(self, z: jax.Array) -> jax.Array:
-        """f′(z); where z is at a bound, that of the bound, as a ReLU's gate is closed at 0."""
-        return jax.jvp(lambda z: self._evaluate(z, _bound_wins), (z,), (jnp.ones_like(z),))[1]
+        """f′(z); at a corner of f, that of the side where it is smaller."""
+        own, left, right = (
+            jax.jvp(lambda z: self._evaluate(z, _bound_wins), (at,), (jnp.ones_like(z),))[1]
+            for at in (z, *_sides(z))
+        )
+        side = jnp.where(abs(left) <= abs(right), left, right)
+        is_smooth = abs(own - side) <= jnp.sqrt(jnp.finfo(z.dtype).eps) * (abs(left) + abs(right))
+        return jnp.where(is_smooth, own, side)
 
     def _evaluate(self, z: jax.Array, at: Callable[[Node, list[Any]], Any]) -> jax.Array:
         values = {self.source: z}
@@ -130,6 +154,17 @@ class Pointwise:
         for node in self.nodes:
             values[node.result] = at(node, [read(operand) for operand in node.operands])
         return values[self.nodes[-1].result]
+
+
+def _sides(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A little less than z, and a little more."""
+    info = jnp.finfo(z.dtype)
+    step = jnp.where(z == 0, jnp.sqrt(info.tiny), 4 * info.eps * abs(z)).astype(z.dtype)
+    return z - step, z + step
+
+
+def _select(is_first: jax.Array, first: Choice, second: Choice) -> Choice:
+    return jax.tree.map(lambda one, other: jnp.where(is_first, one, other), first, second)
 
 
 def segment_of(z: jax.Array, segments: int) -> tuple[jax.Array, jax.Array]:
