@@ -217,8 +217,7 @@ class _Freezer:
             return step.name
         if not isinstance(step.piece, Pointwise) or step.piece.kind != "pointwise":
             return step.piece.kind
-        names = [node.equation.primitive.name for node in step.piece.nodes]
-        return next(name for name in reversed(names) if name not in AFFINE_POINTWISE)
+        return step.piece.operation
 
 
 def _dependent(step: Step) -> list[Any]:

@@ -69,7 +69,7 @@ def check_supported(steps: Sequence[Step], logits: Operand) -> None:
     for step in reversed(steps):
         if not at_output.isdisjoint(step.results):
             if isinstance(step.piece, Pointwise) and not step.piece.exact:
-                raise refusal_at_output(step.name, step.scope)
+                raise refusal_at_output(step.piece.operation, step.scope)
             if step.kind == "affine" and step.name in MOVES:
                 at_output.update(step.operands)
         if isinstance(step.piece, Pointwise) and not jnp.issubdtype(step.dtype, jnp.floating):

@@ -1,4 +1,4 @@
-"""One function, however it is written: one site, the same gate, the same maps (docs/activations.md).
+"""One function, however it is written: one site, the same gate, the same maps.
 
 Values of z include corners, where a ReLU's gate is closed and other operations have rules of their
 own.

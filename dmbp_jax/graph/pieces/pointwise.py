@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.graph.jaxprs import bind
+from dmbp_jax.graph.operations import AFFINE_POINTWISE
 from dmbp_jax.graph.pieces.decisions import decide, follow
 from dmbp_jax.graph.pieces.protocol import Choice
 
@@ -68,6 +69,12 @@ class Pointwise:
     constants: Mapping[int, Any] = field(default_factory=dict)
     masked: ClassVar[bool] = True
     has_intercept: ClassVar[bool] = True
+
+    @property
+    def operation(self) -> str:
+        """The last operation that is not affine."""
+        names = [node.equation.primitive.name for node in self.nodes]
+        return next((name for name in reversed(names) if name not in AFFINE_POINTWISE), names[-1])
 
     def bind(self, constants: Mapping[int, Any], slope: str, segments: int) -> "Pointwise":
         """The function with its parameters and a choice of slope."""
