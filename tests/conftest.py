@@ -1,16 +1,25 @@
 """One strict session for every test: warnings are errors (pyproject), four simulated devices.
 
-All processes of a session, those that tests start too, share a new folder of compiled programs:
-many compile the same ones.
+XLA compiles with few optimisations: the tests compile much and compute little. All processes of a
+session, those that tests start too, share this setting and a new folder of compiled programs.
 Float64 is switched on per test with the `x64` fixture, so that float32 behaviour stays the default.
+
+A default test (one without the marker `slow`) that takes more than `--cpu-seconds` of CPU time, 3
+unless told, fails: 0 switches that off. CPU time, and not the clock, so that a busy machine fails
+nothing; children that the test waited for count.
 """
 
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+_FLAGS = ["--xla_force_host_platform_device_count=4", "--xla_cpu_parallel_codegen_split_count=1"]
+if version("jaxlib").startswith("0.10."):  # later ones end at a flag that they do not know
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # a third of the time of compiling
+os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 _NEW_FOLDER = None
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and what they start inherit it
@@ -23,9 +32,36 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--cpu-seconds",
+        type=float,
+        default=3.0,
+        help="CPU seconds that a test without the marker `slow` may take; 0: any",
+    )
+
+
 def pytest_unconfigure(config):
     if _NEW_FOLDER and not hasattr(config, "workerinput"):
         shutil.rmtree(_NEW_FOLDER, ignore_errors=True)
+
+
+def _cpu_seconds() -> float:
+    """Of this process, all its threads, and the children it has waited for."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    before = _cpu_seconds()
+    yield
+    taken, allowed = _cpu_seconds() - before, item.config.getoption("cpu_seconds")
+    if allowed and taken > allowed and not item.get_closest_marker("slow"):
+        pytest.fail(
+            f"Expected a default test to take {allowed:g} CPU seconds, got {taken:.1f}: make it "
+            "smaller, or mark it `slow` (--cpu-seconds 0 switches this off).",
+            pytrace=False,
+        )
 
 
 @pytest.fixture
@@ -41,16 +77,3 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
-
-
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """For files that compile much and compute little: XLA without most of its optimisations.
-
-    JAX's caches do not know this setting: what was compiled with it must not serve other files,
-    which compare bytes with those of another process.
-    """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()

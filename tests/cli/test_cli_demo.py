@@ -12,6 +12,8 @@ from pixels import pixels
 from dmbp_jax.cli import demo, main
 from dmbp_jax.data.generated import CLASSES, generate
 
+pytestmark = pytest.mark.slow
+
 
 def test_demo_draws_and_measures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = tmp_path / "demo"

@@ -20,8 +20,6 @@ from dmbp_jax.cli import main
 from dmbp_jax.methods import METHODS
 from dmbp_jax.networks.preprocessing import Preprocessing
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 class Gated(nn.Module):
     """Squeeze-and-excite between two convolutions."""

@@ -20,8 +20,6 @@ from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.errors import StoreFullError
 from dmbp_jax.runs.plan import DTYPES, SHARD_SIZE
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch, tmp_path):

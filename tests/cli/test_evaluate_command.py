@@ -17,8 +17,6 @@ from dmbp_jax.cli import build_parser, main
 from dmbp_jax.cli import evaluate as command
 from dmbp_jax.experiments import TABLES, Settings
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def bad_pictures(folder: Path) -> list[str]:
     """Good and bad files, with their labels; names of the bad ones."""

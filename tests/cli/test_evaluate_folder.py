@@ -14,8 +14,6 @@ from dmbp_jax.cli import main
 from dmbp_jax.errors import InputError
 from dmbp_jax.runs.store import Store
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SHORT_ONE = dataclasses.replace(SHORT, limit=1)
 PART = "." + "0123456789abcdef" * 2 + "."
 

@@ -15,7 +15,6 @@ from dmbp_jax.errors import InputError, InputTypeError, ResumeError, StoreError
 from dmbp_jax.experiments import Settings, evaluate, list_stored, open_maps
 from dmbp_jax.metrics import insertion
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 NAME = "ND = gradient × input"
 SETTINGS = {"tables": (2,), "points": 5, "batch_size": 4, "gallery": 1}
 

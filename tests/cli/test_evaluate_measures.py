@@ -21,8 +21,6 @@ from dmbp_jax.experiments.tables import average, mean_curve
 from dmbp_jax.methods import METHODS
 from dmbp_jax.metrics import complementary_insertion, insertion, redraw_last_layer
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:

@@ -20,8 +20,6 @@ from dmbp_jax.experiments.gallery import Ranking, picture_name
 from dmbp_jax.methods import METHODS
 from dmbp_jax.pictures import diverging
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:

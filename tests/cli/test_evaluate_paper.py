@@ -13,8 +13,6 @@ from dmbp_jax.errors import InputError
 from dmbp_jax.experiments import Settings
 from dmbp_jax.experiments.paper import paper_average, paper_value
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NETWORKS = {
     "VOC/VGG16": ("voc", "vgg16_voc"),
     "VOC/RN50": ("voc", "resnet50_voc"),

@@ -21,8 +21,6 @@ from dmbp_jax.experiments.journal import RECORDS
 from dmbp_jax.experiments.plan import make_plan
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize(
     ("changes", "error", "words"),

@@ -16,7 +16,7 @@ from dmbp_jax.experiments.figures import Question, paper_figures
 from dmbp_jax.experiments.figures_parts import colours_of, insert, mappings
 from dmbp_jax.experiments.figures_sheet import save_sheet
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.slow
 drawing = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib"
 )

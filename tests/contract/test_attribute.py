@@ -12,7 +12,6 @@ import dmbp_jax
 from dmbp_jax import DMBP
 from dmbp_jax.errors import DeviceMemoryError, InputError, InputTypeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 LAYERS = NETWORKS["residual"]
 PARAMS = jax.tree.map(lambda a: np.float32(a), make_params(LAYERS, 0))
 NETWORK = apply_fn_of(LAYERS)

@@ -8,7 +8,6 @@ from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 import dmbp_jax
 from dmbp_jax.errors import DataError, InputError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 LAYERS = NETWORKS["residual"]
 PARAMS = jax.tree.map(lambda a: np.float32(a), make_params(LAYERS, 0))
 IMAGES = np.stack([make_image(seed) for seed in range(5)]).astype(np.float32)

@@ -11,7 +11,6 @@ import dmbp_jax
 from dmbp_jax.errors import DmbpError, InputError, NonAffineError
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(4, 4, 3)), jnp.float32)
 W = jnp.asarray(RNG.normal(size=(5, 5)), jnp.float32)

@@ -21,7 +21,6 @@ from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.gradcam import find_layer
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 IMAGE = (8, 7, 3)
 NETWORK = apply_fn_of(NETWORKS["pool"])
 COARSE = ("gradcam", "fullgrad", "rise", "lpr")

@@ -19,16 +19,7 @@ from dmbp_jax.methods.lpr import loss as lpr_loss
 from dmbp_jax.metrics import pointing_game
 
 
-@pytest.fixture
-def exact(x64):
-    """Float64, compiled quickly."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-
-
-@pytest.mark.usefixtures("exact")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", SPATIAL)
 def test_map_is_the_positive_part_of_the_weighted_backward_pass(name):
     f, params, x, oracle = make_case(name)
@@ -43,7 +34,7 @@ def test_map_is_the_positive_part_of_the_weighted_backward_pass(name):
     np.testing.assert_allclose(start, oracle.lpr_map(x, zero), **CLOSE)
 
 
-@pytest.mark.usefixtures("exact")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("seed", "label", "logit_falls"), [(0, 1, True), (2, 0, True), (1, 2, False)]
 )
@@ -73,7 +64,7 @@ def test_gradient_is_that_of_finite_differences(seed, label, logit_falls):
             np.testing.assert_allclose(g[0][index], difference, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.usefixtures("exact")
+@pytest.mark.usefixtures("x64")
 def test_steps_are_those_of_adam_on_the_oracles_loss():
     f, params, x, oracle = make_case("pool")
     fill = gaussian_filter(x, (10.0, 10.0, 0), mode="constant")

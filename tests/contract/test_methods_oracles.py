@@ -16,7 +16,7 @@ from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.gaussian_blur import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods.integrated_gradients import RULES, quadrature
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @pytest.mark.parametrize("name", NETWORKS)

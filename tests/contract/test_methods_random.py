@@ -14,7 +14,6 @@ from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.keys import image_key
 from dmbp_jax.methods.rise import random_mask
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHORT = {"smoothgrad": {"n_samples": 5}, "rise": {"n_masks": 11, "cells": 3}}
 IMAGE = (8, 7, 3)
 both_methods = pytest.mark.parametrize("name", SHORT)

@@ -14,7 +14,7 @@ from variant_networks import VARIANTS, make_variant
 import dmbp_jax
 from dmbp_jax.models.builtin import INPUT_SHAPE
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.slow
 FEW = ["--pictures", "4", "--held-out", "40", "--steps", "1", "--batch", "2"]
 
 

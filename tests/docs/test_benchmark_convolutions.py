@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch")
 import convolutions
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.slow
 
 
 def test_vgg16_has_thirteen_convolutions_of_nine_kinds():

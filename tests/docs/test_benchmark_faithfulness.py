@@ -12,7 +12,7 @@ from faithfulness_tables import tables
 from dmbp_jax import DMBP
 from dmbp_jax.data.generated import rival
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.slow
 
 
 def test_rows_are_configs():

@@ -5,6 +5,8 @@ import re
 import pytest
 import reinitialisation
 
+pytestmark = pytest.mark.slow
+
 
 def test_rows_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     reinitialisation.main(["--pictures", "2", "--redraws", "2", "--methods", "gradient"])

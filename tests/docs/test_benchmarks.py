@@ -14,6 +14,7 @@ import pytest
 import dmbp_jax
 from dmbp_jax.models import VGG16, ResNet50
 
+pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 HAVE_TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not HAVE_TORCH, reason="PyTorch is not installed")

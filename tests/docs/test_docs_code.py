@@ -21,8 +21,6 @@ PAGES = (
 )
 OPTIONAL = ("equinox", "keras")  # a section that imports one is left out where it is absent
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def sections(page: str) -> list[str]:
     """The Python of a page, one string for each section."""
@@ -43,6 +41,7 @@ def installed(code: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

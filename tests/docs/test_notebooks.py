@@ -18,6 +18,7 @@ def test_stored_without_outputs(path):
             assert cell.outputs == [] and cell.execution_count is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, tmp_path):
     """In an empty folder, by the Python that runs the tests; a cell that fails fails the test."""

@@ -37,8 +37,6 @@ from dmbp_jax.experiments import Evaluation, MethodRow, Settings, configuration
 from dmbp_jax.experiments.folder import MANIFEST
 from dmbp_jax.experiments.journal import RECORDS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KILLS = int(os.environ.get("DMBP_KILLS", "3"))
 
 
@@ -247,6 +245,7 @@ def test_other_code_of_a_method_is_refused(tmp_path: Path) -> None:
         run(tmp_path, settings(-1))
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path: Path) -> None:
     """`DMBP_KILLS=10` for ten kills; at least one of them hits a half-done evaluation."""
     rng = random.Random(os.environ.get("DMBP_KILLS_SEED", "0"))

@@ -17,7 +17,7 @@ from dmbp_jax import runs
 from dmbp_jax.cli import main
 from dmbp_jax.errors import StoreFullError, StoreReadOnlyError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

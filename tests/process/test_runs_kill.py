@@ -16,6 +16,7 @@ from small_runs import contents, small_plan, write_pictures
 from dmbp_jax import runs
 from dmbp_jax.runs.records import committed
 
+pytestmark = pytest.mark.slow
 SLOW = bool(os.environ.get("DMBP_SLOW_TESTS"))
 SCRIPT = Path(__file__).parents[1] / "support" / "killed_run.py"
 SHARDS = 8

@@ -21,8 +21,6 @@ from dmbp_jax.networks.network import Network
 from dmbp_jax.runs import worker as worker_module
 from dmbp_jax.runs.worker import Worker
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def store_run(plan, folder, **options):
     store = runs.Store(folder)

@@ -19,6 +19,7 @@ from dmbp_jax.runs import ray as actors
 from dmbp_jax.runs.ray import check_place
 from dmbp_jax.runs.records import committed
 
+pytestmark = pytest.mark.slow
 KILLS = 10
 SLOW = bool(os.environ.get("DMBP_SLOW_TESTS"))
 needs_ray = pytest.mark.skipif(not SLOW, reason="DMBP_SLOW_TESTS=1 runs it")

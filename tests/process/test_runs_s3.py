@@ -13,7 +13,7 @@ from small_runs import contents, small_plan, write_pictures
 
 from dmbp_jax import runs
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.slow
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):

@@ -15,7 +15,7 @@ from dmbp_jax.runs.records import Part, commit, committed
 from dmbp_jax.runs.stripes import claim, find_stripe, parse_stripe, stripe
 from dmbp_jax.runs.verify import reopen, verify
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.slow
 SLOW = bool(os.environ.get("DMBP_SLOW_TESTS"))
 SUPPORT = Path(__file__).parents[1] / "support"
 

@@ -10,7 +10,7 @@ from test_evidence import CLOSE, LABEL, NETWORKS, apply_fn_of, learn, make_image
 import dmbp_jax
 from dmbp_jax import DMBP
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @pytest.mark.parametrize("evidence", ["all", "input"])

@@ -11,7 +11,7 @@ import dmbp_jax
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 CONVOLUTIONS = {
     "plain": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)]},

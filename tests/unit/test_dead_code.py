@@ -15,7 +15,6 @@ from dmbp_jax import DMBP
 from dmbp_jax.errors import NonAffineError
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 rng = np.random.default_rng(0)
 X = np.asarray(rng.normal(size=(2, 4, 4, 3)), np.float32)
 W = np.asarray(rng.normal(size=(3, 8)), np.float32)

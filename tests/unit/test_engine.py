@@ -15,8 +15,6 @@ from dmbp_jax.engine.driver import drive, explain
 from dmbp_jax.errors import DeviceMemoryError, InputError
 from dmbp_jax.graph.call import check_call
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)

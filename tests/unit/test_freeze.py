@@ -13,7 +13,6 @@ from dmbp_jax.errors import ControlFlowError, InputError, NonAffineError, Unsupp
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.graph import Rules, applying
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(4, 4, 3)), jnp.float32)
 W = {name: jnp.asarray(RNG.normal(size=(5, 5)), jnp.float32) for name in "abcd"}

@@ -25,7 +25,7 @@ from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.decomposition import freeze
 from dmbp_jax.graph.call import check_call
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "x64")
+pytestmark = pytest.mark.usefixtures("x64")
 LABEL, WIDTH, SIDE = 1, 6, 3
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=(SIDE, SIDE, 2))

@@ -10,8 +10,6 @@ from scipy import ndimage
 
 from dmbp_jax.metrics import blur_images, blur_taps, insertion
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_rise_taps_are_those_of_scipy_and_of_the_authors() -> None:
     impulse = np.zeros(11)

@@ -10,8 +10,6 @@ from curve_oracle import MAPS, ONE, PIXELS, WEIGHTS, X, small_cnn, sums
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.metrics import complementary_insertion
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_complementary_insertion_by_hand() -> None:
     # increasing order 2, 1, 0, 3: sums 0, -1, -1, 0, 2; the other label has 1 / (3^s + 1)

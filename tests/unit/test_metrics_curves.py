@@ -24,8 +24,6 @@ from curve_oracle import (
 
 from dmbp_jax.metrics import Curve, complementary_insertion, deletion, insertion
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("step", [1, 7, 10])

@@ -10,8 +10,6 @@ from curve_oracle import LOG3, ONE, PIXELS, sums
 
 from dmbp_jax.metrics import Curve, deletion, insertion
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def hand(metric: Callable[..., Curve], heatmap: Sequence[float], **options: Any) -> Curve:
     key = "baseline" if metric is deletion else "blur"

@@ -13,8 +13,6 @@ from linen_classifier import X, linen
 from dmbp_jax.errors import InputError, SiteNotFoundError
 from dmbp_jax.metrics import redraw_last_layer
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("head", ["dense", "conv"])
 def test_only_the_last_kernel_changes(head: str) -> None:

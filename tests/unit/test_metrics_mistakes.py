@@ -10,9 +10,6 @@ from curve_oracle import LABELS, MAPS, WEIGHTS, X, small_cnn
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.metrics import insertion
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 BAD_MAP = MAPS.copy()
 BAD_MAP[1, 2, 3] = np.nan
 

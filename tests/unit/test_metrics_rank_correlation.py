@@ -8,8 +8,6 @@ from scipy import stats
 from dmbp_jax.errors import InputError
 from dmbp_jax.metrics import rank_correlation
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("decimals", [8, 1, 0])  # 1, 0: many ties
 def test_rank_correlation_is_that_of_scipy(decimals: int, rng: np.random.Generator) -> None:

@@ -13,8 +13,6 @@ from scipy import stats
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.metrics import layer_reinitialisation
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def gradient(params: Any, x: jax.Array, label: jax.Array, *, apply_fn: Any) -> jax.Array:
     def one(x: jax.Array, label: jax.Array) -> jax.Array:

@@ -17,8 +17,6 @@ from dmbp_jax.networks.class_names import dataset_labels, find_label, read_label
 from dmbp_jax.networks.preprocessing import Preprocessing
 from dmbp_jax.networks.registry import NETWORKS, find_entry
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def net() -> Network:

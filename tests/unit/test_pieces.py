@@ -13,7 +13,7 @@ from dmbp_jax.errors import InputError, InputTypeError, NonAffineError
 from dmbp_jax.graph.pieces import unregister_piece
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "x64")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @jax.jit

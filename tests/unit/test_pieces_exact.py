@@ -18,7 +18,7 @@ from dmbp_jax.graph.pieces.min_pool import MinPool
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "x64")
+pytestmark = pytest.mark.usefixtures("x64")
 LABEL = 1
 PARAMS = make_params()
 X = np.random.default_rng(7).normal(size=IMAGE)

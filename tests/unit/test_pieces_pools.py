@@ -9,8 +9,6 @@ from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.pieces.max_pool import GlobalPool, WindowPool
 from dmbp_jax.graph.tracing import trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 POOLS = {
     "padded": WindowPool((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)), (1,) * 4),
     "ceil mode": WindowPool((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (0, 1), (0, 1), (0, 0)), (1,) * 4),

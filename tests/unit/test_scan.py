@@ -14,7 +14,7 @@ from scanned_networks import DEPTH, NETWORKS, PARAMS, WIDTH, X, both, by_scan, f
 import dmbp_jax
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "x64")
+pytestmark = pytest.mark.usefixtures("x64")
 EXACT = {"rtol": 1e-12, "atol": 1e-13}
 FEW = dmbp_jax.DMBP(steps=3)
 

@@ -12,7 +12,7 @@ from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.scans import MOST_OPERATIONS
 from dmbp_jax.graph.tracing import trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "x64")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def test_names_have_the_iteration():

@@ -14,8 +14,6 @@ from dmbp_jax.graph.graph import Rules, applying, choosing
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 3)), jnp.float32)
 WEIGHT = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3)), jnp.float32)

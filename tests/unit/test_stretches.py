@@ -14,7 +14,6 @@ from dmbp_jax.graph.program import Stretch
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.models import ResNet50
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIDE, CHANNELS, BLOCKS = 6, 4, 3
 
 

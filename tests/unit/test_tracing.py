@@ -16,7 +16,6 @@ from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 X = np.asarray(np.random.default_rng(0).normal(size=(5, 4, 4, 3)), np.float32)
 WEIGHTS = np.asarray(np.random.default_rng(1).normal(size=(48, 3)), np.float32)
 FEW = DMBP(steps=2)

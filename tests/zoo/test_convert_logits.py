@@ -63,6 +63,7 @@ def test_missing_batch_counters_and_float64_and_float16():
         assert relative_error(answer(SMALL["resnet50"], cast), expected) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FULL)
 def test_full_size_networks(name, tmp_path):
     if name == "vgg16" and not os.environ.get("DMBP_SLOW_TESTS"):
@@ -72,6 +73,7 @@ def test_full_size_networks(name, tmp_path):
     assert relative_error(answer(FULL[name], state_dict), stored["logits"]) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["zip", "legacy"])
 def test_full_resnet50_written_by_torch(container, tmp_path):
     torch = pytest.importorskip("torch")

@@ -7,8 +7,7 @@ import pytest
 from ecosystem import STEPS, measure
 from ecosystem_networks import ROWS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
+pytestmark = pytest.mark.slow
 # Counted in the networks' own code: activations, pools, frozen factors.
 FOUND = {
     "Keras ResNet50": ({"relu": 49}, {"max_pool": 1}, 0),

@@ -27,8 +27,7 @@ from dmbp_jax.graph.tracing import trace
 from dmbp_jax.networks.network import Network
 from dmbp_jax.networks.registry import Entry, find_entry
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
+pytestmark = pytest.mark.slow
 STORED = np.load(Path(__file__).parents[1] / "references" / "torchvision_networks.npz")
 TOLERANCE = 1e-4  # of the largest logit, float32 against float64
 

@@ -14,7 +14,10 @@ import real_networks
 import dmbp_jax
 from dmbp_jax import DMBP
 
-pytestmark = pytest.mark.skipif(not real_networks.HAVE_REAL, reason="real networks are not here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not real_networks.HAVE_REAL, reason="real networks are not here"),
+]
 
 
 def _load(paths, preprocess):
