@@ -43,6 +43,13 @@ SHORT = {  # few samples, so that every method takes a moment
 }
 SAMPLED = ("integrated_gradients", "smoothgrad", "blur_ig", "rise")
 every_method = pytest.mark.parametrize("name", METHODS)
+# One method of each kind: a gradient, one that samples, one that reads a site, a random one with
+# masks on the pixels, an optimised one. The others take the same paths.
+KINDS = ("gradient", "integrated_gradients", "gradcam", "rise", "dmbp")
+one_of_each_kind = pytest.mark.parametrize(
+    "name",
+    [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +86,7 @@ def test_shapes_and_top1(name, params, images):
         assert float(batch.min()) >= 0
 
 
-@every_method
+@one_of_each_kind
 def test_batch_mates_and_chunks_change_nothing(name, params, images):
     labels = jnp.array([2, 0, 3])
     whole = _run(name, params, images, labels)
@@ -89,14 +96,16 @@ def test_batch_mates_and_chunks_change_nothing(name, params, images):
         _close(_run(name, params, images, labels, chunk_size=chunk_size), whole)
 
 
-@pytest.mark.parametrize("name", [*SAMPLED, "lpr", "dmbp"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in (*SAMPLED, "lpr")), "dmbp"]
+)
 def test_progress_changes_nothing(name, params, images, capsys):
     shown = _run(name, params, images, 1, progress=True, chunk_size=2)
     assert "%" in capsys.readouterr().err
     _close(shown, _run(name, params, images, 1))
 
 
-@every_method
+@one_of_each_kind
 def test_whole_call_under_jit_and_vmap(name, params, images):
     labels = jnp.array([2, 0, 3])
     expected = _run(name, params, images, labels)
@@ -107,7 +116,7 @@ def test_whole_call_under_jit_and_vmap(name, params, images):
     _close(mapped, np.stack(one_by_one))
 
 
-@every_method
+@one_of_each_kind
 def test_nothing_to_explain_is_finite(name, params, images):
     for x in (jnp.zeros_like(images[0]), jnp.full_like(images[0], 0.7)):
         assert bool(jnp.isfinite(_run(name, params, x, 1)).all())
@@ -121,7 +130,7 @@ def test_nothing_to_explain_is_finite(name, params, images):
         np.testing.assert_array_equal(dead, np.zeros_like(dead))
 
 
-@every_method
+@one_of_each_kind
 def test_an_image_that_overflows_does_not_touch_its_mates(name, params, images):
     labels = jnp.array([2, 0, 3])
     overflowing = _run(name, params, images.at[0].set(3e38), labels)

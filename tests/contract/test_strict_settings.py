@@ -155,7 +155,7 @@ def _cases():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("setting", "name"), _cases())
+@pytest.mark.parametrize(("setting", "name"), list(_cases()))
 def test_every_method(setting, name):
     expected = _maps(name)
     with switched_on(setting):
