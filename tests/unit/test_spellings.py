@@ -16,7 +16,7 @@ from dmbp_jax.graph.graph import Rules, applying
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "x64")
+pytestmark = pytest.mark.usefixtures("x64")
 A, SCALE, ALPHA = 0.1, 1.0507009873554805, 1.6732632423543772
 Z = np.array([-7.3, -6, -3, -2.6, -1, -0.4, 0, 0.2, 0.9, 1, 2.2, 3, 4.5, 6, 7.7])
 PER_CHANNEL = np.linspace(0.1, 0.9, len(Z))  # of every element here
