@@ -178,7 +178,7 @@ def bias_products(
     probes = [jnp.zeros(site.shape, site.dtype) for site in graph.biases]
     _, pull_back = jax.vjp(logit, x, probes)
     gradient, bias_gradients = pull_back(jnp.ones((), frozen.logits.dtype))
-    return gradient * x, [g * b for g, b in zip(bias_gradients, biases, strict=True)]
+    return gradient * x, multiply(bias_gradients, biases)
 
 
 def output_products(
@@ -202,7 +202,13 @@ def output_products(
 
     _, pull_back = jax.vjp(logit, zeros)
     (gradients,) = pull_back(jnp.ones((), frozen.logits.dtype))
-    return [g * b for g, b in zip(gradients, biases, strict=True)]
+    return multiply(gradients, biases)
+
+
+def multiply(gradients: Sequence[jax.Array], biases: Sequence[jax.Array]) -> list[jax.Array]:
+    """∇b ⊙ b, 0 where no gradient arrives: −∞ that a pool or a softmax never chose adds nothing."""
+    pairs = zip(gradients, biases, strict=True)
+    return [jnp.where(g == 0, 0, g * b) for g, b in pairs]
 
 
 def attribution_by_backward(

@@ -5,7 +5,11 @@ BatchNorm after it are one bias.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax.numpy as jnp
+
+from dmbp_jax.graph.jaxprs import bind
 from dmbp_jax.graph.operations import ELEMENTWISE, MAY_ADD_CONSTANT, SELECTORS
 from dmbp_jax.graph.program import BiasGroup, Constant, Step, count_reads
 from dmbp_jax.graph.zeros import is_zero
@@ -49,10 +53,26 @@ def _chains(steps: Sequence[Step]) -> list[list[int]]:
 
 def adds_constant(step: Step) -> bool:
     """Whether an affine step adds something that is not known to be zero."""
-    return any(
+    return _fills(step) or any(
         not (isinstance(operand, Constant) and is_zero(operand.value))
         for operand in (step.operands[position] for position in constant_operands(step))
     )
+
+
+def bind_linear(step: Step, operands: Sequence[Any]) -> Any:
+    """The results of an affine step with everything that it adds replaced by 0."""
+    values, equation = list(operands), step.equation
+    for position in constant_operands(step):
+        values[position] = jnp.zeros_like(values[position])
+    if _fills(step):
+        equation = equation.replace(params={**step.params, "fill_value": 0})
+    return bind(equation, values)
+
+
+def _fills(step: Step) -> bool:
+    """Whether a gather puts a number where it reads nothing."""
+    # None is not a number: only what nobody reads may be filled with it.
+    return step.name == "gather" and step.params["fill_value"] not in (None, 0)
 
 
 def constant_operands(step: Step) -> list[int]:

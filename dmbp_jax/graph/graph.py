@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.graph.affine import evaluate_affine, is_convolution_of_path, read
-from dmbp_jax.graph.biases import adds_constant, constant_operands
+from dmbp_jax.graph.biases import adds_constant, bind_linear
 from dmbp_jax.graph.convolution import adjoint_kernel
 from dmbp_jax.graph.jaxprs import bind, user_code
 from dmbp_jax.graph.pieces import Choice, FrozenFactor, LinearPart, Piece, Pointwise
@@ -205,14 +205,11 @@ class Graph:
             operands = itertools.compress(step.operands, step.depends)
             z = [read(values, operand) for operand in operands]
             values[result] = rules.at(step.index, self._pieces[result], z)
-        elif self._of_magnitudes and step.name in ("sub", "neg"):
-            operands = itertools.compress(step.operands, step.depends)
-            values[result] = sum(read(values, operand) for operand in operands)
-        elif not self._adds_biases and adds_constant(step):
-            values[result] = self._without_constants(step, values)
         elif self._of_magnitudes and not is_convolution_of_path(step):
-            operands = [_magnitude(read(values, operand)) for operand in step.operands]
-            values.update(zip(step.results, bind(step.equation, operands), strict=True))
+            self._add_magnitudes(step, values)
+        elif not self._adds_biases and adds_constant(step):
+            operands = [read(values, operand) for operand in step.operands]
+            values.update(zip(step.results, bind_linear(step, operands), strict=True))
         else:
             evaluate_affine(step, values, self._adjoints)
         if rules.bias is not None and result in self._program.bias_groups:
@@ -221,16 +218,12 @@ class Graph:
         if rules.after is not None and step.piece is not None and step.piece.masked:
             values[result] = rules.after(step.index, values[result])
 
-    def _without_constants(self, step: Step, values: dict[int, Any]) -> jax.Array:
-        """An affine step with its additive constants replaced by 0."""
-        if step.name in ("add", "add_any", "sub"):
-            x = read(values, step.operands[step.depends.index(True)])
-            return -x if step.name == "sub" and step.depends[1] else x
-        constants = constant_operands(step)
-        operands = [read(values, operand) for operand in step.operands]
-        for position in constants:
-            operands[position] = jnp.zeros_like(operands[position])
-        return bind(step.equation, operands)[0]
+    def _add_magnitudes(self, step: Step, values: dict[int, Any]) -> None:
+        """The linear part of a step with |w| for every weight, and every difference a sum."""
+        operands = [_magnitude(read(values, operand)) for operand in step.operands]
+        if step.name in ("sub", "neg", "scatter-sub"):
+            operands[-1] = -operands[-1]
+        values.update(zip(step.results, bind_linear(step, operands), strict=True))
 
     def _with_constants(self, step: Step, pointwise: str, segments: int) -> Piece:
         """The piece of a step; a function or a factor gets the parameters that it reads."""

@@ -46,7 +46,7 @@ KEEPS_ZERO = {"broadcast_in_dim", "convert_element_type", "reshape", "copy", "pv
 ELEMENTWISE = {"add", "add_any", "sub", "mul", "div", "neg", "convert_element_type"}
 MAY_ADD_CONSTANT = {
     *("add", "add_any", "sub", "pad", "concatenate", "stack", "select_n"),
-    *("dynamic_update_slice", "scatter", "scatter-add", "scatter-sub"),
+    *("dynamic_update_slice", "scatter", "scatter-add", "scatter-sub", "gather"),
 }
 # Elementwise and not affine: they may be part of a pointwise function of one value (`pointwise`).
 LOCALLY_CONSTANT = {"sign", "gt", "ge", "lt", "le", "eq", "ne", "not", "and", "or", "is_finite"}
@@ -69,6 +69,7 @@ WIDENS = {
 }
 SELECTORS = {  # operands that say where, not what: indices and conditions
     "select_n": (0,),
+    "gather": (1,),
     "dynamic_update_slice": tuple(range(2, 16)),
     "scatter": (1,),
     "scatter-add": (1,),
@@ -138,6 +139,14 @@ def refusal_at_output(name: str, scope: str) -> UnsupportedNetworkError:
     return NonAffineError(
         f"Expected a network that returns its logits, got {name!r} of them {place(scope)} "
         "(return logits, without softmax, sigmoid or another function of them)."
+    )
+
+
+def refusal_of_padding(name: str, scope: str) -> UnsupportedNetworkError:
+    """The error of a pool whose value is infinite, whatever x is."""
+    return NonAffineError(
+        f"Expected pools with a value in every window, got {name!r} {place(scope)} with windows "
+        "of padding alone, whose maximum is −∞."
     )
 
 

@@ -29,8 +29,9 @@ from dmbp_jax.graph.operations import (
     POINTWISE,
     refusal,
     refusal_at_output,
+    refusal_of_padding,
 )
-from dmbp_jax.graph.pieces import Maximum, Node, Piece, Pointwise, Relu
+from dmbp_jax.graph.pieces import Maximum, MinPool, Node, Piece, Pointwise, Relu, WindowPool
 from dmbp_jax.graph.probing import is_identity, is_ray, is_relu, values_at_probes
 from dmbp_jax.graph.program import Operand, Step
 
@@ -65,6 +66,9 @@ def check_supported(steps: Sequence[Step], logits: Operand) -> None:
     for step in steps:
         if step.kind == "nonaffine":
             raise refusal(step.name, step.scope)
+        pool = step.piece.pool if isinstance(step.piece, MinPool) else step.piece
+        if isinstance(pool, WindowPool) and pool.reads_padding_alone(_shape_read(step)):
+            raise refusal_of_padding(step.name, step.scope)
     at_output = {logits}
     for step in reversed(steps):
         if not at_output.isdisjoint(step.results):
@@ -74,6 +78,10 @@ def check_supported(steps: Sequence[Step], logits: Operand) -> None:
                 at_output.update(step.operands)
         if isinstance(step.piece, Pointwise) and not jnp.issubdtype(step.dtype, jnp.floating):
             raise refusal(step.name, step.scope)
+
+
+def _shape_read(step: Step) -> tuple[int, ...]:
+    return step.equation.invars[0].aval.shape
 
 
 class _Function(NamedTuple):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from dmbp_jax.dmbp.decomposition import multiply
 from dmbp_jax.graph.graph import Rules, applying, choosing
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import Choice, check_slope
@@ -98,7 +99,7 @@ def _fullgrad(
         logit, argnums=(0, 1), has_aux=True
     )(image, probes)
     layers = [(image * g)[None]]
-    layers += [b * c for b, c in zip(bias_gradients, constants, strict=True)]
+    layers += multiply(bias_gradients, constants)
     residual = sum(layer.sum() for layer in layers) - value
     maps = [
         enlarge(scale_to_unit(layer).sum(-1)[0], image.shape[:2])

@@ -49,6 +49,15 @@ class WindowPool:
         """The ordinary max-pool."""
         return _pool(self, z)
 
+    def reads_padding_alone(self, shape: tuple[int, ...]) -> bool:
+        """Whether a window sees nothing of a value of this shape: its maximum is −∞."""
+        axes = zip(shape, self.window, self.strides, self.padding, self.dilation, strict=True)
+        return any(
+            not any(low <= first + offset * step < low + length for offset in range(size))
+            for length, size, stride, (low, high), step in axes
+            for first in range(0, length + low + high - (size - 1) * step, stride)
+        )
+
     def choose(self, z: jax.Array) -> jax.Array:
         """The winners: row-major offset in each window; shape of the pool's output."""
         dtype = jnp.uint8 if math.prod(self.window) <= 256 else jnp.int32

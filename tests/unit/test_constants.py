@@ -1,0 +1,149 @@
+"""Constants are biases wherever they enter: y = ∇ₓFᵀx + Σ ∇bᵀb, and no NaN of what is infinite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import dmbp_jax
+from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze
+from dmbp_jax.errors import NonAffineError
+from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.tracing import trace
+from dmbp_jax.methods import fullgrad
+
+pytestmark = pytest.mark.usefixtures("quick_compilation", "x64")
+RNG = np.random.default_rng(3)
+W, HEAD = RNG.normal(size=(3, 4)), RNG.normal(size=(4, 3))
+X = RNG.normal(size=(4, 4, 3))
+CANVAS = RNG.normal(size=(1, 6, 6, 4))
+POOL = ((1, 2, 2, 1), (1, 2, 2, 1))
+INDEX = np.array([0, 9, 2, 3])  # 9 is outside
+
+
+def _pool(z, padding):
+    return lax.reduce_window(z, -jnp.inf, lax.max, *POOL, padding)
+
+
+# What becomes of a layer h (1, 4, 4, 4) before the head.
+ENTERS = {
+    "gather, filled": lambda h: jnp.take(h, INDEX, axis=1, mode="fill", fill_value=0.7),
+    "indexing, filled": lambda h: h.at[:, INDEX].get(mode="fill", fill_value=-1.5),
+    "gather, filled with -inf before a pool": lambda h: jnp.take(
+        h, INDEX, axis=1, mode="fill", fill_value=-jnp.inf
+    ).max((1, 2), keepdims=True),
+    "padding": lambda h: jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=0.4),
+    "negative and interior padding": lambda h: lax.pad(
+        h, jnp.asarray(0.3, h.dtype), ((0, 0, 0), (-1, 2, 1), (1, 0, 0), (0, 0, 0))
+    ),
+    "-inf padding before a pool": lambda h: _pool(
+        jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf), "VALID"
+    ),
+    "+inf padding before a min-pool": lambda h: lax.reduce_window(
+        jnp.pad(h, ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=jnp.inf),
+        *(jnp.inf, lax.min, *POOL, "VALID"),
+    ),
+    "-inf where masked, before a pool": lambda h: jnp.where(CANVAS[:, :4, :4] > 0, h, -jnp.inf).max(
+        (1, 2), keepdims=True
+    ),
+    "-inf added before a pool": lambda h: (h + np.where(CANVAS[:, :4, :4] > 0, 0, -np.inf)).max(
+        (1, 2), keepdims=True
+    ),
+    "-inf added before a ReLU": lambda h: jax.nn.relu(
+        h + np.where(CANVAS[:, :4, :4] > 0, 0, -np.inf)
+    ),
+    "scatter into a constant": lambda h: jnp.asarray(CANVAS).at[:, 1:5, 1:5].set(h),
+    "scatter-add into a constant": lambda h: jnp.asarray(CANVAS).at[:, INDEX % 6].add(h[:, :, :1]),
+    "subtract from a constant": lambda h: jnp.asarray(CANVAS).at[:, 1:5, 1:5].subtract(h),
+    "subtract a part": lambda h: h.at[:, :2].subtract(h[:, 2:]),
+    "subtract a constant": lambda h: h.at[:, :2].subtract(CANVAS[:, :2, :4]),
+    "dynamic_update_slice": lambda h: lax.dynamic_update_slice(
+        jnp.asarray(CANVAS), h, (0, 1, 2, 0)
+    ),
+    "a constant into h": lambda h: lax.dynamic_update_slice(h, CANVAS[:, :2, :2], (0, 1, 2, 0)),
+    "select": lambda h: jnp.where(CANVAS[:, :4, :4] > 0, h, CANVAS[:, 1:5, 1:5]),
+    "concatenated token": lambda h: jnp.concatenate([CANVAS[0, :1, :1, :], h.reshape(1, 16, 4)], 1),
+    "positions": lambda h: h.reshape(1, 16, 4) + CANVAS.reshape(1, 36, 4)[:, :16],
+    "cumsum": lambda h: jnp.cumsum(jnp.concatenate([h, CANVAS[:, :1, :4]], 1), 1),
+    "from a constant": lambda h: CANVAS[:, :4, :4] - h,
+    "stacked": lambda h: jnp.stack([h, CANVAS[:, :4, :4], 2 * h]).sum(0),
+}
+
+
+def _network(enters):
+    def network(_, x):
+        h = enters(jax.nn.relu(x @ W + 0.1)[:1] - 0.2)
+        return jax.nn.relu(h.reshape(1, -1, 4) - 0.3).mean(1) @ HEAD[:, :1] + 0.5
+
+    return network
+
+
+def _every(names):
+    """One logit for each way in: one program is compiled for all."""
+    networks = [_network(ENTERS[name]) for name in names]
+    return lambda params, x: jnp.concatenate([net(params, x) for net in networks], -1)
+
+
+def test_every_constant_is_a_bias():
+    network, x = _every(ENTERS), jnp.asarray(X)[None]
+    graph = trace(bind(None, network), x).graph()
+    ones = [jnp.ones(site.shape) for site in graph.masked]
+
+    def by_backward(label):
+        return attribution_by_backward(graph, frozen, x, ones, label)[0]
+
+    frozen = jax.jit(lambda: freeze(graph, x))()
+    found = jax.jit(jax.vmap(by_backward))(np.arange(len(ENTERS)))
+    expected = network(None, X[None])[0]
+    np.testing.assert_allclose(frozen.logits, expected, rtol=1e-12)
+    for name, y, logit in zip(ENTERS, found, expected, strict=True):
+        np.testing.assert_allclose(y, logit - 0.5, rtol=1e-9, err_msg=name)
+
+
+HARDEST = [
+    *("gather, filled", "gather, filled with -inf before a pool", "-inf padding before a pool"),
+    *("-inf added before a ReLU", "subtract a part", "subtract from a constant"),
+]
+IMAGES, LABELS = np.stack([X] * len(HARDEST)), np.arange(len(HARDEST))
+
+
+def test_fullgrad_is_complete():
+    options = {"apply_fn": _every(HARDEST), "return_residual": True}
+    _, residual = fullgrad(None, IMAGES, LABELS, **options)
+    np.testing.assert_allclose(residual, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("biases", ["spread", "carry"])
+def test_complete_maps_have_no_nan(biases):
+    config, network = dmbp_jax.DMBP(steps=0), _every(HARDEST)
+    att = dmbp_jax.attribute(None, IMAGES, LABELS, apply_fn=network, config=config, biases=biases)
+    np.testing.assert_allclose(att.positive.sum((1, 2, 3)), att.y_positive, rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_subtracted_is_carried_as_what_is_added():
+    def subtracted(h):
+        return h.at[:, :2].subtract(h[:, 2:])
+
+    def added(h):
+        return h + jnp.pad(-h[:, 2:], ((0, 0), (0, 2), (0, 0), (0, 0)))
+
+    config = dmbp_jax.DMBP(steps=0)
+    maps = [
+        dmbp_jax.attribute(None, X, 0, apply_fn=_network(f), config=config, biases="carry").map
+        for f in (subtracted, added)
+    ]
+    np.testing.assert_allclose(*maps, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduce", [lax.max, lax.min])
+def test_a_window_of_padding_alone_is_refused(reduce):
+    start = -jnp.inf if reduce is lax.max else jnp.inf
+
+    def network(_, x):
+        padding = ((0, 0), (2, 0), (0, 0), (0, 0))
+        h = lax.reduce_window(jax.nn.relu(x @ W), start, reduce, *POOL, padding)
+        return jax.nn.relu(h).mean((1, 2)) @ HEAD
+
+    with pytest.raises(NonAffineError, match="windows of padding alone"):
+        dmbp_jax.sites(None, X, apply_fn=network)
