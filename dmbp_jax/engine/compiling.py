@@ -6,15 +6,18 @@ which is set up anew for each of them when a program runs for the first time (do
 
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import jax
 
+from dmbp_jax.graph.tracing import TracedNetwork
+
 _OPTION = "xla_cpu_experimental_ynn_fusion_type"  # what goes to YNNPACK: nothing
 
 
-def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+@cache
+def compiled(function: Callable[..., Any], **options: Any) -> "Compiled":
     """`jax.jit(function, **options)`, the same one for equal arguments.
 
     Not for use in a trace: JAX takes XLA's options from the outermost function only.
@@ -23,14 +26,46 @@ def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
       function: of a module, it is kept.
       options: of `jax.jit`, hashable.
     """
-    return _compiled(function, tuple(sorted(options.items())), jax.default_backend())
+    return Compiled(function, options)
 
 
-@cache
-def _compiled(
-    function: Callable[..., Any], options: tuple[tuple[str, Any], ...], platform: str
-) -> Callable[..., Any]:
-    return jax.jit(function, compiler_options=compiler_options(platform), **dict(options))
+class Compiled:
+    """A function compiled for each network by itself: its programs go when the network goes."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]):
+        self._function, self._options = function, options
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return self._of(arguments)(*arguments, **keywords)
+
+    def lower(self, *arguments: Any, **keywords: Any) -> Any:
+        """As `jax.jit(…).lower`."""
+        return self._of(arguments).lower(*arguments, **keywords)
+
+    def _of(self, arguments: Any) -> Any:
+        platform = jax.default_backend()
+        key = self, platform
+        programs = _programs_of(arguments)
+        if key not in programs:
+
+            @wraps(self._function)  # JAX keeps what it knows of a function while that lives
+            def function(*arguments: Any, **keywords: Any) -> Any:
+                return self._function(*arguments, **keywords)
+
+            options = compiler_options(platform)
+            programs[key] = jax.jit(function, compiler_options=options, **self._options)
+        return programs[key]
+
+
+def _programs_of(arguments: Any) -> dict[Any, Any]:
+    """Where the programs of the first network among arguments are kept."""
+    leaves = jax.tree.leaves(arguments, is_leaf=lambda one: isinstance(one, TracedNetwork))
+    networks = (one for one in leaves if isinstance(one, TracedNetwork))
+    network = next(networks, None)
+    return _without_network if network is None else network.trace.compiled
+
+
+_without_network: dict[Any, Any] = {}
 
 
 @cache

@@ -145,7 +145,6 @@ def memory_errors(size: int) -> Any:
         ) from error
 
 
-@jax.jit  # a part of other traces, too
 def _explain(explainer: Explainer, rows: Any) -> Any:
     state = explainer.start(rows)
     return explainer.finish(explainer.advance(state, explainer.steps))

@@ -1,14 +1,15 @@
-"""What a traced network is, by content: equal identities compute the same with equal arrays.
+"""What a traced network is, by content: equal ones compute the same with equal arrays.
 
-Programs that are kept on disk are found by it. What cannot be described has no identity.
+A new function with the program of an earlier one is the same network, and so is one of another
+process if all of it has a description (programs that are kept on disk are found by it).
 """
 
 import dataclasses
 import enum
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Hashable, Mapping, Set
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,53 +25,99 @@ _OF_JAX = {one for one in vars(primitives).values() if isinstance(one, jex.Primi
 _RULES = ("jvp", "fwd", "bwd", "out_trees")  # parameters of custom derivatives start so
 
 
-def identity(jaxpr: Any) -> str | None:
-    """SHA-256 of the equations of a jaxpr, their parameters and constants; None if unknown.
+class Identity(NamedTuple):
+    """Equal in one process where both are; in another, too, where there are no `others`.
 
-    Derivative rules of calls do not count: the graph looks into calls and does not ask for them.
-    Name scopes do, because sites are named after them.
+    Attributes:
+      digest: SHA-256 of the equations, their parameters and constants.
+      others: what has no description by content, such as somebody's own primitive; compared by
+        its own equality.
     """
-    try:
-        text = _describe_jaxpr(jaxpr)
-    except Exception:  # whatever cannot be described is not kept; the call goes on as ever
-        return None
-    return sha256(text.encode()).hexdigest()
+
+    digest: str
+    others: tuple[Any, ...]
 
 
-class _UnknownError(Exception):
-    """A value that has no description by content."""
+def identity(jaxpr: Any) -> Identity:
+    """What a jaxpr computes. Derivative rules of calls do not count: the graph looks into calls and
+    does not ask for them. Name scopes do, because sites are named after them.
+    """
+    describer = _Describer()
+    text = describer.jaxpr(jaxpr)
+    return Identity(sha256(text.encode()).hexdigest(), tuple(describer.others))
 
 
-def _describe_jaxpr(jaxpr: Any) -> str:
-    inner, constants = body(jaxpr)
-    names: dict[Any, int] = {}
+class _Describer:
+    """Writes jaxprs as text, and keeps what cannot be written."""
 
-    def new(variable: Any) -> str:
-        names[variable] = len(names)
-        return f"{names[variable]}:{_aval(variable)}"
+    def __init__(self) -> None:
+        self.others: list[Any] = []
 
-    def read(atom: Any) -> str:
-        if isinstance(atom, jex.Literal):
-            return f"{_describe(atom.val)}:{_aval(atom)}"
-        return str(names[atom])
+    def jaxpr(self, jaxpr: Any) -> str:
+        inner, constants = body(jaxpr)
+        names: dict[Any, int] = {}
 
-    lines = [_describe(list(constants))]
-    lines += [new(variable) for variable in (*inner.constvars, *inner.invars)]
-    for equation in inner.eqns:
-        name = equation.primitive.name
-        if equation.primitive not in _OF_JAX:
-            raise _UnknownError(name)  # what it computes is somebody's code, and not its name
-        parameters = {
-            key: value
-            for key, value in equation.params.items()
-            if not (name in CALLS and key.startswith(_RULES))
-        }
-        operands = " ".join(map(read, equation.invars))
-        results = " ".join(map(new, equation.outvars))
-        scope = str(equation.source_info.name_stack)
-        lines.append(f"{results} = {name}[{_describe(parameters)}] ({operands}) {scope!r}")
-    lines.append(" ".join(map(read, inner.outvars)))
-    return "\n".join(lines)
+        def new(variable: Any) -> str:
+            names[variable] = len(names)
+            return f"{names[variable]}:{_aval(variable)}"
+
+        def read(atom: Any) -> str:
+            if isinstance(atom, jex.Literal):
+                return f"{self.value(atom.val)}:{_aval(atom)}"
+            return str(names[atom])
+
+        lines = [self.value(list(constants))]
+        lines += [new(variable) for variable in (*inner.constvars, *inner.invars)]
+        for equation in inner.eqns:
+            name = equation.primitive.name
+            if equation.primitive not in _OF_JAX:  # it computes somebody's code, and not its name
+                name += self._other(equation.primitive)
+            parameters = {
+                key: value
+                for key, value in equation.params.items()
+                if not (name in CALLS and key.startswith(_RULES))
+            }
+            operands = " ".join(map(read, equation.invars))
+            results = " ".join(map(new, equation.outvars))
+            scope = str(equation.source_info.name_stack)
+            lines.append(f"{results} = {name}[{self.value(parameters)}] ({operands}) {scope!r}")
+        lines.append(" ".join(map(read, inner.outvars)))
+        return "\n".join(lines)
+
+    def value(self, value: Any) -> str:
+        """A parameter of an equation by content."""
+        if _is_jaxpr(value):
+            return f"{{{self.jaxpr(value)}}}"
+        if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+            return f"{type(value).__name__} {value!r}"
+        if isinstance(value, enum.Enum):
+            return f"{type(value).__name__}.{value.name}"
+        if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+            if isinstance(value, jax.core.Tracer) or _is_extended(value.dtype):
+                return self._other(value)
+            array = np.asarray(value)
+            return f"{array.dtype}{array.shape} {sha256(array.tobytes()).hexdigest()}"
+        if isinstance(value, (type, np.dtype)):
+            return f"{type(value).__name__} {value!r}"
+        if isinstance(value, Mapping):
+            items = sorted(value.items(), key=lambda item: str(item[0]))
+            return "{" + ", ".join(f"{key!r}: {self.value(one)}" for key, one in items) + "}"
+        if isinstance(value, Set):
+            return f"{{{sorted(map(self.value, value))}}}"
+        if isinstance(value, (tuple, list)):
+            return f"{type(value).__name__}({', '.join(map(self.value, value))})"
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
+            return f"{type(value).__name__}({', '.join(map(self.value, fields))})"
+        text = repr(value)
+        if _ADDRESS.search(text) or not type(value).__module__.startswith("jax"):
+            return self._other(value)
+        return text
+
+    def _other(self, value: Any) -> str:
+        is_comparable = isinstance(value, Hashable) and not isinstance(value, jax.core.Tracer)
+        self.others.append(value if is_comparable else object())
+        return f"<{len(self.others)}>"
 
 
 def _aval(atom: Any) -> str:
@@ -81,31 +128,5 @@ def _is_jaxpr(value: Any) -> bool:
     return hasattr(getattr(value, "jaxpr", value), "eqns")
 
 
-def _describe(value: Any) -> str:
-    """A parameter of an equation by content."""
-    if _is_jaxpr(value):
-        return f"{{{_describe_jaxpr(value)}}}"
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        return f"{type(value).__name__} {value!r}"
-    if isinstance(value, enum.Enum):
-        return f"{type(value).__name__}.{value.name}"
-    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
-        if jnp.issubdtype(value.dtype, jax.dtypes.extended):
-            raise _UnknownError(value.dtype)
-        array = np.asarray(value)
-        return f"{array.dtype}{array.shape} {sha256(array.tobytes()).hexdigest()}"
-    if isinstance(value, (type, np.dtype)):
-        return f"{type(value).__name__} {value!r}"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_describe(value[key])}" for key in sorted(value)) + "}"
-    if isinstance(value, Set):
-        return f"{{{sorted(map(_describe, value))}}}"
-    if isinstance(value, (tuple, list)):
-        return f"{type(value).__name__}({', '.join(map(_describe, value))})"
-    if dataclasses.is_dataclass(value):
-        fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
-        return f"{type(value).__name__}({', '.join(map(_describe, fields))})"
-    text = repr(value)
-    if _ADDRESS.search(text) or not type(value).__module__.startswith("jax"):
-        raise _UnknownError(text)
-    return text
+def _is_extended(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jax.dtypes.extended)

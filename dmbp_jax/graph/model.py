@@ -27,6 +27,9 @@ class Skeleton:
         return jax.tree.unflatten(self.treedef, leaves)
 
 
+_Jitted = type(jax.jit(lambda: None))
+
+
 class _Array:
     def __repr__(self) -> str:
         return "<array>"
@@ -91,6 +94,8 @@ def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
         raise InputTypeError(
             f"apply_fn: Expected a function (params, x) -> logits, got {type(apply_fn).__name__}."
         )
+    while isinstance(apply_fn, _Jitted):  # it would read what it captured once and for all
+        apply_fn = apply_fn.__wrapped__
     arrays, skeleton = split_arrays(params)
     try:
         hash((apply_fn, skeleton))

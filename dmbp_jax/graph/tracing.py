@@ -1,14 +1,14 @@
 """From a JAX function to its program: one trace of the network at one image, kept for later calls.
 
-Class count, sites, decomposition and every method read the same trace.
+Class count, sites, decomposition and every method read the same trace. Arrays are its inputs, those
+too that the function captured; Python values are part of it, as of a program of `jax.jit`.
 """
 
 import re
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
 
@@ -17,44 +17,42 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.captures import may_read_arrays
 from dmbp_jax.graph.convolution import bind_convolution
 from dmbp_jax.graph.graph import Graph
-from dmbp_jax.graph.identity import identity
-from dmbp_jax.graph.jaxprs import bind, evaluate, value_bytes, without_dead_code
-from dmbp_jax.graph.model import Model, is_traced
+from dmbp_jax.graph.identity import Identity, identity
+from dmbp_jax.graph.jaxprs import Body, bind, evaluate, value_bytes, without_dead_code
+from dmbp_jax.graph.model import Model
 from dmbp_jax.graph.passes import make_program
 from dmbp_jax.graph.pieces import FAMILIES, Equation, PieceFamily, families
 from dmbp_jax.graph.pieces.max_pool import WindowPool
 from dmbp_jax.graph.program import Program
 from dmbp_jax.graph.zeros import is_zero
 
-_KEPT = 16  # traces of one function, the oldest go first
+_KEPT = 16  # traces of one function, and of all together; the oldest go first
 
 
 class Trace:
-    """What one trace of a network found, without its arrays. Hashed by identity.
+    """What one trace of a network found, without its arrays: one object for equal programs.
 
     Attributes:
       jaxpr: equations of `(arrays..., constants..., x (1, H, W, C)) -> logits (1, classes)`.
       classes: number of logits.
       image_dtype: of x.
       bytes_per_image: of all values that one forward pass computes.
-      identity: equal traces of any process have the same; None where it is not known.
+      identity: what it computes, with which constants known to be zero.
+      compiled: programs of this network (`engine/compiling.py`); they go when it goes.
     """
 
-    def __init__(self, jaxpr: Any, constants: Sequence[Any]):
+    def __init__(self, jaxpr: Any, identity: Identity, zeros: tuple[bool, ...]):
         self.jaxpr = jaxpr
         self.classes: int = jaxpr.outvars[0].aval.shape[1]
         self.image_dtype = jaxpr.invars[-1].aval.dtype
         self.bytes_per_image = value_bytes(jaxpr)
-        self._zeros = tuple(map(is_zero, constants))
+        self.identity = identity._replace(digest=f"{identity.digest} {zeros}")
+        self.compiled: dict[Any, Any] = {}
+        self._zeros = zeros
         self._programs: dict[tuple[tuple[PieceFamily, ...], str], Program] = {}
-
-    @cached_property
-    def identity(self) -> str | None:
-        """What is computed, with which constants known to be zero; with built-in pieces only."""
-        content = identity(self.jaxpr)
-        return None if content is None else f"{content} {self._zeros}"
 
     def program(self, nonaffine: str = "refuse") -> Program:
         """The flat program, with the pieces that are registered now.
@@ -71,12 +69,12 @@ class Trace:
         return self._programs[key]
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TracedNetwork:
     """A network as its trace and its arrays: a pytree that goes through `jax.jit` in their place.
 
-    It holds neither `apply_fn` nor what that captured, so nothing of the caller outlives the call.
+    It holds neither `apply_fn` nor what that captured. Its tree structure, which JAX keeps with
+    what it compiled, does not keep the trace, so nothing of a network outlives it.
 
     Attributes:
       inputs: arrays of the network, then constants that its function captured.
@@ -85,8 +83,8 @@ class TracedNetwork:
     """
 
     inputs: tuple[jax.Array, ...]
-    trace: Trace = field(metadata={"static": True})
-    nonaffine: str = field(metadata={"static": True}, default="refuse")
+    trace: Trace
+    nonaffine: str = "refuse"
 
     @property
     def classes(self) -> int:
@@ -123,13 +121,27 @@ class TracedNetwork:
 
     @property
     def identity(self) -> str | None:
-        """As `Trace.identity`; None where somebody registered pieces, whose code is not known."""
-        content = self.trace.identity
-        return None if content is None or families() != FAMILIES else f"{content} {self.nonaffine}"
+        """By content, in every process; None where it holds something that has no description, or
+        somebody registered pieces, whose code is not known.
+        """
+        digest, others = self.trace.identity
+        return None if others or families() != FAMILIES else f"{digest} {self.nonaffine}"
 
     def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
         """The same network with other parameters of the same shapes."""
         return replace(self, inputs=(*arrays, *self.inputs[len(arrays) :]))
+
+
+def _flatten(network: TracedNetwork) -> tuple[Any, Any]:
+    return (network.inputs,), (weakref.ref(network.trace), network.nonaffine)
+
+
+def _unflatten(static: Any, children: Any) -> TracedNetwork:
+    reference, nonaffine = static
+    return TracedNetwork(*children, reference(), nonaffine)
+
+
+jax.tree_util.register_pytree_node(TracedNetwork, _flatten, _unflatten)
 
 
 def _bind(equation: Any, values: Sequence[Any]) -> list[Any]:
@@ -151,8 +163,9 @@ def trace(
 ) -> TracedNetwork:
     """Trace a network at one image (1, H, W, C); only shape and dtype of the image matter.
 
-    The trace is kept: for as long as a plain `apply_fn` lives, and of other callables (a bound
-    method, a callable pytree) for the newest few.
+    A function that may read arrays which are not its arguments is traced at every call, and these
+    arrays are inputs; any other once, for as long as it lives. Equal programs are one trace, so
+    that a function written anew for each call is compiled once.
 
     Args:
       model: the network.
@@ -166,28 +179,43 @@ def trace(
     """
     shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
     here = (tuple(image.shape), jnp.result_type(image.dtype), precision, *settings_of_traces())
-    kept = _kept_traces(model.apply_fn)
+    kept = _traces_of(model.apply_fn)
     key = (model.apply_fn if kept is _of_others else None, model.skeleton, shapes, here)
-    if key not in kept:
-        found, constants = _trace(model, shapes, here[0], here[1], precision)
-        if is_traced(constants):  # captured from another trace, which they must not outlive
-            return TracedNetwork((*model.arrays, *constants), found)
-        kept[key] = found, constants
-        while len(kept) > _KEPT:
-            kept.popitem(last=False)
-    found, constants = kept[key]
+    if key in kept:
+        return TracedNetwork(model.arrays, kept[key])
+    jaxpr, constants = _trace(model, shapes, here[0], here[1], precision)
+    found = _find_equal(jaxpr, tuple(map(is_zero, constants)))
+    if not constants and not may_read_arrays(model.apply_fn, *model.skeleton.static_leaves):
+        _keep(kept, key, found)
     return TracedNetwork((*model.arrays, *constants), found)
 
 
-_Kept = OrderedDict[Any, tuple[Trace, tuple[Any, ...]]]
-_of_functions: weakref.WeakKeyDictionary[FunctionType, _Kept] = weakref.WeakKeyDictionary()
-_of_others: _Kept = OrderedDict()
+_Traces = OrderedDict[Any, Trace]
+_of_functions: weakref.WeakKeyDictionary[FunctionType, _Traces] = weakref.WeakKeyDictionary()
+_of_others: _Traces = OrderedDict()
+_newest: _Traces = OrderedDict()
+_alive: weakref.WeakValueDictionary[Identity, Trace] = weakref.WeakValueDictionary()
 
 
-def _kept_traces(apply_fn: Any) -> _Kept:
+def _traces_of(apply_fn: Any) -> _Traces:
     if isinstance(apply_fn, FunctionType):
         return _of_functions.setdefault(apply_fn, OrderedDict())
     return _of_others
+
+
+def _find_equal(jaxpr: Any, zeros: tuple[bool, ...]) -> Trace:
+    """The trace that there is of such a program, or a new one."""
+    new = Trace(jaxpr, identity(jaxpr), zeros)
+    found = _alive.setdefault(new.identity, new)
+    _keep(_newest, found.identity, found)
+    return found
+
+
+def _keep(kept: _Traces, key: Any, trace: Trace) -> None:
+    kept[key] = trace
+    kept.move_to_end(key)
+    while len(kept) > _KEPT:
+        kept.popitem(last=False)
 
 
 def settings_of_traces() -> tuple[Any, ...]:
@@ -202,7 +230,7 @@ def settings_of_traces() -> tuple[Any, ...]:
 
 def _trace(
     model: Model, shapes: Any, image_shape: tuple[int, ...], dtype: Any, precision: str | None
-) -> tuple[Trace, tuple[Any, ...]]:
+) -> tuple[Body, tuple[Any, ...]]:
     arrays = tuple(jax.ShapeDtypeStruct(*shape) for shape in shapes)
     image = jax.ShapeDtypeStruct(image_shape, dtype)
     call = model.apply_fn, model.skeleton
@@ -222,7 +250,7 @@ def _trace(
         raise
     _check_logits(result, image_shape)
     jaxpr, constants = without_dead_code(closed)
-    return Trace(jaxpr, constants), tuple(constants)
+    return jaxpr, tuple(constants)
 
 
 def _speaks_of_shapes(error: Exception) -> bool:

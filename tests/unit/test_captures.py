@@ -1,0 +1,238 @@
+"""Arrays that a network captures are inputs: every call reads them anew; and nothing outlives it.
+
+The right value is the network's own: y of its logits, at the time of the call.
+"""
+
+import functools
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+import dmbp_jax
+from dmbp_jax import DMBP
+from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.tracing import _KEPT, trace
+from dmbp_jax.methods import METHODS
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+rng = np.random.default_rng(0)
+X = np.asarray(rng.normal(size=(2, 4, 4, 3)), np.float32)
+W = np.asarray(rng.normal(size=(3, 8)), np.float32)
+H = np.asarray(rng.normal(size=(8, 3)), np.float32)
+IMAGE = jax.ShapeDtypeStruct((1, 4, 4, 3), np.float32)
+
+
+def classify(x, head):
+    return jax.nn.relu(x @ W).mean((1, 2)) @ head
+
+
+class Net:
+    """Weights as an attribute."""
+
+    def __init__(self):
+        self.head = jnp.asarray(H)
+
+    def __call__(self, params, x):
+        return classify(x, self.head)
+
+    def method(self, params, x):
+        return self(params, x)
+
+
+def in_a_dict():
+    weights = {"head": jnp.asarray(H)}
+    return lambda _, x: classify(x, weights["head"]), lambda: weights.update(head=10 * H)
+
+
+def in_a_list():
+    weights = [jnp.asarray(H)]
+    return lambda _, x: classify(x, weights[0]), lambda: weights.__setitem__(0, 10 * H)
+
+
+def a_variable_of_an_outer_function():
+    head = jnp.asarray(H)
+
+    def change():
+        nonlocal head
+        head = 10 * head
+
+    return lambda _, x: classify(x, head), change
+
+
+HEAD = H
+
+
+def a_global():
+    def change():
+        global HEAD
+        HEAD = 10 * HEAD
+
+    return lambda _, x: classify(x, HEAD), change
+
+
+def written_in_place():
+    head = H.copy()
+    return lambda _, x: classify(x, head), lambda: head.__imul__(10)
+
+
+def a_number_written_in_place():
+    scale = np.ones((), np.float32)
+    return lambda _, x: classify(x, H) * scale, lambda: scale.__imul__(10)
+
+
+def a_number_of_jax():
+    scale = [jnp.float32(1)]
+    return lambda _, x: classify(x, H) * scale[0], lambda: scale.__setitem__(0, jnp.float32(10))
+
+
+def a_default_argument():
+    head = H.copy()
+
+    def network(_, x, head=head):
+        return classify(x, head)
+
+    return network, lambda: head.__imul__(10)
+
+
+def a_partial_argument():
+    head = H.copy()
+    network = functools.partial(lambda head, _, x: classify(x, head), head)
+    return network, lambda: head.__imul__(10)
+
+
+def an_attribute_of_a_callable():
+    net = Net()
+    return net, lambda: setattr(net, "head", 10 * net.head)
+
+
+def an_attribute_by_a_method():
+    net = Net()
+    return net.method, lambda: setattr(net, "head", 10 * net.head)
+
+
+def by_a_function_of_a_function():
+    network, change = in_a_dict()
+    return lambda params, x: network(params, x), change
+
+
+def by_a_jitted_function():
+    network, change = in_a_dict()
+    return jax.jit(network), change
+
+
+def within_a_loop():
+    weights = {"eye": np.eye(8, dtype=np.float32)}
+
+    def network(_, x):
+        z = jax.nn.relu(x @ W).mean((1, 2))
+        return lax.scan(lambda z, _: (z @ weights["eye"], None), z, None, length=1)[0] @ H
+
+    return network, lambda: weights.update(eye=10 * weights["eye"])
+
+
+def within_a_checkpoint():
+    weights = {"head": H}
+
+    def network(_, x):
+        return jax.checkpoint(lambda z: z @ weights["head"])(jax.nn.relu(x @ W).mean((1, 2)))
+
+    return network, lambda: weights.update(head=10 * H)
+
+
+def a_module_of_nnx():
+    head = nnx.Linear(8, 3, use_bias=False, rngs=nnx.Rngs(0))
+    head.kernel[...] = H
+
+    def change():
+        head.kernel[...] = 10 * H
+
+    return lambda _, x: head(jax.nn.relu(x @ W).mean((1, 2))), change
+
+
+CAPTURES = [
+    in_a_dict,
+    in_a_list,
+    a_variable_of_an_outer_function,
+    a_global,
+    written_in_place,
+    a_number_written_in_place,
+    a_number_of_jax,
+    a_default_argument,
+    a_partial_argument,
+    an_attribute_of_a_callable,
+    an_attribute_by_a_method,
+    by_a_function_of_a_function,
+    by_a_jitted_function,
+    within_a_loop,
+    within_a_checkpoint,
+    a_module_of_nnx,
+]
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
+def test_what_a_function_captured_is_read_anew(capture):
+    network, change = capture()
+    before = METHODS["gradient"](None, X, 1, apply_fn=network)
+    change()
+    after = METHODS["gradient"](None, X, 1, apply_fn=network)
+    np.testing.assert_allclose(after, 10 * before, rtol=1e-5)
+
+
+def test_an_explanation_in_a_training_loop_is_of_the_weights_of_its_step():
+    weights = {"head": jnp.asarray(H)}
+    for _ in range(3):
+        found = dmbp_jax.attribute(
+            None, X, 1, apply_fn=lambda _, x: classify(x, weights["head"]), config=DMBP(steps=2)
+        )
+        expected = classify(X.astype(np.float64), np.asarray(weights["head"], np.float64))[:, 1]
+        np.testing.assert_allclose(found.y, expected, rtol=1e-5)
+        weights["head"] = weights["head"] - 0.3
+
+
+def test_a_function_without_captured_arrays_is_traced_once():
+    runs, scale = [], 2.0
+
+    def network(params, x):
+        runs.append(len(x))
+        return jax.nn.relu(x @ params["w"]).mean((1, 2)) @ params["h"] * scale
+
+    for _ in range(3):
+        METHODS["gradient"]({"w": W, "h": H}, X, 1, apply_fn=network)
+    assert runs.count(1) == 1
+
+
+def test_equal_programs_are_one_network():
+    def written_anew(head):
+        return lambda _, x: classify(x, head)
+
+    one = trace(bind(None, written_anew(H)), IMAGE)
+    other = trace(bind(None, written_anew(2 * H)), IMAGE)
+    assert one.trace is other.trace
+    without = trace(
+        bind(None, written_anew(np.zeros_like(H))), IMAGE
+    )  # no ReLU's constant any more
+    assert without.trace is not one.trace
+
+
+def test_what_was_compiled_goes_with_its_network():
+    """Also of functions that live: only the newest traces of all are kept beside them."""
+
+    def compiled_once(constant):
+        def network(params, x):
+            return classify(x, params) + constant
+
+        METHODS["gradient"](H, X, 1, apply_fn=network)
+        return weakref.ref(trace(bind(H, network), IMAGE).trace)
+
+    first = compiled_once(0.25)
+    assert first() is not None
+    for i in range(_KEPT):
+        trace(bind(H, lambda params, x, i=i: classify(x, params) + float(i)), IMAGE)
+    gc.collect()
+    assert first() is None
