@@ -20,7 +20,6 @@ from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import _KEPT, trace
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 rng = np.random.default_rng(0)
 X = np.asarray(rng.normal(size=(2, 4, 4, 3)), np.float32)
 W = np.asarray(rng.normal(size=(3, 8)), np.float32)
