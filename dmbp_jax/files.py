@@ -1,9 +1,40 @@
-"""Writing files whole or not at all."""
+"""Reading text files of any tool, and writing files whole or not at all."""
 
+import codecs
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from dmbp_jax.errors import DataError
+
+PART = ".dmbp-"  # how the names of files that are being written begin
+
+# The marks that say how a text is encoded, the longer first: UTF-32's begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+
+
+def read_text(path: Path, what: str) -> str:
+    """A text file in UTF-8, or in what its byte-order mark says; every line ends with a newline.
+
+    Raises:
+      DataError: it cannot be read; the message says `what` was expected.
+    """
+    try:
+        data = path.read_bytes()
+        encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+        text = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        if "\0" in text:
+            raise ValueError("it is no text: it has bytes of value 0")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: Expected {what}: {error}") from error
+    return text
 
 
 @contextmanager
@@ -11,9 +42,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` once that has succeeded.
 
     Beside it, because a rename is atomic only within one file system; with a name of its own, so
-    that processes and threads writing the same file do not meet.
+    that processes and threads writing the same file do not meet. The name is short, so that it
+    fits wherever that of `path` does, and ends as that does, since writers look at the suffix.
     """
-    part = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    part = path.with_name(f"{PART}{uuid.uuid4().hex[:8]}{path.suffix[-16:]}")
     try:
         yield part
         part.replace(path)

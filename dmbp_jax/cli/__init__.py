@@ -4,6 +4,7 @@ One file per command, each with `add_parser(subparsers)` and `run(args) -> exit 
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Anything else that goes wrong is a bug of ours and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):  # a file's name may be no text in their encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)

@@ -1,9 +1,8 @@
 """`dmbp convert`: a PyTorch or safetensors checkpoint becomes a folded Flax safetensors file."""
 
 import argparse
-from pathlib import Path
 
-from dmbp_jax.cli.commands import add_command
+from dmbp_jax.cli.commands import add_class_names, add_command, as_path
 from dmbp_jax.cli.output import refuse_overwrite
 
 SUMMARY = "turn a PyTorch checkpoint into a file that loads in under a second"
@@ -22,17 +21,12 @@ example:
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp convert IN OUT --network NAME`."""
     parser = add_command(subparsers, "convert", run, SUMMARY, DESCRIPTION, EXAMPLE)
-    parser.add_argument("source", metavar="IN", type=Path, help="checkpoint to read")
-    parser.add_argument("target", metavar="OUT", type=Path, help="safetensors file to write")
+    parser.add_argument("source", metavar="IN", type=as_path, help="checkpoint to read")
+    parser.add_argument("target", metavar="OUT", type=as_path, help="safetensors file to write")
     parser.add_argument(
         "--network", metavar="NAME", required=True, help="what it is (see dmbp networks)"
     )
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        type=Path,
-        help="class names of a fine-tuned network, by line",
-    )
+    add_class_names(parser)
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
 
 
@@ -41,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
     refuse_overwrite([args.target], force=args.force)
     from dmbp_jax.convert import convert_file
 
-    convert_file(args.source, args.target, args.network, args.labels)
+    convert_file(args.source, args.target, args.network, args.class_names)
     print(f"{args.source} -> {args.target} ({args.target.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -8,7 +8,7 @@ import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command, add_output_folder
+from dmbp_jax.cli.commands import add_command, add_dmbp, add_output_folder, make_config
 from dmbp_jax.cli.output import make_folder, refuse_overwrite, save_picture
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp demo [-o DIR]`."""
     parser = add_command(subparsers, "demo", run, SUMMARY, DESCRIPTION, EXAMPLE)
     add_output_folder(parser, "dmbp-demo", "DIR")
-    parser.add_argument(
-        "--steps", metavar="N", type=int, default=200, help="optimisation steps; default 200"
-    )
+    add_dmbp(parser)
     parser.add_argument("--force", action="store_true", help="overwrite earlier results")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)
@@ -75,10 +73,10 @@ def run(args: argparse.Namespace) -> int:
     compilation.use_cache(args)
     import numpy as np
 
-    from dmbp_jax import DMBP, attribute, load, pictures
+    from dmbp_jax import attribute, load, pictures
     from dmbp_jax.methods import METHODS
 
-    config = DMBP(steps=args.steps)
+    config = make_config(args)
     net = load("builtin")
     make_folder(args.output)
     pairs = generate_pairs(len(CLASSES))

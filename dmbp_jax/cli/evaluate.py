@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.catalogue import ROWS
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command, add_network
+from dmbp_jax.cli.commands import (
+    add_command,
+    add_dmbp,
+    add_network,
+    add_nonaffine,
+    as_path,
+    make_config,
+    open_network,
+)
 from dmbp_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,15 +69,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="score the maps of these stores (dmbp run), instead of the paper's rows; --methods "
         "adds rows that are computed",
     )
-    add("--root", metavar="DIR", type=Path, help="folder of the dataset")
+    add("--root", metavar="DIR", type=as_path, help="folder of the dataset")
     add(
-        "--ground-truth",
-        metavar="FILE",
-        type=Path,
-        help="labels: the table of csv (default DIR/labels.csv), or imagenet's ground-truth file",
+        "--labels",
+        metavar="TABLE",
+        type=as_path,
+        help="table file,label of csv (default DIR/labels.csv), or imagenet's ground-truth file",
     )
     add_network(parser, None, "see dmbp networks; default builtin for generated, that of --maps")
-    add("--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line")
     add(
         "--methods",
         metavar="M",
@@ -87,7 +94,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("--limit", metavar="N", type=int, help="at most N targets, spread evenly over those drawn")
     add("--seed", metavar="N", type=int, default=0, help="of all random choices; default 0")
     add("--redraws", metavar="N", type=int, default=5, help="new last layers, Table 3; default 5")
-    add("--steps", metavar="N", type=int, help="optimisation steps of dmbp; default 200")
+    add_dmbp(parser, biases=True)
+    add_nonaffine(parser)
     add(
         "--option",
         metavar="METHOD.NAME=VALUE",
@@ -102,7 +110,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        type=Path,
+        type=as_path,
         help="folder, made if missing; default dmbp-evaluate/DATASET-NETWORK-TABLE",
     )
     add(
@@ -117,9 +125,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate; the exit code is 1 if pictures were left out."""
     check_options(args)
-    options = method_options(args)
     compilation.use_cache(args)
-    from dmbp_jax import load
+    options = method_options(args)
     from dmbp_jax.experiments import Settings, evaluate, open_maps
 
     stored = [open_maps(url) for url in args.maps or ()]
@@ -131,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
         tables=(1, 2, 3) if table == "all" else (int(table),),
         methods=[*stored, *(args.methods or ())] if stored else args.methods,
         options=options,
+        nonaffine=args.nonaffine,
         images_per_class=args.images_per_class,
         limit=args.limit,
         seed=args.seed,
@@ -139,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
         points=args.points,
         batch_size=args.batch,
     )
-    net = load(network, args.weights, args.labels)
+    net = open_network(args, network)
     dataset = list_dataset(args, net, stored)
     result = evaluate(
         net,
@@ -167,17 +175,19 @@ def check_options(args: argparse.Namespace) -> None:
             raise InputError("--root: Expected none for the generated dataset.")
     elif args.root is None or args.network is None:
         raise InputError(f"--dataset {args.dataset}: Expected --root DIR and --network NAME.")
-    if args.ground_truth is not None and args.dataset not in ("csv", "imagenet"):
-        raise InputError(f"--ground-truth: Expected none for {args.dataset or 'this dataset'}.")
+    if args.labels is not None and args.dataset not in ("csv", "imagenet"):
+        raise InputError(f"--labels: Expected none for {args.dataset or 'this dataset'}.")
 
 
 def method_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """`--option` and `--steps` as method -> option -> value.
+    """`--option` and the options of dmbp, as method -> option -> value.
 
     Raises:
       InputError: not METHOD.NAME=VALUE.
     """
-    options: dict[str, dict[str, Any]] = {}
+    options: dict[str, dict[str, Any]] = {
+        "dmbp": {"config": make_config(args), "biases": args.biases}
+    }
     for text in args.option:
         name, equals, value = text.partition("=")
         method, dot, option = name.partition(".")
@@ -187,8 +197,6 @@ def method_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
             options.setdefault(method, {})[option] = ast.literal_eval(value)
         except (ValueError, SyntaxError):  # a word
             options.setdefault(method, {})[option] = value
-    if args.steps is not None:
-        options.setdefault("dmbp", {})["steps"] = args.steps
     return options
 
 
@@ -202,11 +210,11 @@ def list_dataset(
     if args.dataset is None and stored:
         return list_stored(stored[0], args.root)
     if args.dataset == "imagenet":
-        return data.list_imagenet(args.root, ground_truth=args.ground_truth)
+        return data.list_imagenet(args.root, ground_truth=args.labels)
     if args.dataset == "voc":
         return data.list_voc(args.root)
     if args.dataset == "csv":
-        return data.list_csv_folder(args.root, args.ground_truth, classes=net.labels)
+        return data.list_csv_folder(args.root, args.labels, classes=net.labels)
     return data.list_generated(size=GENERATED_SIZE)
 
 

@@ -2,34 +2,38 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dmbp_jax.catalogue import find_method
 from dmbp_jax.cli import compilation
 from dmbp_jax.cli.commands import (
-    add_biases,
     add_command,
+    add_dmbp,
+    add_labels,
     add_method,
     add_network,
     add_nonaffine,
     add_output_folder,
+    as_path,
+    make_config,
+    open_network,
+    refuse_dmbp_options,
 )
 from dmbp_jax.cli.maps import (
     FORMATS,
     Mapper,
+    PhotoMap,
     draw,
     frozen_note,
     map_by_dmbp,
     map_by_method,
 )
 from dmbp_jax.cli.output import make_folder, refuse_overwrite, save_picture
-from dmbp_jax.cli.photos import batches, name_results, read
+from dmbp_jax.cli.photos import Photo, batches, label_photos, name_results, read
 from dmbp_jax.cli.reporting import BAD_INPUT, one_line
 from dmbp_jax.errors import DmbpError, DownloadError, InputError
 from dmbp_jax.files import replacing
-
-LOSSES = find_method("dmbp").variants
 
 SUMMARY = "explain what a network answers for photos"
 DESCRIPTION = """\
@@ -50,16 +54,9 @@ others are still done, its reason goes to stderr, and the exit code is 2.
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp explain IMAGE… [--network NAME] [--weights FILE] [--label N|NAME] [--method M] …`."""
     parser = add_command(subparsers, "explain", run, SUMMARY, DESCRIPTION, EXAMPLE)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="picture file")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=as_path, help="picture file")
     add_network(parser, "resnet50", "default resnet50; see dmbp networks")
-    parser.add_argument(
-        "--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line"
-    )
-    parser.add_argument(
-        "--label",
-        metavar="N|NAME",
-        help="class to explain, by number or name; default: the network's first choice",
-    )
+    add_labels(parser)
     add_method(parser)
     add_output_folder(parser, "dmbp-explain", "OUT")
     parser.add_argument(
@@ -77,16 +74,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--batch-size", metavar="N", type=int, default=8, help="images at once; default 8"
     )
-    parser.add_argument(
-        "--steps", metavar="N", type=int, help="optimisation steps of dmbp; default 200"
-    )
-    parser.add_argument(
-        "--loss", choices=LOSSES, help="variant of dmbp in the paper's Table 1; default all"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="six steps of dmbp instead of the paper's 200"
-    )
-    add_biases(parser)
+    add_dmbp(parser, loss=True, biases=True)
     add_nonaffine(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     compilation.add_option(parser)
@@ -95,46 +83,65 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain every image that can be read; the exit code is 2 if one could not be."""
     check_options(args)
-    targets = name_results(args.images, args.output, args.method)
-    arrays = [target.with_suffix(".npz") for target in targets] if args.npz else []
-    refuse_overwrite([*targets, *arrays], force=args.force)
+    rows: list[tuple[Path, int | None]] = [(image, None) for image in args.images]
+    if args.labels is None:
+        choose_targets(args, rows)  # refused before JAX and the weights are loaded
     compilation.use_cache(args)
-    from dmbp_jax import load
-
     explain = choose_mapper(args)
     try:
-        net = load(args.network, args.weights, args.labels)
+        net = open_network(args)
     except DownloadError as error:
         raise DownloadError(f"{error} dmbp demo needs no download.") from error
-    label = None if args.label is None else net.label_index(number_or_name(args.label))
+    if args.labels is not None:
+        rows = label_photos(args.images, args.labels, net)
+    elif args.label not in (None, "top1"):
+        rows = [(image, net.label_index(args.label)) for image in args.images]
+    targets = choose_targets(args, rows)
     make_folder(args.output)
     failures = 0
 
-    def failed(path: Path, error: Exception) -> None:
+    def failed(image: Path, error: Exception) -> None:
         nonlocal failures
         failures += 1
-        print(f"dmbp: {reason(path, error)}", file=sys.stderr)
+        print(f"dmbp: {reason(image, error)}", file=sys.stderr)
 
-    photos = read(net, zip(args.images, targets, strict=True), failed)
-    for number, (group, x) in enumerate(batches(photos, len(args.images), args.batch_size)):
+    chosen = ((*row, target) for row, target in zip(rows, targets, strict=True))
+    photos = read(net, chosen, failed)
+    for number, (group, x) in enumerate(batches(photos, len(rows), args.batch_size)):
         if number == 0 and (note := frozen_note(net, x, args.method, args.nonaffine)):
             print(f"{args.network}: {note}", flush=True)
-        for photo, one in zip(group, explain(net, group, x, label), strict=True):
-            name = net.labels[one.label]
+        for photo, one in zip(group, explain(net, group, x), strict=True):
+            name = net.labels[one.label] if net.labels else "class"
             try:
-                picture = draw(args.format, photo.crop, one, name)
-            except DmbpError as error:  # numbers that overflowed
+                save(args, photo, one, name)
+            except (DmbpError, OSError) as error:  # numbers that overflowed, a disk that is full
                 failed(photo.path, error)
                 continue
-            save_picture(picture, photo.target)
-            if args.npz:
-                with replacing(photo.target.with_suffix(".npz")) as part:
-                    one.save(part)
             numbers = f"{name} ({one.label})  {one.numbers}"
             print(f"{photo.path}: {numbers}  -> {photo.target}", flush=True)
             if one.note:
                 print(f"{photo.path}: {one.note}", flush=True)
     return BAD_INPUT if failures else 0
+
+
+def choose_targets(args: argparse.Namespace, rows: Sequence[tuple[Path, int | None]]) -> list[Path]:
+    """The pictures that will be written, none of which may be there already.
+
+    Raises:
+      InputError: one is, and `--force` was not given.
+    """
+    targets = name_results([image for image, _ in rows], args.output, args.method)
+    arrays = [target.with_suffix(".npz") for target in targets] if args.npz else []
+    refuse_overwrite([*targets, *arrays], force=args.force)
+    return targets
+
+
+def save(args: argparse.Namespace, photo: Photo, one: PhotoMap, name: str) -> None:
+    """Write the picture of a map, and its arrays where they are asked for."""
+    save_picture(draw(args.format, photo.crop, one, name), photo.target)
+    if args.npz:
+        with replacing(photo.target.with_suffix(".npz")) as part:
+            one.save(part)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -145,31 +152,18 @@ def check_options(args: argparse.Namespace) -> None:
     """
     if args.batch_size < 1:
         raise InputError(f"--batch-size: Expected at least 1, got {args.batch_size}.")
-    if args.method == "dmbp":
-        return
-    if args.steps is not None or args.loss is not None:
-        raise InputError(f"--steps, --loss: Expected only with --method dmbp, got {args.method}.")
-    if args.quick or args.biases != "drop":
-        raise InputError(f"--quick, --biases: Expected only with --method dmbp, got {args.method}.")
-    if args.format == "authors":
+    refuse_dmbp_options(args)
+    if args.format == "authors" and args.method != "dmbp":
         raise InputError(
             "--format authors: Expected only with --method dmbp, whose maps have two parts, "
             f"got {args.method}."
         )
 
 
-def number_or_name(label: str) -> int | str:
-    """A class as typed: a number is an index, anything else a name."""
-    try:
-        return int(label)
-    except ValueError:
-        return label
-
-
-def reason(path: Path, error: Exception) -> str:
+def reason(image: Path, error: Exception) -> str:
     """Why an image failed, with its name said once."""
     message = one_line(error)
-    return message if message.startswith(str(path)) else f"{path}: {message}"
+    return message if message.startswith(str(image)) else f"{image}: {message}"
 
 
 def choose_mapper(args: argparse.Namespace) -> Mapper:
@@ -178,14 +172,10 @@ def choose_mapper(args: argparse.Namespace) -> Mapper:
     Raises:
       InputError: a setting out of range.
     """
+    if args.method == "dmbp":
+        config = make_config(args)
+        return partial(map_by_dmbp, config, args.biases, args.nonaffine, not args.quiet)
     import jax
 
-    from dmbp_jax import DMBP
-
-    if args.method == "dmbp":
-        settings = {"steps": args.steps, "loss": args.loss}
-        given = {name: value for name, value in settings.items() if value is not None}
-        config = DMBP.quick(**given) if args.quick else DMBP.paper(**given)
-        return partial(map_by_dmbp, config, args.biases, args.nonaffine, not args.quiet)
     forward = jax.jit(lambda net, x: net(x))
     return partial(map_by_method, args.method, args.nonaffine, forward)

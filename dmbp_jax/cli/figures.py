@@ -5,8 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmbp_jax.cli import compilation
-from dmbp_jax.cli.commands import add_command, add_output_folder
-from dmbp_jax.cli.explain import number_or_name
+from dmbp_jax.cli.commands import (
+    add_command,
+    add_dmbp,
+    add_network,
+    add_output_folder,
+    as_path,
+    make_config,
+    open_network,
+)
 from dmbp_jax.cli.output import make_folder, refuse_overwrite
 from dmbp_jax.errors import InputError
 
@@ -36,13 +43,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp figures [IMAGE…] [--network NAME] [--weights FILE] [--label N|NAME] …`."""
     parser = add_command(subparsers, "figures", run, SUMMARY, DESCRIPTION, EXAMPLE)
     add = parser.add_argument
-    add("images", metavar="IMAGE", nargs="*", type=Path, help="picture file")
-    add(
-        "--network",
-        metavar="NAME",
-        help="default resnet50, or builtin without IMAGE; see dmbp networks",
-    )
-    add("--weights", metavar="FILE", type=Path, help="read the weights from FILE, no download")
+    add("images", metavar="IMAGE", nargs="*", type=as_path, help="picture file")
+    add_network(parser, None, "default resnet50, or builtin without IMAGE; see dmbp networks")
     add(
         "--label",
         metavar="N|NAME",
@@ -64,9 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default="svg",
         help="svg and pdf keep lines and text as such; default svg",
     )
-    add("--labels", metavar="FILE", type=Path, help="class names of a fine-tuned network, by line")
-    add("--steps", metavar="N", type=int, help="optimisation steps; default 200")
-    add("--quick", action="store_true", help="six steps instead of the paper's 200")
+    add_dmbp(parser)
     add_output_folder(parser, "dmbp-figures", "OUT")
     add("--force", action="store_true", help="overwrite earlier results")
     add("--quiet", action="store_true", help="no progress bar")
@@ -85,13 +85,10 @@ def run(args: argparse.Namespace) -> int:
     targets = [args.output / f"figure{number}.{args.format}" for number in args.figures]
     refuse_overwrite(targets, force=args.force)
     compilation.use_cache(args)
-    from dmbp_jax import DMBP, load
     from dmbp_jax.experiments.figures import draw_figures
 
-    settings = {} if args.steps is None else {"steps": args.steps}
-    config = DMBP.quick(**settings) if args.quick else DMBP.paper(**settings)
-    network = args.network or ("resnet50" if args.images else "builtin")
-    net = load(network, args.weights, args.labels)
+    config = make_config(args)
+    net = open_network(args, args.network or ("resnet50" if args.images else "builtin"))
     questions = photos(net, args.images, args.label or ()) if args.images else generated(net)
     make_folder(args.output)
     files = draw_figures(
@@ -139,7 +136,7 @@ def photos(
 
     from dmbp_jax.experiments.figures import Question
 
-    given = [net.label_index(number_or_name(label)) for label in chosen]
+    given = [net.label_index(label) for label in chosen]
     questions = []
     for path in paths:
         crop = net.crop(path)

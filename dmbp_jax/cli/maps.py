@@ -38,8 +38,8 @@ class PhotoMap(NamedTuple):
     note: str = ""
 
 
-# (net, photos, their inputs with repeats to fill the batch, label) -> one map for each photo
-Mapper = Callable[["Network", Sequence[Photo], "np.ndarray", int | None], Iterator[PhotoMap]]
+# (net, photos, their inputs with repeats to fill the batch) -> one map for each photo
+Mapper = Callable[["Network", Sequence[Photo], "np.ndarray"], Iterator[PhotoMap]]
 
 
 def map_by_dmbp(
@@ -50,7 +50,6 @@ def map_by_dmbp(
     net: "Network",
     photos: Sequence[Photo],
     x: "np.ndarray",
-    label: int | None,
 ) -> Iterator[PhotoMap]:
     """Attributions of a batch, with y, y+, y- and the nuisance y~ (paper Eq. 9)."""
     import numpy as np
@@ -58,7 +57,9 @@ def map_by_dmbp(
     from dmbp_jax import attribute
 
     options = {"config": config, "biases": biases, "nonaffine": nonaffine}
-    batch = attribute(net, x, label, progress=progress, **options)
+    given = any(photo.label is not None for photo in photos)
+    labels = fill_labels(photos, np.asarray(net(x))) if given else None
+    batch = attribute(net, x, labels, progress=progress, **options)
     for i in range(len(photos)):
         one = batch[i]
         numbers = (
@@ -68,6 +69,15 @@ def map_by_dmbp(
         parts = (np.asarray(one.positive), np.asarray(one.negative))
         note = carried_note(np.asarray(one.carried), biases)
         yield PhotoMap(int(one.label), numbers, np.asarray(one.map), parts, one.save, note)
+
+
+def fill_labels(photos: Sequence[Photo], logits: "np.ndarray") -> "np.ndarray":
+    """The labels of a batch: as asked for, else the first choice; of repeats, the latter too."""
+    labels = logits.argmax(axis=-1)
+    for i, photo in enumerate(photos):
+        if photo.label is not None:
+            labels[i] = photo.label
+    return labels
 
 
 def carried_note(carried: "np.ndarray", biases: str) -> str:
@@ -103,7 +113,6 @@ def map_by_method(
     net: "Network",
     photos: Sequence[Photo],
     x: "np.ndarray",
-    label: int | None,
 ) -> Iterator[PhotoMap]:
     """Maps of a batch by one of the compared methods, with the logit of the label."""
     import jax.numpy as jnp
@@ -114,7 +123,7 @@ def map_by_method(
 
     method, function = find_method(name), METHODS[name]
     logits = np.asarray(forward(net, x))
-    labels = logits.argmax(axis=-1) if label is None else np.full(len(x), label)
+    labels = fill_labels(photos, logits)
     keys = [image_key(0, photo.digest) for photo in photos]
     keys += keys[:1] * (len(x) - len(keys))  # for the repeats that fill the batch
     options = {"nonaffine": nonaffine} if "nonaffine" in method.options else {}
@@ -140,5 +149,5 @@ def draw(format: str, crop: "Image.Image", one: PhotoMap, name: str) -> "Image.I
         return pictures.overlay(crop, *parts)
     if format == "authors" and parts is not None:
         return pictures.authors_overlay(crop, *parts)
-    title = f"{name}: {one.numbers}"
+    title = f"{name} ({one.label}): {one.numbers}"
     return pictures.panel(crop, *(parts or (None, None)), one.map, title=title)

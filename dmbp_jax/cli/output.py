@@ -1,5 +1,6 @@
 """Where the commands write: never over a file by accident, into a folder that can be made."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +28,14 @@ def make_folder(folder: Path) -> None:
     """Make the folder of the results, before hours are spent on them.
 
     Raises:
-      InputError: it is a file.
+      InputError: it is a file, or may not be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"-o: Expected a folder, got the file {folder}.") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"-o: Expected a folder that can be written to, got {folder}.")
 
 
 def save_picture(picture: "Image.Image", path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Photos for `dmbp explain`: names of their results, decoding, hashing, and groups of one shape."""
+"""Photos for `dmbp explain`: labels and names of results, decoding, and groups of one shape."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from dmbp_jax import Network
 
+LONGEST_NAME = 255  # bytes of a file's name on nearly every system
+
 
 class Photo(NamedTuple):
     """One image that could be read.
@@ -20,43 +22,71 @@ class Photo(NamedTuple):
     Attributes:
       path: its file.
       target: the picture to write.
+      label: the class to explain, or None for the network's first choice.
       crop: the part that the network gets, for drawing.
       x: the same part as the network's input, (H, W, C).
-      digest: SHA-256 of the file's bytes.
+      digest: SHA-256 of the bytes that were decoded.
     """
 
     path: Path
     target: Path
+    label: int | None
     crop: "Image.Image"
     x: "np.ndarray"
-    digest: bytes
+    digest: str
+
+
+def label_photos(
+    images: Sequence[Path], table: Path, net: "Network"
+) -> list[tuple[Path, int | None]]:
+    """Each image with each of its labels in a table, whose names start from their common folder."""
+    from dmbp_jax.runs.inputs import label_files
+
+    absolute = [path.absolute() for path in images]
+    root = os.path.commonpath([path.parent for path in absolute])
+    names = [path.relative_to(root).as_posix() for path in absolute]
+    given = dict(zip(names, images, strict=True))
+    return [(given[name], label) for name, label in label_files(given, table, net.label_index)]
 
 
 def name_results(images: Sequence[Path], folder: Path, method: str) -> list[Path]:
-    """OUT/<name>.<method>.png for each image; equal names of different folders get -2, -3, …"""
+    """OUT/<name>.<method>.png for each image; equal names get -2, -3, …, too long ones are cut."""
     taken: dict[str, None] = {}
     for image in images:
-        name, count = image.stem, 1
-        while name in taken:
+        count, end = 1, f".{method}.png"
+        while (name := _cut(image.stem, end)) in taken:
             count += 1
-            name = f"{image.stem}-{count}"
+            end = f"-{count}.{method}.png"
         taken[name] = None
-    return [folder / f"{name}.{method}.png" for name in taken]
+    return [folder / name for name in taken]
+
+
+def _cut(stem: str, end: str) -> str:
+    """`stem + end`, the stem as long as a file's name allows."""
+    while stem and len(os.fsencode(stem + end)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return stem + end
 
 
 def read(
     net: "Network",
-    files: Iterable[tuple[Path, Path]],
+    files: Iterable[tuple[Path, int | None, Path]],
     failed: Callable[[Path, Exception], None],
 ) -> Iterator[Photo]:
-    """The photos that can be read, each decoded once; `failed` gets each of the others."""
-    for path, target in files:
+    """The photos (path, label, target) that can be read, each decoded once.
+
+    `failed` gets each of the others.
+    """
+    from dmbp_jax.data.decoding import read_image
+
+    for path, label, target in files:
         try:
-            crop = net.crop(path)
-            x = net.preprocessing.normalise(crop)
-            yield Photo(path, target, crop, x, sha256(path.read_bytes()).digest())
-        except (DmbpError, OSError) as error:
+            picture, digest = read_image(path)
+            crop = net.crop(picture)
+        except DmbpError as error:
             failed(path, error)
+        else:
+            yield Photo(path, target, label, crop, net.preprocessing.normalise(crop), digest)
 
 
 def batches(

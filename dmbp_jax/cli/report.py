@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dmbp_jax.cli.commands import add_command
+from dmbp_jax.cli.commands import add_command, as_path
 from dmbp_jax.cli.output import make_folder, refuse_overwrite
 
 SUMMARY = "show a large run as one page"
@@ -27,12 +27,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "-o",
         "--output",
         metavar="PAGE",
-        type=Path,
+        type=as_path,
         default=Path("report.html"),
         help="default report.html",
     )
     parser.add_argument(
-        "--images", metavar="FOLDER", type=Path, help="of the pictures, if they have moved"
+        "--images", metavar="FOLDER", type=as_path, help="of the pictures, if they have moved"
     )
     parser.add_argument(
         "--most", metavar="N", type=int, default=2000, help="pictures shown; default 2000"

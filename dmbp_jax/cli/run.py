@@ -4,23 +4,24 @@ import argparse
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmbp_jax.cli import compilation
 from dmbp_jax.cli.commands import (
-    add_biases,
     add_command,
+    add_dmbp,
+    add_labels,
     add_method,
     add_network,
     add_nonaffine,
+    make_config,
+    refuse_dmbp_options,
 )
 from dmbp_jax.cli.maps import frozen_note
 from dmbp_jax.cli.reporting import INTERRUPTED
 from dmbp_jax.errors import InputError, StoreError
 
 if TYPE_CHECKING:
-    from dmbp_jax import DMBP
     from dmbp_jax.runs import Plan, Store
 
 INCOMPLETE = 1  # exit code: done, but some images failed
@@ -50,17 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "-o", "--output", metavar="STORE", required=True, help="folder, s3://… or gs://…"
     )
     add_network(parser, "resnet50", "default resnet50; see dmbp networks")
-    parser.add_argument(
-        "--class-names", metavar="FILE", type=Path, help="of a fine-tuned network, one a line"
-    )
     add_method(parser)
-    labels = parser.add_mutually_exclusive_group()
-    labels.add_argument(
-        "--label", metavar="top1|N|NAME", help="class to explain; default top1, the network's own"
-    )
-    labels.add_argument(
-        "--labels", metavar="CSV", type=Path, help="table file,label: a label for each image"
-    )
+    add_labels(parser)
     parser.add_argument(
         "--save",
         metavar="MAPS",
@@ -73,10 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--shard-size", metavar="N", type=int, default=128, help="images a shard; default 128"
     )
-    steps = parser.add_mutually_exclusive_group()
-    steps.add_argument("--steps", metavar="N", type=int, help="steps of dmbp; default 200")
-    steps.add_argument("--quick", action="store_true", help="few steps, at a higher rate")
-    add_biases(parser)
+    add_dmbp(parser, biases=True)
     add_nonaffine(parser)
     parser.add_argument(
         "--batch-size", metavar="N", type=int, help="images a device explains at once"
@@ -97,6 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what is not done yet; the exit code is 1 if some images failed."""
     check_options(args)
+    from dmbp_jax.runs.inputs import describe_left_out
     from dmbp_jax.runs.store import Store
     from dmbp_jax.runs.stripes import find_stripe, parse_stripe
 
@@ -106,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     if args.engine == "ray":  # the GPUs are the actors'; this process only needs to see them
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     plan = make_plan(args)
+    if left_out := describe_left_out(plan.inputs.left_out):
+        print(f"{' '.join(args.images)}: {len(plan.inputs):,} rows; {left_out}", flush=True)
     if note := gates(plan, args.nonaffine):
         print(f"{args.network}: {note}", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: as Ctrl-C
@@ -134,10 +126,7 @@ def check_options(args: argparse.Namespace) -> None:
     for name in ("batch_size", "workers"):
         if getattr(args, name) is not None:
             check_count(getattr(args, name), f"--{name.replace('_', '-')}")
-    if args.method != "dmbp" and (args.steps is not None or args.quick or args.biases != "drop"):
-        raise InputError(
-            f"--steps, --quick, --biases: Expected only with --method dmbp, got {args.method}."
-        )
+    refuse_dmbp_options(args)
     if args.engine != "ray" and args.workers is not None:
         raise InputError("--workers: Expected only with --engine ray.")
     if args.engine == "ray" and args.shards is not None:
@@ -156,22 +145,13 @@ def make_plan(args: argparse.Namespace) -> "Plan":
         weights=args.weights,
         class_names=args.class_names,
         method=args.method,
-        config=choose_config(args),
+        config=make_config(args) if args.method == "dmbp" else None,
         nonaffine=args.nonaffine,
         biases=args.biases,
         save=args.save,
         dtype=args.dtype,
         shard_size=args.shard_size,
     )
-
-
-def choose_config(args: argparse.Namespace) -> "DMBP | None":
-    """The settings of dmbp; the only place that knows what --quick is."""
-    from dmbp_jax import DMBP
-
-    if args.quick:
-        return DMBP.quick()
-    return None if args.steps is None else DMBP(steps=args.steps)
 
 
 def gates(plan: "Plan", nonaffine: str) -> str:

@@ -8,9 +8,10 @@ import os
 import re
 from pathlib import Path
 
-from dmbp_jax.data.folders import check_root, files_below, read_text
+from dmbp_jax.data.folders import check_root, list_folder
 from dmbp_jax.data.samples import Dataset, FilePicture, Skipped
 from dmbp_jax.errors import DataError
+from dmbp_jax.files import read_text
 from dmbp_jax.networks.class_names import dataset_labels
 
 CLASSES = 1000
@@ -28,6 +29,7 @@ _GROUND_TRUTH = (
     "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
 )
 _WORDNET_LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt")
+_TEXTS = (*_GROUND_TRUTH, *_WORDNET_LISTS)
 
 
 def list_imagenet(
@@ -67,7 +69,7 @@ def list_imagenet(
     ids = _read_ids(id_file) if id_file else None
     classes = sorted(p.name for p in images.iterdir() if p.is_dir() and _is_id(p.name))
     if classes and ground_truth is None:
-        pictures, skipped = _per_class(images, classes, ids or _all_ids(classes, images)), []
+        pictures, skipped = _per_class(images, classes, ids or _all_ids(classes, images))
     else:
         truth = _given_or_found(ground_truth, "ground_truth", folder, _GROUND_TRUTH)
         if truth is None:
@@ -114,24 +116,32 @@ def _all_ids(classes: list[str], images: Path) -> dict[str, int]:
     return {name: label for label, name in enumerate(classes)}
 
 
-def _per_class(images: Path, classes: list[str], ids: dict[str, int]) -> list[FilePicture]:
+def _per_class(
+    images: Path, classes: list[str], ids: dict[str, int]
+) -> tuple[list[FilePicture], list[Skipped]]:
     unknown = [name for name in classes if name not in ids]
     if unknown:
         raise DataError(f"{images / unknown[0]}: Expected the WordNet id of a class.")
-    return [
-        FilePicture(path.relative_to(images).as_posix(), path, (ids[name],))
-        for name in classes
-        for path in files_below(images / name)
-    ]
+    listing = list_folder(images)
+    pictures, skipped = [], listing.skipped
+    for path in listing.files:
+        name = path.relative_to(images).as_posix()
+        folder = name.partition("/")[0]
+        if folder in ids and folder != name:
+            pictures.append(FilePicture(name, path, (ids[folder],)))
+        elif path.name not in _TEXTS:
+            skipped.append(Skipped(name, "in no class folder"))
+    return pictures, skipped
 
 
 def _flat(
     images: Path, truth: Path, ids: dict[str, int] | None
 ) -> tuple[list[FilePicture], list[Skipped]]:
     labels = _read_truth(truth, ids)
-    pictures, skipped = [], []
-    for path in files_below(images):
-        if path == truth or path.name in (*_GROUND_TRUTH, *_WORDNET_LISTS):
+    listing = list_folder(images)
+    pictures, skipped = [], listing.skipped
+    for path in listing.files:
+        if path == truth or path.name in _TEXTS:
             continue
         number = _NUMBER.search(path.name)
         label = labels.get(path.stem, labels.get(int(number[1])) if number else None)

@@ -5,9 +5,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from dmbp_jax.data.folders import check_root, read_text
+from dmbp_jax.data.folders import check_root
 from dmbp_jax.data.samples import Box, Dataset, FilePicture, Skipped
 from dmbp_jax.errors import DataError
+from dmbp_jax.files import read_text
 from dmbp_jax.networks.class_names import dataset_labels
 
 _EXPECTED = "VOCdevkit/VOC2012 with Annotations, JPEGImages and ImageSets/Main"

@@ -60,6 +60,7 @@ class _Maps(NamedTuple):
     apply_fn: ApplyFn | None
     questions: Sequence[Question]
     x: np.ndarray  # (N, H, W, C)
+    config: DMBP
     nonaffine: str
     attributions: Attribution  # of the labels; then, for Fig. 1, of the other classes
 
@@ -113,7 +114,7 @@ def paper_figures(
         return_masks=True,
         nonaffine=nonaffine,
     )
-    maps = _Maps(params, apply_fn, questions, x, nonaffine, attributions)
+    maps = _Maps(params, apply_fn, questions, x, config, nonaffine, attributions)
     return ((number, _FIGURES[number](maps)) for number in numbers)
 
 
@@ -174,6 +175,7 @@ def _overview(maps: _Maps) -> Sheet:
         label.masks,
         maps.apply_fn,
         maps.nonaffine,
+        maps.config,
     )
     parts = [np.asarray(part) for part in (label.positive, label.negative, label.map)]
     of_gradients, of_parts = shared_scale([positive, negative]), shared_scale(parts)
@@ -233,7 +235,12 @@ def _beside(maps: _Maps, methods: Sequence[str]) -> Sheet:
     columns = [[Tile(question.picture, question.names[0]) for question in maps.questions]]
     for name in methods:
         method = find_method(name)
-        options = {"nonaffine": maps.nonaffine} if "nonaffine" in method.options else {}
+        linearised = {
+            "nonaffine": maps.nonaffine,
+            "pointwise": maps.config.pointwise,
+            "segments": maps.config.segments,
+        }
+        options = {key: value for key, value in linearised.items() if key in method.options}
         heats = method.function(maps.params, maps.x, labels, apply_fn=maps.apply_fn, **options)
         heats = np.asarray(heats)
         if not method.signed:  # drawn from the minimum, as is usual for coarse maps

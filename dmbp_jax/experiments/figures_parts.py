@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 from PIL import Image
 
+from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.decomposition import freeze, masked_map
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
@@ -22,6 +23,7 @@ def mappings(
     masks: Sequence[ArrayLike],
     apply_fn: ApplyFn | None = None,
     nonaffine: str = "refuse",
+    config: DMBP = DMBP(),  # noqa: B008 (frozen)
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """∇F, ∇F⁺ and ∇F⁻ at x: the linear mappings themselves, before any product with x (Eq. 11).
 
@@ -30,12 +32,13 @@ def mappings(
       x: (H, W, C).
       label: the logit that is decomposed.
       masks: Σ_l of every activation, as `attribute(..., return_masks=True)` keeps them.
+      config: with which they were learned; the slopes of smooth activations are as it says.
 
     Returns:
       Three arrays, shape of x.
     """
     call = check_call(params, x, label, apply_fn, nonaffine=nonaffine)
-    graph = call.network.graph()
+    graph = call.network.graph(config.pointwise, config.segments)
     frozen = freeze(graph, call.images)
     sigma = [
         jnp.asarray(mask).reshape(site.shape)

@@ -14,7 +14,7 @@ from typing import Any
 
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.journal import RECORDS, part_keys
-from dmbp_jax.files import replacing
+from dmbp_jax.files import PART, replacing
 from dmbp_jax.runs.arrays import encode
 from dmbp_jax.runs.manifest import KEY as MANIFEST
 from dmbp_jax.runs.manifest import check_same
@@ -33,7 +33,6 @@ FORMAT = 3  # raised when results of an older version cannot be continued
 _TOOL = "dmbp evaluate"
 _OUTPUTS = (TEXT, CSV, PAGE, SKIPPED)
 _PICTURE = re.compile(rf"{PICTURES}/[0-9a-f]{{20}}/[A-Za-z0-9_-]+\.png")
-_PART = re.compile(r"\.[0-9a-f]{32}\.(.+)")  # what a kill leaves of `replacing`
 _LOCK = ".__lock"  # end of the names under which the store writes
 _ADVICE = "Choose another folder, or start over with force=True (--force)."
 _FOREIGN = "Choose another folder; files that this tool did not write are left as they are."
@@ -198,11 +197,8 @@ def _remove_parts(path: Path) -> None:
     for entry in (path / f"{MANIFEST}{_LOCK}", *path.glob(f"{RECORDS}*.jsonl{_LOCK}")):
         entry.unlink(missing_ok=True)
     for folder in (path, *path.glob(f"{PICTURES}/*/")):
-        for entry in folder.glob(".*"):
-            part = _PART.fullmatch(entry.name)
-            name = (folder / part[1]).relative_to(path).as_posix() if part else ""
-            if name in _OUTPUTS or _PICTURE.fullmatch(name):
-                entry.unlink(missing_ok=True)
+        for entry in folder.glob(f"{PART}*"):
+            entry.unlink(missing_ok=True)
 
 
 def _remove_empty(path: Path, folder: Path) -> None:

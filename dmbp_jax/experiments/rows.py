@@ -1,7 +1,7 @@
 """The rows of the paper's tables: methods of the catalogue, or your own, with their options."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -129,8 +129,8 @@ def choose_rows(
     Args:
       tables: keys of `TABLES`.
       methods: the rows of every table; None takes the paper's rows of each.
-      options: method name -> option -> value; those of "dmbp" are fields of `DMBP` and hold for
-        its variants too.
+      options: method name -> option -> value; of "dmbp" also the fields of `DMBP`, and all hold
+        for its variants too.
       activation: for the methods that make probabilities; None leaves it to the network.
       batch_size: images at once.
       network: name of the network, for options that a method's paper sets for it alone.
@@ -184,11 +184,14 @@ def _make_row(
     network: str,
 ) -> MethodRow:
     if method.variants:
-        _check_options(method.name, given, [f.name for f in fields(DMBP) if f.name != "loss"])
+        own = [f.name for f in fields(DMBP) if f.name != "loss"]
+        _check_options(method.name, given, [*method.options, *own])
         variant = method.variants[method.rows.index(name)]
         title = f"{method.title}, {variant}"
+        settings = {name: given.pop(name) for name in own if name in given}
+        config = replace(given.pop("config", DMBP()), loss=variant, **settings)
         # A chunk chosen from free memory would make the last bits depend on the moment.
-        options = {"config": DMBP(loss=variant, **given), "chunk_size": batch_size}
+        options = {"config": config, "chunk_size": batch_size, **given}
     else:
         _check_options(method.name, given, method.options)
         if "activation" in method.options and activation is not None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dmbp_jax.catalogue import Method
-from dmbp_jax.checks import check_count
+from dmbp_jax.catalogue import CATALOGUE, Method
+from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.rows import TableRow, choose_rows
 from dmbp_jax.metrics.curves import ACTIVATIONS, Activation
@@ -25,6 +25,8 @@ class Settings:
         other rows (`MethodRow`, `open_maps`); None takes the paper's rows.
       options: method -> option -> value, such as
         `{"rise": {"n_masks": 500}, "dmbp": {"steps": 50}}`.
+      nonaffine: as in `dmbp_jax.attribute`, of every method that looks into the network; "freeze"
+        for networks with gates, such as normalisation and attention.
       images_per_class: targets drawn for each class, or "all"; None is what the dataset asks for:
         5 for ImageNet (the paper's Table 1), 4 for generated pictures, all for every other.
       limit: at most so many targets, spread evenly over those drawn; None is no limit.
@@ -48,6 +50,7 @@ class Settings:
     tables: tuple[int, ...] = (1, 2, 3)
     methods: Sequence[str | Method | TableRow] | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    nonaffine: str = "refuse"
     images_per_class: int | Literal["all"] | None = None
     limit: int | None = None
     seed: int = 0
@@ -77,12 +80,20 @@ class Settings:
             raise InputError(
                 f"activation: Expected one of {ACTIVATIONS[:2]} or None, got {self.activation!r}."
             )
+        check_choice(self.nonaffine, "nonaffine", ("refuse", "freeze"))
         self.rows()
 
     def rows(self, network: str = "") -> dict[int, tuple[TableRow, ...]]:
         """Table -> its rows, for a network of this name."""
+        options = dict(self.options)
+        if self.nonaffine != "refuse":
+            own = (method for method in self.methods or () if isinstance(method, Method))
+            for method in (*CATALOGUE, *own):
+                if "nonaffine" in method.options:
+                    given = options.get(method.name, {})
+                    options[method.name] = {"nonaffine": self.nonaffine, **given}
         return choose_rows(
-            self.tables, self.methods, self.options, self.activation, self.batch_size, network
+            self.tables, self.methods, options, self.activation, self.batch_size, network
         )
 
     def per_class(self, dataset: str) -> int | None:

@@ -108,7 +108,7 @@ def open_maps(url: str | os.PathLike[str]) -> StoredRow:
                 places[key] = row
             else:
                 failed[key] = values["error"]
-    method, store = run.configuration["method"], Path(run.store.url).name
+    method, store = run.configuration["method"], run.store.name
     known = next((one for one in CATALOGUE if one.name == method), None)
     title = f"{known.title if known else method} ({store})"
     has_zero = known.has_zero if known else True

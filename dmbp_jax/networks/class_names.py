@@ -1,17 +1,23 @@
-"""Class names of the data sets, one text file each, and finding a class by its name.
+"""Class names: of the data sets and of any file, and finding a class by its name or number.
 
-A name file has one class per line, in the order of the logits.
+Names stand in the order of the logits.
 """
 
 import difflib
+import json
 import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from dmbp_jax.errors import InputError, InputTypeError
+import numpy as np
+
+from dmbp_jax.errors import DataError, InputError, InputTypeError
+from dmbp_jax.files import read_text
 
 _SHOWN = 10  # candidates listed in a message
+_EXPECTED = "a text file with a class name on each line, or JSON"
 
 
 def dataset_labels(dataset: str) -> tuple[str, ...]:
@@ -26,55 +32,99 @@ def dataset_labels(dataset: str) -> tuple[str, ...]:
 
 
 def read_labels(labels: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ...]:
-    """Class names from a list, or from a text file with one name per line.
+    """Class names from a list, or from a file.
+
+    A text file has one name on each line; blank lines do not count. A JSON file has a list of
+    names, or an object from number to name (`{"0": "cat"}`, also `{"0": ["n02123045", "cat"]}`) or
+    from name to number, with the numbers 0, 1, 2, … in any order.
 
     Raises:
-      InputError: the file cannot be read, or there is no name.
+      InputError: the file cannot be read, there is no name, or a name is blank.
       InputTypeError: not a list of strings.
     """
+    where = "labels"
     if isinstance(labels, (str, os.PathLike)):
+        where = f"labels: {labels}"
         try:
-            labels = Path(labels).read_text("utf-8").strip().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"labels: Expected a text file, got {labels}: {error}.") from error
+            text = read_text(Path(labels), _EXPECTED)
+        except DataError as error:
+            raise InputError(f"labels: {error}") from error
+        labels = _parse(text, where)
     names = tuple(labels)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
-        raise InputTypeError(f"labels: Expected names, got {type(wrong[0]).__name__} {wrong[0]!r}.")
-    if not names:
-        raise InputError("labels: Expected at least one class name, got none.")
+        raise InputTypeError(
+            f"{where}: Expected names, got {type(wrong[0]).__name__} {wrong[0]!r}."
+        )
+    if not names or not all(name.strip() for name in names):
+        got = f"a blank one, of class {[*map(str.strip, names)].index('')}" if names else "none"
+        raise InputError(f"{where}: Expected at least one class name and no blank one, got {got}.")
     return tuple(name.strip() for name in names)
 
 
-def find_label(labels: Sequence[str], wanted: str) -> int:
-    """Index of the class called `wanted`, or of the only one whose name contains it.
+def _parse(text: str, where: str) -> Sequence[Any]:
+    """The names in the text of a file."""
+    if text.lstrip()[:1] not in ("[", "{"):
+        return [line for line in text.split("\n") if line.strip()]
+    try:
+        names = json.loads(text, object_pairs_hook=list)  # keeps keys that appear twice
+    except ValueError as error:
+        raise InputError(f"{where}: Expected {_EXPECTED}: {error}") from error
+    if text.lstrip()[0] == "[":
+        return names
+    numbered = {}
+    for key, value in names:
+        number, name = (value, key) if type(value) is int else (key, value)
+        numbered[str(number)] = name[1] if isinstance(name, list) and len(name) == 2 else name
+    if len(numbered) != len(names) or set(numbered) != {str(i) for i in range(len(names))}:
+        raise InputError(f"{where}: Expected each of the numbers 0 to {len(names) - 1} once.")
+    return [numbered[str(i)] for i in range(len(names))]
 
-    Upper and lower case are the same. An exact name wins over longer names that contain it.
+
+def find_label(labels: Sequence[str], wanted: int | str, *, exact: bool = False) -> int:
+    """Index of a class by its number, or by its name, or by a part that no other name contains.
+
+    Upper and lower case are the same. An exact name wins over longer names that contain it. Digits
+    are a number, unless a class is called so; without names, any number is taken.
+
+    Args:
+      labels: names of all classes; may be empty.
+      wanted: number or name.
+      exact: whether only the whole name counts, as in tables of labels.
 
     Raises:
       InputError: no class or several classes fit; the message lists candidates.
+      InputTypeError: neither an integer nor a string.
 
     Example:
-      >>> find_label(("tabby", "tiger", "tiger cat"), "Tiger")
-      1
+      >>> find_label(("tabby", "tiger", "tiger cat"), "Tiger"), find_label(("a", "b"), "1")
+      (1, 1)
     """
-    text = wanted.strip().casefold()
-    names = [name.casefold() for name in labels]
-    exact = [i for i, name in enumerate(names) if name == text]
-    found = exact or [i for i, name in enumerate(names) if text and text in name]
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer, str)):
+        raise InputTypeError(f"label: Expected an int or a name, got {type(wanted).__name__}.")
+    text = wanted.strip().casefold() if isinstance(wanted, str) else str(wanted)
+    is_number = not isinstance(wanted, str) or (text.isdecimal() and len(text) < 19)
+    names = [name.strip().casefold() for name in labels] if isinstance(wanted, str) else []
+    found = [i for i, name in enumerate(names) if name == text]
+    if is_number and int(text) >= 0 and (int(text) < len(labels) or not labels):
+        found = list(dict.fromkeys([int(text), *found]))
+    if not found and not is_number and not exact:
+        found = [i for i, name in enumerate(names) if text and text in name]
     if len(found) == 1:
         return found[0]
+    if found:
+        raise InputError(
+            f"label: Expected one class, got {wanted!r}, which fits {_listing(labels, found)}."
+            + ("" if is_number else " Give the index.")
+        )
     if not labels:
         raise InputError(f"label: Expected an index, got {wanted!r}; the classes have no names.")
-    if not found:
-        close = difflib.get_close_matches(text, names, n=_SHOWN, cutoff=0.6)
-        near = [i for i, name in enumerate(names) if name in close]
-        hint = f" Close: {_listing(labels, near)}." if near else ""
-        raise InputError(f"label: Expected a class name, got {wanted!r}.{hint}")
-    raise InputError(
-        f"label: Expected one class, got {wanted!r}, which fits {_listing(labels, found)}. "
-        "Give the index."
-    )
+    if is_number:
+        raise InputError(f"label: Expected 0 <= label < {len(labels)}, got {wanted}.")
+    close = difflib.get_close_matches(text, names, n=_SHOWN, cutoff=0.6)
+    near = [i for i, name in enumerate(names) if name in close]
+    hint = f" Close: {_listing(labels, near)}." if near else ""
+    raise InputError(f"label: Expected a class name or an index, got {wanted!r}.{hint}")
 
 
 def _listing(labels: Sequence[str], indices: Sequence[int]) -> str:

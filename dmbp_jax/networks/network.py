@@ -100,11 +100,11 @@ class Network:
         """
         return self.preprocessing.crop(source)
 
-    def label_index(self, label: int | str) -> int:
-        """Index of a class, given as index or name.
+    def label_index(self, label: int | str, *, exact: bool = False) -> int:
+        """Index of a class, given as index or name, as `find_label` describes it.
 
         A name may be in upper or lower case, and may be part of the full name if no other name
-        contains it.
+        contains it, unless `exact` is asked for.
 
         Raises:
           InputError: index out of range, or no class or several classes fit the name.
@@ -115,10 +115,11 @@ class Network:
           >>> net.labels[net.label_index("STAR")]
           'star'
         """
-        if isinstance(label, str):
-            return find_label(self.labels, label)
-        if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
-            raise InputTypeError(f"label: Expected an int or a name, got {type(label).__name__}.")
-        if not 0 <= label < len(self.labels):
-            raise InputError(f"label: Expected 0 <= label < {len(self.labels)}, got {label}.")
-        return int(label)
+        index = find_label(self.labels, label, exact=exact)
+        if not self.labels and index >= (classes := self._count_classes()):
+            raise InputError(f"label: Expected 0 <= label < {classes}, got {label}.")
+        return index
+
+    def _count_classes(self) -> int:
+        size = self.preprocessing.size
+        return jax.eval_shape(self, np.zeros((size, size, 3), np.float32)).shape[-1]

@@ -3,37 +3,38 @@
 Nothing is opened here; the size of each file is noted, so that a changed list is noticed.
 """
 
-import csv
 import glob
-import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dmbp_jax.data.folders import files_below, read_text
+from dmbp_jax.data.folders import Listing, list_folder, list_pictures
+from dmbp_jax.data.samples import Skipped
+from dmbp_jax.data.tables import Resolve, is_table, read_table
 from dmbp_jax.errors import DataError, InputError
 
-_FORMATS = "jpg jpeg jpe png gif bmp tif tiff webp ppm pgm pbm pnm jp2 j2k tga ico"
-SUFFIXES = frozenset(
-    f".{name}" for name in _FORMATS.split()
-)  # of files taken from a folder; a pattern or a table takes whatever it names
 _MISSING = -1  # size of a file that is named in a table and is not there
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Label = int | str | os.PathLike[str] | None
-Resolve = Callable[[int | str], int]  # index of a class, `net.label_index`
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Rows in their order: `files[i]` below `root`, size in bytes, label or None (top-1)."""
+    """Rows in their order: `files[i]` below `root`, size in bytes, label or None (top-1).
+
+    `left_out` are the files of a folder or pattern that are no rows, each with its reason.
+    """
 
     root: Path
     files: tuple[str, ...]
     sizes: tuple[int, ...]
     labels: tuple[int | None, ...]
+    left_out: tuple[Skipped, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -56,25 +57,26 @@ def list_inputs(images: Paths, labels: Label, resolve: Resolve) -> Inputs:
     """The rows of a run.
 
     Args:
-      images: a folder (searched recursively, in order of the paths), a glob pattern, picture
-        files, or a CSV file with columns `file,label` (names start from its own folder; several
-        rows a file are allowed; an empty label, or no such column, is top-1).
-      labels: None or "top1"; a class by number or name for all; or a CSV file with the columns
-        `file,label` that names every picture at least once.
+      images: a folder (searched recursively, links followed, in order of the paths), a glob
+        pattern, picture files, several of these, or a table with columns `file,label`
+        (`data.tables`; names start from its own folder). An empty label is top-1, and so are all
+        of a table whose only column is `file`.
+      labels: None or "top1"; a class by number or name for all; or a table with the columns
+        `file,label` that names every picture at least once, as a path or a name ending in .csv
+        or .tsv.
       resolve: from number or name to the index of a class.
 
     Raises:
       InputError: nothing matches, or a label that is no class.
       DataError: a table that cannot be used; the message gives the line.
     """
-    table = _table(images)
-    if table is not None:
-        root, rows = table.parent, list(_rows(table, resolve))
-        if labels is not None and labels != "top1":
-            raise InputError(f"label: Expected none beside the labels of {table}, got {labels!r}.")
+    many = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    if len(many) == 1 and is_table(os.fspath(many[0])) and not Path(many[0]).is_dir():
+        root, left_out = Path(many[0]).parent, []
+        rows = _rows_of_table(Path(many[0]), labels, resolve)
     else:
-        root, files = _list_files(images)
-        rows = list(_with_labels(files, labels, resolve))
+        root, files, left_out = _list_files(many)
+        rows = list(label_files(files, labels, resolve))
     files = [file for file, _ in rows]
     sizes = {file: _size(os.path.join(root, file)) for file in dict.fromkeys(files)}
     return Inputs(
@@ -82,7 +84,16 @@ def list_inputs(images: Paths, labels: Label, resolve: Resolve) -> Inputs:
         tuple(files),
         tuple(sizes[file] for file in files),
         tuple(label for _, label in rows),
+        tuple(left_out),
     )
+
+
+def describe_left_out(left_out: Iterable[Skipped]) -> str:
+    """How many files were left out for each reason, in words; "" if none was."""
+    counts = Counter(one.reason for one in left_out)
+    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in ordered)
+    return f"left out {counts.total():,} ({reasons})" if reasons else ""
 
 
 def read_lines(data: bytes, root: Path) -> Inputs:
@@ -98,90 +109,103 @@ def _size(path: str) -> int:
         return _MISSING
 
 
-def _table(images: Paths) -> Path | None:
-    """The CSV file, if that is what `images` is."""
-    if isinstance(images, (str, os.PathLike)):
-        images = [images]
-    if len(images) == 1 and Path(images[0]).suffix.lower() == ".csv":
-        return Path(images[0])
-    return None
+def _rows_of_table(path: Path, labels: Label, resolve: Resolve) -> list[tuple[str, int | None]]:
+    """The rows of a table of images, whose labels may be given apart from it."""
+    table = read_table(path, resolve, needed=False)
+    if not table.labelled:
+        if labels is None and [name.lower() for name in table.columns] != ["file"]:
+            raise DataError(
+                f"{path}: Expected the columns file,label, got {','.join(table.columns)}; for the "
+                "network's first choice, say so: label top1."
+            )
+        return list(label_files([row.file for row in table.rows], labels, resolve))
+    if labels is not None and labels != "top1":
+        raise InputError(f"label: Expected none beside the labels of {path}, got {labels!r}.")
+    return [(row.file, row.label) for row in table.rows]
 
 
-def _list_files(images: Paths) -> tuple[Path, list[str]]:
-    """A folder, and the names of the pictures below it."""
-    many = [images] if isinstance(images, (str, os.PathLike)) else list(images)
-    if len(many) == 1 and Path(many[0]).is_dir():
-        root = Path(many[0]).absolute()
-        found = [path for path in files_below(root) if path.suffix.lower() in SUFFIXES]
-        expected = "a folder with pictures (.jpg, .png, …)"
-    else:
-        found = [path for one in many for path in _match(os.fspath(one))]
-        found = [path.absolute() for path in dict.fromkeys(found)]
-        root = Path(os.path.commonpath([path.parent for path in found] or ["."]))
-        expected = "a folder, a pattern, pictures or a .csv file"
+def _list_files(many: Sequence[str | os.PathLike[str]]) -> tuple[Path, list[str], list[Skipped]]:
+    """A folder, the names of the pictures below it, and what was left out."""
+    roots, found, left_out = [], [], []
+    for one in many:
+        if Path(one).is_dir():
+            listing = list_pictures(Path(one).absolute())
+            roots.append(Path(one).absolute())
+        else:
+            listing = _match(os.fspath(one))
+            roots += [path.absolute().parent for path in listing.files]
+        found += [path.absolute() for path in listing.files]
+        left_out += listing.left_out
     if not found:
-        got = f"{os.fspath(many[0])!r}" if many else "nothing"
-        raise InputError(f"images: Expected {expected}, got {got}: no picture is there.")
+        got = f"{os.fspath(many[0])!r}: no picture is there" if many else "nothing"
+        but = describe_left_out(left_out)
+        raise InputError(
+            "images: Expected a folder with pictures, a pattern, pictures or a .csv file, got "
+            f"{got}{f'; {but}' if but else ''}."
+        )
+    root = os.path.commonpath(roots)
     # Cut as text: a list of a million paths takes seconds less than by `Path.relative_to`.
     start = len(os.path.join(root, ""))
-    return root, [path.as_posix()[start:] for path in found]
+    return Path(root), [path.as_posix()[start:] for path in dict.fromkeys(found)], left_out
 
 
-def _match(pattern: str) -> list[Path]:
+def _match(pattern: str) -> Listing:
     """The file of this name, else what the pattern matches, in order."""
     if Path(pattern).is_file():
-        return [Path(pattern)]
-    found = sorted(glob.glob(pattern, recursive=True))
-    files = [Path(name) for name in found if Path(name).is_file()]
-    if not files:
+        return Listing([Path(pattern)], [])
+    if "**" in Path(pattern).parts:
+        listing = _match_recursively(Path(pattern))
+    else:
+        found = [Path(name) for name in sorted(glob.glob(pattern))]
+        folders = [Skipped(path.as_posix(), "folder") for path in found if path.is_dir()]
+        listing = Listing([path for path in found if path.is_file()], folders)
+    if not listing.files:
         raise InputError(f"images: Expected pictures, got {pattern!r}: no such file.")
-    return files
+    return listing
 
 
-def _with_labels(
+def _match_recursively(pattern: Path) -> Listing:
+    """What a pattern with ** matches; unlike `glob`, in no link twice that leads to its folder."""
+    parts = pattern.parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root, rest = Path(*parts[:fixed]), parts[fixed:]
+    listing = list_folder(root) if root.is_dir() else Listing([], [])
+    files = [path for path in listing.files if _fits(path.relative_to(root).parts, rest)]
+    return Listing(files, listing.skipped)
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path matches a pattern, where ** is any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[i:], pattern[1:]) for i in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def label_files(
     files: Iterable[str], labels: Label, resolve: Resolve
 ) -> Iterator[tuple[str, int | None]]:
+    """Every file with its label, or with each of its labels; None is the network's first choice.
+
+    Raises:
+      InputError: a label that is no class.
+      DataError: a table that lacks a file, names another, or cannot be used.
+    """
     if labels is None or labels == "top1":
         yield from ((file, None) for file in files)
         return
-    path = None if isinstance(labels, int) else Path(labels)
-    if path is None or path.suffix.lower() != ".csv":
-        one = resolve(labels if isinstance(labels, int) else _number_or_name(os.fspath(labels)))
+    if isinstance(labels, int) or (isinstance(labels, str) and not is_table(labels)):
+        one = resolve(labels)
         yield from ((file, one) for file in files)
         return
+    path = Path(labels)
     named: dict[str, list[int | None]] = {}
-    for file, label in _rows(path, resolve):
-        named.setdefault(file, []).append(label)
+    for row in read_table(path, resolve).rows:
+        named.setdefault(row.file, []).append(row.label)
     for file in files:
         if file not in named:
             raise DataError(f"{path}: Expected a row for every picture, got none for {file}.")
         yield from ((file, label) for label in named.pop(file))
     if named:
         raise DataError(f"{path}: Expected only pictures of the run, got {next(iter(named))}.")
-
-
-def _rows(table: Path, resolve: Resolve) -> Iterator[tuple[str, int | None]]:
-    """File and label of every row of a CSV file."""
-    reader = csv.DictReader(io.StringIO(read_text(table, "a CSV file"), newline=""))
-    if "file" not in (reader.fieldnames or ()):
-        names = list(reader.fieldnames or ())
-        raise DataError(f"{table}: Expected the columns file,label, got {names}.")
-    seen: set[tuple[str, int | None]] = set()
-    for row in reader:
-        where = f"{table}, line {reader.line_num}"
-        text = (row.get("label") or "").strip()
-        try:
-            label = resolve(_number_or_name(text)) if text and text != "top1" else None
-        except InputError as error:
-            raise DataError(f"{where}: {error}") from error
-        file = Path((row["file"] or "").strip()).as_posix()
-        if file == "." or (file, label) in seen:
-            raise DataError(f"{where}: Expected a file and label not named before, got {file!r}.")
-        seen.add((file, label))
-        yield file, label
-    if not seen:
-        raise DataError(f"{table}: Expected at least one row, got none.")
-
-
-def _number_or_name(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text

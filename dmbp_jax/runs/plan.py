@@ -129,7 +129,7 @@ def plan(
     if "nonaffine" in row.options:
         options["nonaffine"] = nonaffine
     return Plan(
-        inputs=list_inputs(images, labels, lambda label: loaded().label_index(label)),
+        inputs=list_inputs(images, labels, lambda label, **how: loaded().label_index(label, **how)),
         network=loaded(),
         method=method,
         options=options,

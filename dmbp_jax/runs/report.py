@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from dmbp_jax.checks import check_count
+from dmbp_jax.data.decoding import read_image
 from dmbp_jax.errors import DmbpError
 from dmbp_jax.files import replacing
 from dmbp_jax.networks.preprocessing import Preprocessing
@@ -42,7 +44,7 @@ def write_report(
       run: `dmbp_jax.runs.open(...)`.
       path: of the page.
       images: folder of the pictures; None is where they were when the run was made. A picture
-        that is no longer there is shown as its map alone.
+        that is no longer there, or has changed, is shown as its map alone.
       most: rows that are shown, at least 1.
 
     Raises:
@@ -66,10 +68,9 @@ def write_report(
         # A "</script>" inside a file name must not end the data.
         "CARDS": json.dumps(cards, separators=(",", ":")).replace("</", "<\\/"),
     }
-    for name, part in parts.items():
-        template = template.replace(f"{{{{{name}}}}}", part)
+    page = re.sub(r"\{\{([A-Z]+)\}\}", lambda place: parts[place[1]], template)
     with replacing(Path(path)) as part:
-        part.write_text(template, "utf-8")
+        part.write_text(page, "utf-8", errors="backslashreplace")  # any name of a picture
     return Path(path)
 
 
@@ -83,18 +84,20 @@ def _card(run: Run, row: int, why: str, root: Path) -> dict[str, Any]:
         "file": values["file"],
         "class": run.labels[label] if known else f"class {label}",
         "why": why,
-        "picture": _picture(run, root / values["file"]),
+        "picture": _picture(run, root / values["file"], values["sha256"]),
         "map": _webp(diverging(run.heatmap(row))),
     }
 
 
-def _picture(run: Run, path: Path) -> str | None:
-    """The picture as the network saw it, or None if it is gone."""
-    preprocessing = Preprocessing(**run.configuration["preprocessing"])
+def _picture(run: Run, path: Path, digest: str | None) -> str | None:
+    """The picture as the network saw it, or None if it is gone or another one now."""
     try:
-        return _webp(preprocessing.crop(path))
-    except (DmbpError, OSError):
+        picture, found = read_image(path)
+    except DmbpError:
         return None
+    if digest not in (None, found):
+        return None
+    return _webp(Preprocessing(**run.configuration["preprocessing"]).crop(picture))
 
 
 def _webp(picture: Image.Image) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import url2pathname
 
 import tensorstore as ts
 
@@ -27,13 +28,14 @@ class Store:
     """Objects by key, below one address.
 
     Args:
-      url: path of a folder, or `s3://bucket/path`, `gs://bucket/path`. S3 takes its credentials
-        and region as other tools do; `AWS_ENDPOINT_URL` names another S3-compatible server.
+      url: path of a folder, in which "~" is the home folder, or `file://`, `s3://bucket/path`,
+        `gs://bucket/path`. S3 takes its credentials and region as other tools do;
+        `AWS_ENDPOINT_URL` names another S3-compatible server.
 
     A store opens in no time and writes nothing until it is asked to. It can be pickled.
 
     Raises:
-      InputError: another kind of URL.
+      InputError: another kind of URL, or a path that is not UTF-8.
 
     Example:
       >>> import tempfile
@@ -54,6 +56,12 @@ class Store:
     def folder(self) -> Path | None:
         """The folder of a store on a disk, None for a bucket."""
         return Path(self.spec["path"]) if self.spec["driver"] == "file" else None
+
+    @property
+    def name(self) -> str:
+        """The last part of its address, for titles."""
+        place = self.spec["path"].rstrip("/") or self.spec.get("bucket", "/")
+        return place.rpartition("/")[2] or place
 
     def get(self, key: str) -> bytes | None:
         """The object, or None.
@@ -141,8 +149,13 @@ def _spec(url: str) -> dict[str, Any]:
     """TensorStore's description of the key-value store."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme == "file":
-        path = Path(rest if separator else url).absolute()
-        local = {"driver": "file", "path": f"{path.as_posix()}/"}
+        path = Path(url2pathname(rest.removeprefix("localhost")) if separator else url)
+        place = path.expanduser().resolve().as_posix()  # TensorStore takes no ".."
+        try:
+            place.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"store: Expected a path in UTF-8, got {url!r}.") from error
+        local = {"driver": "file", "path": f"{place.rstrip('/')}/"}
         mode = os.environ.get(_LOCKS)
         return local | ({"file_io_locking": {"mode": mode}} if mode else {})
     bucket, _, path = rest.strip("/").partition("/")

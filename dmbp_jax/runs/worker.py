@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import sha256
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from dmbp_jax.checks import check_count
+from dmbp_jax.data.decoding import read_image
 from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import DeviceMemoryError, ImageError
 from dmbp_jax.runs import arrays
@@ -142,9 +142,9 @@ class Worker:
     def _decode_one(self, row: int) -> Decoded:
         path = self.plan.inputs.path(row)
         try:
-            x = self.plan.network.preprocess(path)
-            return Decoded(x, sha256(path.read_bytes()).hexdigest(), None)
-        except (ImageError, OSError) as error:  # OSError: the file vanished in between
+            picture, digest = read_image(path)
+            return Decoded(self.plan.network.preprocess(picture), digest, None)
+        except ImageError as error:
             return Decoded(None, None, " ".join(str(error).removeprefix(f"{path}: ").split()))
 
     def _explain(self, readable: list[tuple[int, Decoded]]) -> Scored:

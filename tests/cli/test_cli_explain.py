@@ -16,8 +16,8 @@ from PIL import Image
 
 import dmbp_jax
 from dmbp_jax.cli import main
-from dmbp_jax.cli.explain import LOSSES
-from dmbp_jax.data.decoding import open_image
+from dmbp_jax.cli.commands import LOSSES
+from dmbp_jax.data.decoding import read_image
 from dmbp_jax.pictures import authors_overlay, diverging, overlay
 
 
@@ -157,10 +157,10 @@ def test_every_photo_is_decoded_once(
 ) -> None:
     decoded: list[Path] = []
 
-    def counted(source: Path) -> Image.Image:
+    def counted(source: Path) -> tuple[Image.Image, str]:
         decoded.append(source)
-        return open_image(source)
+        return read_image(source)
 
-    monkeypatch.setattr("dmbp_jax.networks.preprocessing.open_image", counted)
+    monkeypatch.setattr("dmbp_jax.data.decoding.read_image", counted)
     assert main(["explain", "good0.png", "good1.png", "--method", "gradient", *TINY]) == 0
     assert decoded == [Path("good0.png"), Path("good1.png")]

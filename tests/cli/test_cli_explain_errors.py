@@ -67,7 +67,7 @@ def test_explain_does_the_good_images_and_names_the_bad_ones(
         (["--method", "rise", "--format", "authors"], "only with --method dmbp"),
         (["-o", "good1.png"], "Expected a folder"),
         (["--network", "resnet51"], "resnet50"),
-        (["--network", "builtin", "--labels", "missing.txt"], "missing.txt"),
+        (["--network", "builtin", "--class-names", "missing.txt"], "missing.txt"),
     ],
 )
 def test_explain_refuses_in_one_line(
@@ -124,7 +124,7 @@ def test_equal_names_get_results_of_their_own() -> None:
 def test_groups_have_one_shape_and_lose_nothing(count: int, batch_size: int) -> None:
     blank = Image.new("RGB", (2, 2))
     photos = [
-        Photo(Path(str(i)), Path(str(i)), blank, np.full((2, 2, 3), i, np.float32), b"")
+        Photo(Path(str(i)), Path(str(i)), None, blank, np.full((2, 2, 3), i, np.float32), "")
         for i in range(count)
     ]
     groups = list(batches(iter(photos), count, batch_size))

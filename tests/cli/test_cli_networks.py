@@ -77,7 +77,7 @@ def test_convert_writes_a_file_that_loads(
         str(target),
         "--network",
         "resnet18",
-        "--labels",
+        "--class-names",
         str(names),
     ]
     assert main(argv) == 0

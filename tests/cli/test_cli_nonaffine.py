@@ -1,5 +1,6 @@
 """`dmbp explain` and `dmbp run` with a network that has gates: frozen, and counted in one line."""
 
+import json
 from pathlib import Path
 
 import flax.linen as nn
@@ -121,3 +122,29 @@ def test_run_goes_on_with_the_same_choice_only(
     capsys.readouterr()
     message = refused(capsys, *small)
     assert "another options.nonaffine: stored 'refuse', now 'freeze'" in message
+
+
+def test_evaluate_tabulates_networks_with_gates_and_takes_the_options_of_dmbp(
+    folder: Path, gated: dmbp_jax.Network
+) -> None:
+    """What README recommends for such a network, as the same numbers of the library."""
+    Path("labels.csv").write_text("file,label\ngood0.png,b\ngood1.png,2\n")
+    line = "evaluate --table 2 --dataset csv --root . --labels labels.csv --points 3 -o out --weights w "
+    line += "--methods dmbp gradcam gradient --quick --biases carry --option dmbp.init=0.5"
+    assert main([*line.split(), *TINY]) == 1  # the folder has files that no row names
+    config = dmbp_jax.DMBP.quick(init=0.5)
+    x = np.stack([gated.preprocess(f"good{i}.png") for i in range(2)])
+    att = dmbp_jax.attribute(gated, x, [1, 2], config=config, biases="carry", nonaffine="freeze")
+    curves = dmbp_jax.metrics.insertion(gated, x, [1, 2], att.heatmap, points=3)
+    table = Path("out/tables.csv").read_text().splitlines()
+    (row,) = [line.split(",") for line in table if line.startswith("2,dmbp,im,")]
+    assert float(row[3]) == pytest.approx(float(np.mean(curves.auc)), abs=1e-5)
+    stored = json.loads(Path("out/manifest.json").read_text())["configuration"]
+    assert stored["options of gradcam"] == {"nonaffine": "freeze"}
+    assert stored["options of gradient"] == {}
+
+
+def test_evaluate_refuses_gates_when_told(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    Path("labels.csv").write_text("file,label\ngood0.png,b\n")
+    line = "evaluate --table 2 --dataset csv --root . --nonaffine refuse --methods dmbp -o out --weights w"
+    assert "'mul' at 'Gated'" in refused(capsys, *line.split(), *TINY)

@@ -11,8 +11,7 @@ from command_line import refused
 
 import dmbp_jax
 from dmbp_jax.cli import COMMANDS, build_parser, main
-from dmbp_jax.cli.commands import METHODS
-from dmbp_jax.cli.explain import LOSSES
+from dmbp_jax.cli.commands import LOSSES, METHODS
 from dmbp_jax.cli.reporting import one_line
 from dmbp_jax.dmbp.objective import OBJECTIVES
 from dmbp_jax.errors import DmbpError, InputError

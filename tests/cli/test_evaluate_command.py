@@ -11,7 +11,7 @@ from PIL import Image
 from test_evaluate_page import Page
 from tiny_evaluation import log_of
 
-from dmbp_jax import experiments
+from dmbp_jax import DMBP, experiments
 from dmbp_jax.catalogue import ROWS
 from dmbp_jax.cli import build_parser, main
 from dmbp_jax.cli import evaluate as command
@@ -117,7 +117,7 @@ def test_the_papers_numbers_go_with_published_weights_only(
         ("--dataset voc --network vgg16_voc", "Expected --root"),
         ("--dataset imagenet --root x", "--network NAME"),
         ("--root x", "--root: Expected none"),
-        ("--dataset voc --root x --network vgg16_voc --ground-truth y", "--ground-truth"),
+        ("--dataset voc --root x --network vgg16_voc --labels y", "--labels"),
         ("--option rise=3", "Expected METHOD.NAME=VALUE"),
         ("--option rise.n_masks=none", "n_masks: Expected an int"),
         ("--option rise.colour=3", "option of rise"),
@@ -153,7 +153,7 @@ def test_options_of_the_command_line() -> None:
     assert options == {
         "rise": {"n_masks": 500},
         "integrated_gradients": {"rule": "trapezoid"},
-        "dmbp": {"steps": 7},
+        "dmbp": {"config": DMBP(steps=7), "biases": "drop"},
     }
     rows = Settings(tables=(1, 2), options=options).rows()
     assert [c.name for c in rows[1]] == list(TABLES[1].methods)

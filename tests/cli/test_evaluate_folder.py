@@ -15,7 +15,7 @@ from dmbp_jax.errors import InputError
 from dmbp_jax.runs.store import Store
 
 SHORT_ONE = dataclasses.replace(SHORT, limit=1)
-PART = "." + "0123456789abcdef" * 2 + "."
+PART = ".dmbp-01234567"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -141,12 +141,12 @@ def test_what_a_kill_leaves_is_cleaned_and_no_obstacle(tmp_path: Path) -> None:
     assert not (tmp_path / "manifest.json.__lock").exists()
     drawn = next(tmp_path.glob("pictures/*/map-gradient.png")).relative_to(tmp_path)
     ours = [
-        f"{PART}tables.md",
+        f"{PART}.md",
         "records/00000007.jsonl.__lock",
-        f"{drawn.parent.as_posix()}/{PART}map-gradient.png",
+        f"{drawn.parent.as_posix()}/{PART}.png",
     ]
     put(tmp_path, *ours)
-    foreign = put(tmp_path, ".hidden", f"{PART}thesis.tex", "records/mine.txt")
+    foreign = put(tmp_path, ".hidden", ".01234567.thesis.tex", "records/mine.txt")
     run(tmp_path, SHORT)
     after = contents(tmp_path)
     assert not set(ours) & set(after)

@@ -124,7 +124,7 @@ def test_the_command_scores_a_store(stored, tmp_path, command):
         with table.open("a") as file:
             file.write("" if table.stat().st_size else "file,labels\n")
             file.write(f"{row['file']},{row['label']}\n")
-    line = ("--dataset", "csv", "--root", stored / "in", "--ground-truth", table)
+    line = ("--dataset", "csv", "--root", stored / "in", "--labels", table)
     network = ("--network", "tiny", "-o", tmp_path / "csv")
     code, same, _ = command("--maps", stored / "gradient.zarr", *line, *network)
     assert code == 0

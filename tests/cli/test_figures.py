@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from command_line import folder_of_pictures, jax_settings_as_before, refused, ti
 from PIL import Image
 
 from dmbp_jax import DMBP
+from dmbp_jax.catalogue import find_method
 from dmbp_jax.cli import main
 from dmbp_jax.errors import InputError, MissingPackageError
 from dmbp_jax.experiments.figures import Question, paper_figures
@@ -48,6 +50,56 @@ def test_mappings_are_the_products_of_the_masked_matrices(rng, network, x64):
         np.testing.assert_allclose(
             found, (expected @ network["w"][:, 1]).reshape(x.shape), rtol=1e-12
         )
+
+
+def smooth(params, x):
+    """SiLU between two matrices: F = w SiLU(U x + b)."""
+    return jax.nn.silu(x.reshape(len(x), -1) @ params["U"] + params["b"]) @ params["w"]
+
+
+def test_the_mappings_are_those_that_the_masks_were_learned_for(rng, network, x64):
+    """With the tangent ∇F is the gradient; with the secant it is w SiLU(z) / z, times U."""
+    params = {"U": network["U"], "b": network["b"], "w": rng.normal(size=(5, 3))}
+    x, masks = rng.normal(size=(2, 2, 3)), [rng.uniform(size=5)]
+    z = x.ravel() @ params["U"] + params["b"]
+    gradient = jax.grad(lambda x: smooth(params, x[None])[0, 1])(x)
+    secant = (params["U"] * jax.nn.sigmoid(z)) @ params["w"][:, 1]
+    for slope, expected in (("tangent", gradient), ("secant", secant.reshape(x.shape))):
+        config = DMBP(pointwise=slope)
+        got = mappings(params, x, 1, masks, smooth, config=config)
+        np.testing.assert_allclose(got[0], expected, rtol=1e-10)
+        np.testing.assert_allclose(got[1] + got[2], expected, rtol=1e-10)
+
+
+class Recorded:
+    """A method that records its options."""
+
+    signed, title = True, ""
+
+    def __init__(self, name, told):
+        self.name, self.told, self.options = name, told, find_method(name).options
+
+    def function(self, params, x, label, *, apply_fn, **options):
+        self.told.append((self.name, options))
+        return np.ones(x.shape[:3])
+
+
+def test_the_figures_take_all_settings_of_the_linearisation(rng, monkeypatch):
+    params = {"U": rng.normal(size=(12, 5)), "b": rng.normal(size=5), "w": rng.normal(size=(5, 3))}
+    told = []
+
+    def recorded(*args):
+        told.append(args[-1])
+        return [np.ones((2, 2, 3))] * 3
+
+    module = "dmbp_jax.experiments.figures"
+    monkeypatch.setattr(f"{module}.mappings", recorded)
+    monkeypatch.setattr(f"{module}.find_method", lambda name: Recorded(name, told))
+    config = DMBP(steps=1, pointwise="segments", segments=4)
+    made = paper_figures(params, [question(rng)], apply_fn=smooth, config=config, numbers=(2, 4))
+    assert [number for number, _ in made] == [2, 4]
+    linearised = {"nonaffine": "refuse", "pointwise": "segments", "segments": 4}
+    assert told == [config, ("fullgrad", linearised), ("gradcam", {"nonaffine": "refuse"})]
 
 
 def test_inserted_pixels_are_sharp_and_the_others_blurred(rng):

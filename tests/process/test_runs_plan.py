@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_runs import small_plan, tiny_network, write_pictures
 
-from dmbp_jax.data.folders import files_below
+from dmbp_jax.data.folders import list_folder
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.errors import DataError, DmbpError, InputError
 from dmbp_jax.runs.inputs import list_inputs, read_lines
@@ -33,7 +33,7 @@ def test_a_folder_is_searched_in_order(folder):
     assert inputs.sizes == tuple((folder / file).stat().st_size for file in inputs.files)
     assert inputs.labels == (1, 1, 1)
     assert inputs.path(2) == folder / "b/001.png"
-    assert len(files_below(folder)) == 4
+    assert len(list_folder(folder).files) == 4
 
 
 def test_patterns_and_files(folder):

@@ -150,3 +150,24 @@ def test_a_read_only_target_is_one_error(mounted):
     with pytest.raises(StoreReadOnlyError, match="may not be written"):
         Store(mounted).put_new("next", b"2")
     assert Store(mounted).get("first") == b"1"
+
+
+def test_every_way_to_write_a_path_is_the_same_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "x y.zarr").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "x y.zarr")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Store(tmp_path / "x y.zarr").put("a", b"1")
+    ways = ["../x y.zarr", "./../x y.zarr/", "~/x y.zarr", f"{tmp_path}//here/../x y.zarr"]
+    ways += [f"file://{tmp_path}/x%20y.zarr", f"file://localhost{tmp_path}/x%20y.zarr/", "../link"]
+    for way in ways:
+        store = Store(way)
+        assert store.get("a") == b"1", way
+        assert (store.folder, store.name) == (tmp_path / "x y.zarr", "x y.zarr")
+        assert pickle.loads(pickle.dumps(store)).get("a") == b"1"
+    monkeypatch.chdir(tmp_path / "x y.zarr")
+    assert (Store(".").get("a"), Store(".").name) == (b"1", "x y.zarr")
+    assert Store("s3://bucket/maps/run/").name == "run"
+    with pytest.raises(InputError, match="Expected a path in UTF-8"):
+        Store(os.fsdecode(b"caf\xe9.zarr"))

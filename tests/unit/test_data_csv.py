@@ -27,7 +27,7 @@ def test_csv_class_names(tmp_path: Path) -> None:
     dataset = list_csv_folder(tmp_path, table, classes=classes)
     assert labels(dataset) == {"a.jpg": (0, 1, 2)}
     table.write_text("image,class\na.jpg,crane\n")
-    with pytest.raises(DataError, match=r"my\.csv, line 2: Two classes are called 'crane'"):
+    with pytest.raises(DataError, match=r"my\.csv, line 2: .*crane \(3\), crane \(4\)"):
         list_csv_folder(tmp_path, table, classes=classes)
 
 
@@ -41,30 +41,31 @@ def test_csv_cannot_reach_out_of_its_folder(tmp_path: Path) -> None:
     assert len(dataset.skipped) == 3 and all("outside" in s.reason for s in dataset.skipped)
 
 
-@pytest.mark.parametrize(
-    "table, message",
-    [
-        (None, r"labels\.csv: Expected a CSV file with the columns file,labels"),
-        ("", "Expected a column 'file', got columns"),
-        ("a.jpg,3\n", "Expected a column 'file'"),
-        ("file,x\na.jpg,3\n", "Expected a column 'labels'"),
-        ("file,labels\n", "Expected at least one row"),
+def test_wrong_tables_are_explained(tmp_path: Path) -> None:
+    for table, message in (
+        (None, r"labels\.csv: Expected a table with the columns file,label: .*No such file"),
         ("file,labels\na.jpg,\n", "line 2: Expected at least one label"),
-        ("file,labels\na.jpg\n", "line 2: Expected at least one label"),
-        ("file,labels\na.jpg,dog\n", "line 2: Expected a class index, got 'dog'"),
-        ("file,labels\na.jpg,-1\n", "line 2: Expected a class index, got '-1'"),
-        ("file,labels\na.jpg,1\na.jpg,2\n", "line 3: Expected a file that was not named before"),
-        ("file,labels\n,1\n", "line 2: Expected a file that was not named before, got ''"),
-    ],
-)
-def test_wrong_tables_are_explained(tmp_path: Path, table: str | None, message: str) -> None:
-    if table is not None:
-        (tmp_path / "labels.csv").write_text(table)
-    with pytest.raises(DataError, match=message):
-        list_csv_folder(tmp_path)
+        ("file,labels\na.jpg,dog\n", "line 2: .*Expected an index, got 'dog'"),
+        ("file,labels\n../a.jpg,1\n", "Expected pictures in .*, got none"),
+    ):
+        if table is not None:
+            (tmp_path / "labels.csv").write_text(table)
+        with pytest.raises(DataError, match=message):
+            list_csv_folder(tmp_path)
 
 
-def test_indices_are_checked_against_the_classes(tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text("file,labels\na.jpg,2\n")
-    with pytest.raises(DataError, match="line 2: Expected an index below 2 or a class name"):
-        list_csv_folder(tmp_path, classes=("cat", "dog"))
+def test_a_picture_has_the_labels_of_all_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,labels\na.jpg,2\nb.jpg,1\na.jpg,0\n")
+    assert labels(list_csv_folder(tmp_path)) == {"a.jpg": (0, 2), "b.jpg": (1,)}
+
+
+def test_linked_folders_are_followed_and_what_is_left_out_is_named(tmp_path: Path) -> None:
+    paint(tmp_path / "elsewhere" / "a.jpg")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    (root / "loop").symlink_to(root)
+    (root / "labels.csv").write_text("file,labels\nlink/a.jpg,2\n")
+    dataset = list_csv_folder(root)
+    assert labels(dataset) == {"link/a.jpg": (2,)}
+    assert dataset.skipped == (Skipped("loop", "link to a folder it lies in"),)
