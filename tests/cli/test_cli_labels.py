@@ -21,7 +21,6 @@ from dmbp_jax.cli import output as cli_output
 from dmbp_jax.cli.photos import name_results
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 GRADIENT = ["--method", "gradient", *TINY]
 
 

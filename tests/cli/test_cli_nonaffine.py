@@ -129,8 +129,10 @@ def test_evaluate_tabulates_networks_with_gates_and_takes_the_options_of_dmbp(
 ) -> None:
     """What README recommends for such a network, as the same numbers of the library."""
     Path("labels.csv").write_text("file,label\ngood0.png,b\ngood1.png,2\n")
-    line = "evaluate --table 2 --dataset csv --root . --labels labels.csv --points 3 -o out --weights w "
-    line += "--methods dmbp gradcam gradient --quick --biases carry --option dmbp.init=0.5"
+    line = "evaluate --table 2 --dataset csv --root . --labels labels.csv --points 3 -o out "
+    line += (
+        "--weights w --methods dmbp gradcam gradient --quick --biases carry --option dmbp.init=0.5"
+    )
     assert main([*line.split(), *TINY]) == 1  # the folder has files that no row names
     config = dmbp_jax.DMBP.quick(init=0.5)
     x = np.stack([gated.preprocess(f"good{i}.png") for i in range(2)])
@@ -146,5 +148,6 @@ def test_evaluate_tabulates_networks_with_gates_and_takes_the_options_of_dmbp(
 
 def test_evaluate_refuses_gates_when_told(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     Path("labels.csv").write_text("file,label\ngood0.png,b\n")
-    line = "evaluate --table 2 --dataset csv --root . --nonaffine refuse --methods dmbp -o out --weights w"
+    line = "evaluate --table 2 --dataset csv --root . --nonaffine refuse --methods dmbp "
+    line += "-o out --weights w"
     assert "'mul' at 'Gated'" in refused(capsys, *line.split(), *TINY)
