@@ -6,11 +6,13 @@ first seven of a class choose.
 
 import argparse
 import ast
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import caltech
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,14 @@ from flax.traverse_util import unflatten_dict
 import dmbp_jax
 from dmbp_jax.catalogue import BIASES
 from dmbp_jax.data.generated import CLASSES, generate, rival
+from dmbp_jax.methods import METHODS
 from dmbp_jax.models.builtin import MEAN, STD, BuiltinNet
 
 NETWORKS = {
+    "resnet50": "ResNet-50, photos",
+    "resnet50-mosaics": "ResNet-50, mosaics of two photos",
+    "vgg16": "VGG16, photos",
+    "vgg16-mosaics": "VGG16, mosaics of two photos",
     "squeezenet": "SqueezeNet, photos",
     "resnet20": "ResNet-20, CIFAR-10 pictures",
     "builtin": "built-in network, generated pictures with a rival",
@@ -31,21 +38,21 @@ NETWORKS = {
 }
 # How many of a network's pictures there are in both halves together.
 PICTURES = {"builtin": 40, "builtin-one": 40, "deep": 40}
-# Forward and backward passes of one picture, counted alike, with the methods' defaults: IG and
-# SmoothGrad 50 points, Blur IG 100, RISE 4000 masks. A step of LPR (of 20) differentiates a forward
-# and a backward pass and one more forward pass.
-PASSES = {
-    "gradient": 2,
-    "integrated_gradients": 100,
-    "smoothgrad": 100,
-    "deeplift": 3,
-    "guided_backprop": 2,
-    "fullgrad": 2,
-    "gradcam": 2,
-    "guided_gradcam": 4,
-    "blur_ig": 200,
-    "lpr": 1 + 20 * 6 + 2,
-    "rise": 4000,
+# Forward and backward passes of one picture, counted alike: (number, how often it is taken, and the
+# option that says so). A step of LPR differentiates a forward and a backward pass and one more
+# forward pass.
+PASSES: dict[str, tuple[int, int, str | None]] = {
+    "gradient": (2, 0, None),
+    "integrated_gradients": (0, 2, "points"),
+    "smoothgrad": (0, 2, "samples"),
+    "deeplift": (3, 0, None),
+    "guided_backprop": (2, 0, None),
+    "fullgrad": (2, 0, None),
+    "gradcam": (2, 0, None),
+    "guided_gradcam": (4, 0, None),
+    "blur_ig": (0, 2, "steps"),
+    "lpr": (3, 6, "steps"),
+    "rise": (0, 1, "masks"),
 }
 ROWS = (
     *(row for row in PASSES if row != "rise"),
@@ -56,6 +63,7 @@ ROWS = (
     "quick:carry",
 )
 _DMBP = {"paper": dmbp_jax.DMBP.paper, "fast": dmbp_jax.DMBP.fast, "quick": dmbp_jax.DMBP.quick}
+_MOSAICS = 30
 _GENERATED_SEED = 5  # neither the training pictures (0) nor the held-out ones (1)
 _DEEP = BuiltinNet(stage_sizes=(12, 13), features=16)
 
@@ -83,9 +91,19 @@ class Case:
     rivals: np.ndarray | None = None
     nonaffine: str = "refuse"
 
+    def take(self, rows: list[int]) -> "Case":
+        """The same network with these pictures."""
+        names = ("x", "labels", "others", "objects", "rivals")
+        arrays = {name: getattr(self, name) for name in names}
+        chosen = {name: a if a is None else a[np.array(rows)] for name, a in arrays.items()}
+        return replace(self, names=tuple(self.names[i] for i in rows), **chosen)
+
 
 def make_case(network: str, half: str, limit: int | None, deep: Path | None) -> Case | None:
     """The network with the first `limit` pictures of a half; None where its files are absent."""
+    name, _, mosaics = network.partition("-")
+    if name in ("resnet50", "vgg16"):
+        return _caltech(name, bool(mosaics), half, limit) if caltech.have(name) else None
     if network in ("squeezenet", "resnet20"):
         return _real(network, half, limit) if real_networks.HAVE_REAL else None
     chosen = _half(range(PICTURES[network]), half, limit)
@@ -105,15 +123,38 @@ def parse_row(name: str) -> tuple[dmbp_jax.DMBP, str] | None:
     "quick:alternate=0,spread" is `DMBP.quick(alternate=0)` with `biases="spread"`.
 
     Raises:
-      argparse.ArgumentTypeError: no such row, or an option that DMBP does not have.
+      argparse.ArgumentTypeError: no such row, or an option that it does not have.
     """
-    base, _, rest = name.partition(":")
-    if base in PASSES and not rest:
+    base, options, biases = _split(name)
+    if base in PASSES:
+        method_options(name)
         return None
     if base not in _DMBP:
         raise argparse.ArgumentTypeError(f"{name}: Expected one of {ROWS}, or quick:option=value.")
+    try:
+        return _DMBP[base](**options), biases or "drop"
+    except (TypeError, dmbp_jax.errors.DmbpError) as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error}") from error
+
+
+def method_options(name: str) -> dict[str, Any]:
+    """The options of a compared method's row: of "rise:masks=256" masks.
+
+    Raises:
+      argparse.ArgumentTypeError: the method has no such option.
+    """
+    base, options, biases = _split(name)
+    known = inspect.signature(METHODS[base]).parameters
+    if biases is not None or not set(options) <= set(known):
+        raise argparse.ArgumentTypeError(f"{name}: Expected options of {base}.")
+    return options
+
+
+def _split(name: str) -> tuple[str, dict[str, Any], str | None]:
+    """Base, options and, where one is named, `biases` of a row."""
+    base, _, rest = name.partition(":")
     options: dict[str, Any] = {}
-    biases = "drop"
+    biases = None
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")
         if part in BIASES:
@@ -123,10 +164,7 @@ def parse_row(name: str) -> tuple[dmbp_jax.DMBP, str] | None:
             options[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             options[key] = value
-    try:
-        return _DMBP[base](**options), biases
-    except (TypeError, dmbp_jax.errors.DmbpError) as error:
-        raise argparse.ArgumentTypeError(f"{name}: {error}") from error
+    return base, options, biases
 
 
 def check_row(name: str) -> str:
@@ -147,13 +185,21 @@ def count_passes(name: str) -> int:
     """
     row = parse_row(name)
     if row is None:
-        return PASSES[name]
+        base, _, _ = name.partition(":")
+        once, each, option = PASSES[base]
+        if option is None:
+            return once
+        default = inspect.signature(METHODS[base]).parameters[option].default
+        return once + each * method_options(name).get(option, default)
     config, biases = row
     return 1 + 3 * config.steps + 5 + (4 if biases == "carry" else 0)
 
 
+_HALVES = {"choose": (0, 2), "report": (1, 2), "all": (0, 1)}  # first picture, step
+
+
 def _half(items: Sequence[Any], half: str, limit: int | None) -> Sequence[Any]:
-    start, step = {"choose": (0, 2), "report": (1, 2), "all": (0, 1)}[half]
+    start, step = _HALVES[half]
     return items[start::step][:limit]
 
 
@@ -175,6 +221,19 @@ def _real(network: str, half: str, limit: int | None) -> Case:
     paths, labels = [paths[i] for i in chosen], labels[chosen]
     x = jnp.stack([jnp.asarray(preprocess(path)) for path in paths])
     return Case(params, apply_fn, tuple(path.name for path in paths), x, labels, "softmax")
+
+
+def _caltech(network: str, mosaics: bool, half: str, limit: int | None) -> Case:
+    """Photos of 100 kinds, or mosaics of two of them."""
+    start, step = _HALVES[half]
+    if mosaics:
+        found = caltech.mosaics(network, start, step, _MOSAICS if limit is None else limit)
+    else:
+        found = caltech.photos(network, start, step, limit)
+    own, rival = found.own, None if found.own is None else ~found.own
+    x, labels, others = jnp.asarray(found.x), found.labels, found.others
+    case = (found.params, found.apply_fn, found.names, x, labels, "softmax", others, own, rival)
+    return Case(*case)
 
 
 def _apply_deep(variables: Any, x: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dmbp_jax.catalogue import CATALOGUE
+from dmbp_jax.experiments.paper import DASH, paper_value
 from dmbp_jax.metrics import rank_correlation
 
 _TITLES = {method.name: method.title for method in CATALOGUE}
@@ -23,14 +24,17 @@ def tables(
     rows: dict[str, Any],
     negatives: dict[str, np.ndarray | None],
     against: str = "gradient",
+    network: str = "",
 ) -> str:
     """Two tables of one network: how faithful the maps are, and what they carry and cost.
 
     Args:
       against: the row that the paired differences of IM are taken to.
+      network: "resnet50" and "vgg16" have the paper's numbers on ImageNet beside them.
     """
     counts = sorted({len(record["pictures"]) for record in rows.values()})
     pictures = " or ".join(str(count) for count in counts)
+    of_paper = network in ("resnet50", "vgg16")
     points = sorted({record["points"] for record in rows.values()})
     used = {name for record in rows.values() for name in record["numbers"]}
     means = [name for name in _MEANS if name in used]
@@ -38,10 +42,18 @@ def tables(
     faithful = [
         ["", "IM", f"− {_title(against)}, paired", *(_HEADS.get(name, name) for name in means)]
     ]
+    if of_paper:
+        faithful[0].append("paper's IM")
+    if len(counts) > 1:
+        faithful[0].append("pictures")
     costs = [["", *(_HEADS.get(name, name) for name in medians), "ρ⁻ to quick", "passes", "s"]]
     for row, record in rows.items():
         numbers = record["numbers"]
         cells = [_mean(numbers.get(name)) for name in means]
+        if of_paper:
+            cells.append(_of_paper(row, network))
+        if len(counts) > 1:
+            cells.append(str(len(record["pictures"])))
         faithful.append(
             [_title(row), _mean(numbers["IM"]), _difference(rows, row, against), *cells]
         )
@@ -62,15 +74,26 @@ def tables(
 BIASES_DRAWN = {"spread": "biases spread", "carry": "biases carried"}
 
 
+def _of_paper(row: str, network: str) -> str:
+    """IM as the paper prints it for ImageNet, whose networks have other weights and photos."""
+    base, _, options = row.partition(":")
+    variants = {"": "dmbp", "loss=positive": "dmbp-positive"}
+    variants["loss=positive-negative"] = "dmbp-positive-negative"
+    method = variants.get(options, "") if base == "paper" else base
+    tables_of = (2, 1) if method in ("gradient", "dmbp") else (2,) if base != "paper" else (1,)
+    found = [paper_value(table, "im", method, "imagenet", network) for table in tables_of]
+    return " / ".join(dict.fromkeys(value for value in found if value != DASH))
+
+
 def _markdown(lines: list[list[str]]) -> list[str]:
     rule = ["---"] * len(lines[0])
     return [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
 
 
 def _title(row: str) -> str:
-    if row in _TITLES:
-        return _TITLES[row]
     base, _, rest = row.partition(":")
+    if base in _TITLES and base not in ("paper", "fast", "quick"):
+        return _TITLES[base] + (f" ({rest})" if rest else "")
     parts = [part for part in rest.split(",") if part]
     options = ", ".join(part for part in parts if part not in BIASES_DRAWN)
     drawn = "".join(f", {BIASES_DRAWN[part]}" for part in parts if part in BIASES_DRAWN)

@@ -1,7 +1,7 @@
-"""Crisp complete maps (ours): the biases' part of y± carried back through the gates to the pixels.
+"""Crisp complete maps (ours): the biases' part of y± taken back layer by layer to the pixels.
 
-Eq. 14 adds Σ_l ∇_{b_l}Fᵀb_l to what the pixels carry. A bias's part goes to the pixels that reach
-its unit, in proportion to the absolute contributions by which they do.
+Eq. 14 adds Σ_l ∇_{b_l}Fᵀb_l to what the pixels carry. A unit's part goes to its inputs in
+proportion to what they gave it, and so on down to the pixels.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ import jax.numpy as jnp
 
 from dmbp_jax.dmbp.decomposition import Frozen, output_products
 from dmbp_jax.graph.graph import Graph, Rules
-from dmbp_jax.graph.pieces import Choice, LinearPart, Piece
+from dmbp_jax.graph.pieces import LinearPart, Piece
 
 
 def carry_biases(
     graph: Graph,
     frozen: Frozen,
     x: jax.Array,
-    masks: Sequence[jax.Array],
+    activations: Sequence[jax.Array],
     label: jax.Array,
     image_map: jax.Array,
     products: Sequence[jax.Array],
@@ -26,14 +26,21 @@ def carry_biases(
 ) -> jax.Array:
     """The map with the biases' part added, so that it sums to `total`.
 
-    With a_l the values of the network of |W_l|, gates and masks at |x|, a unit's part
-    R = ∇b ⊙ b becomes R / a_l ⊙ (contribution of each pixel to a_l): one forward and one backward
-    pass for all biases together. A unit that is constant at x (a ReLU6 above 6) is reached through
-    its input. What no pixel reaches is shared equally by all.
+    With u_i what the activations of the layer below return in F_σ (|x| at the pixels), a unit's
+    part R_j, its own ∇b ⊙ b and what it got from above, goes to
+
+        R_i = |u_i| Σ_j |w_ij| R_j / Σ_k |u_k| |w_kj|.
+
+    That is layer-wise relevance propagation (Bach et al. 2015) in proportion to absolute
+    contributions, applied to the biases' part alone; what pixels carry stays ∇ₓF ⊙ x. All layers
+    take one forward and one backward pass: in the network of |W_l| an activation returns
+    |u| a / a₀, with a the sum of contributions to it and a₀ the same number as a constant. Its
+    gradient then is that rule. Between activations (residual sums, scales, pools) contributions
+    are summed along all paths. What no pixel reaches is shared equally by all.
 
     Args:
       x: (1, H, W, C).
-      masks: of the sign.
+      activations: u of the sign, as `gated_logits` returns them.
       image_map: (1, H, W, C), ∇ₓF ⊙ x.
       products: ∇_{b_l}F ⊙ b_l of every bias, in order of evaluation.
       total: scalar, y⁺ or y⁻, without the output bias, which is not carried either.
@@ -41,18 +48,18 @@ def carry_biases(
     absolute = graph.with_magnitudes()
     outside = output_products(graph, frozen, x, label)
 
-    # The linear parts of pieces: |slope| ⊙ z. Of a frozen factor it is the factor's magnitude.
     def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        value = abs(piece.apply(frozen.gates[index], *z))
-        if isinstance(piece, LinearPart):
-            value = _reach_constants(piece, frozen.gates[index], value, *z)
-        return value * masks[index].astype(z[0].dtype)
+        # Of one input all of it, whatever its slope: a ReLU6 above 6 got its 6 from there.
+        given = z[0] if len(z) == 1 else abs(piece.apply(frozen.gates[index], *z))
+        share = jax.lax.stop_gradient(_ratio(abs(activations[index]).astype(given.dtype), given))
+        return share * given
 
+    # Of a frozen factor it is the factor's magnitude.
     def unmasked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
         return abs(piece.apply(frozen.winners[index], *z))
 
     def reached(magnitude: jax.Array) -> list[jax.Array]:
-        """a_l at every bias."""
+        """Σ_k |u_k| |w_kj| at every bias."""
         values: list[jax.Array] = []
 
         def bias(index: int, value: jax.Array, constant: jax.Array) -> jax.Array:
@@ -73,18 +80,11 @@ def carry_biases(
     return image_map + carried + rest / x.size
 
 
-def _reach_constants(
-    piece: LinearPart, choice: Choice, value: jax.Array, *z: jax.Array
-) -> jax.Array:
-    """|slope| ⊙ z, or z where a unit is constant at x and not 0, as a ReLU6 above 6.
+def _ratio(part: jax.Array, given: jax.Array) -> jax.Array:
+    """Part / given; 0 where nothing was given.
 
-    Its intercept belongs to the pixels that reach the unit, though none moves it.
+    Below √tiny counts as nothing: a quotient of two numbers above it is finite, and so are
+    products of it with what inputs gave.
     """
-    slope = piece.apply(choice, *map(jnp.ones_like, z))
-    is_constant = (slope == 0) & (piece.intercept(choice, *z) != 0)
-    return jnp.where(is_constant, sum(z), value)
-
-
-def _ratio(part: jax.Array, magnitude: jax.Array) -> jax.Array:
-    is_reached = magnitude > jnp.finfo(magnitude.dtype).tiny
-    return jnp.where(is_reached, part / jnp.where(is_reached, magnitude, 1), 0)
+    is_reached = given > jnp.sqrt(jnp.finfo(given.dtype).tiny)
+    return jnp.where(is_reached, part / jnp.where(is_reached, given, 1), 0)

@@ -193,7 +193,7 @@ class DmbpExplainer:
             # The value by the forward form: the same number as the backward form's, with the
             # gradients to the biases left out of the program.
             divisors = loop.divisors(theta, sign)
-            logits = gated_logits(graph, whole, divisors)[0]
+            logits, _, activations = gated_logits(graph, whole, divisors)
             total = loop.signed_part(whole, logits, label)
             if self.biases == "drop":
                 image_map = masked_map(graph, whole, x, divisors, label)
@@ -203,7 +203,9 @@ class DmbpExplainer:
             if self.biases == "spread":
                 complete = spread_biases(image_map, products, total)
             else:
-                complete = carry_biases(graph, whole, x, masks, label, image_map, products, total)
+                complete = carry_biases(
+                    graph, whole, x, activations, label, image_map, products, total
+                )
             return total, image_map.sum().astype(dtype), complete
 
         totals, sums, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))

@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from oracle import Oracle
-from test_evidence import CLOSE, LABEL, NETWORKS, apply_fn_of, learn, make_image, make_params
+from layerwise_oracle import LayerwiseOracle
+from test_evidence import CLOSE, LABEL, NETWORKS, learn
 
 import dmbp_jax
 from dmbp_jax import DMBP
@@ -13,59 +13,22 @@ from dmbp_jax import DMBP
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-@pytest.mark.parametrize("evidence", ["all", "input"])
+@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_carried_maps_sum_to_the_gated_network(name, evidence):
-    a, oracle, _, (masks, inverse) = learn(name, biases="carry", evidence=evidence)
-    closed = oracle.output_bias()
-    np.testing.assert_allclose(a.positive.sum(), oracle.gated(oracle.x, masks) - closed, **CLOSE)
-    np.testing.assert_allclose(a.negative.sum(), oracle.gated(oracle.x, inverse) - closed, **CLOSE)
+def test_carried_maps_are_those_of_the_literal_layer_by_layer_loop(name, seed):
+    a, exact, _, (masks, inverse) = learn(name, seed, biases="carry")
+    oracle = LayerwiseOracle(exact.layers, exact.params, exact.x, LABEL)
+    np.testing.assert_allclose(a.positive, oracle.carried(masks), **CLOSE)
+    np.testing.assert_allclose(a.negative, oracle.carried(inverse), **CLOSE)
+    np.testing.assert_allclose(a.positive.sum(), a.y_positive, **CLOSE)
+    np.testing.assert_allclose(a.negative.sum(), a.y_negative, **CLOSE)
 
 
-def convolution_matrix(kernel, side):
-    """(outputs, inputs) of a convolution with stride 2 and no padding, entry by entry."""
-    height, width, channels, features = kernel.shape
-    out = (side - height) // 2 + 1
-    matrix = np.zeros((out, out, features, side, side, channels))
-    for row, column in np.ndindex(out, out):
-        for i, j in np.ndindex(height, width):
-            matrix[row, column, :, 2 * row + i, 2 * column + j, :] = kernel[i, j].T
-    return matrix.reshape(out * out * features, -1)
-
-
-def test_a_biass_part_goes_to_the_pixels_by_their_absolute_contributions():
-    """One convolution and one dense layer with biases: every share by hand."""
-    layers = [("conv", 3, 2, 2, 0), ("relu",), ("flatten",), ("dense", 5), ("relu",), ("dense", 4)]
-    shape = (4, 4, 2)
-    params, x = make_params(layers, 0, shape), make_image(0, shape)
-    oracle = Oracle(layers, params, x, LABEL)
-    call = {"apply_fn": apply_fn_of(layers), "config": DMBP.quick(), "return_masks": True}
-    a = dmbp_jax.attribute(params, x, LABEL, biases="carry", **call)
-    first, second = (np.asarray(mask) for mask in a.masks)
-    conv = convolution_matrix(params[0]["weight"], 4)
-    dense = params[3]["weight"].T
-    pixels = abs(np.asarray(x)).ravel()
-    for masks, heat in (([first, second], a.positive), ([1 - first, 1 - second], a.negative)):
-        early, late = (
-            (m * np.asarray(h)).ravel() for m, h in zip(masks, oracle.gates, strict=True)
-        )
-        to_late = params[5]["weight"][:, LABEL] * late
-        to_early = dense.T @ to_late * early
-        part_of_dense = to_late * params[3]["bias"]
-        part_of_conv = to_early * np.broadcast_to(params[0]["bias"], (2, 2, 3)).ravel()
-        # What each pixel contributes to every unit, in absolute numbers.
-        reach_conv = abs(conv) * pixels
-        reach_dense = abs(dense) @ (early[:, None] * reach_conv)
-        expected = np.zeros(pixels.shape)
-        rest = 0.0
-        for parts, reach in ((part_of_conv, reach_conv), (part_of_dense, reach_dense)):
-            for part, by_pixel in zip(parts, reach, strict=True):
-                if by_pixel.sum() > 0:
-                    expected += part * by_pixel / by_pixel.sum()
-                else:
-                    rest += part
-        expected = oracle.attribution(masks) + (expected + rest / pixels.size).reshape(shape)
-        np.testing.assert_allclose(heat, expected, **CLOSE)
+def test_carried_maps_with_evidence_of_the_input_still_sum_to_the_whole():
+    a, exact, _, (masks, inverse) = learn("residual", biases="carry", evidence="input")
+    oracle = LayerwiseOracle(exact.layers, exact.params, exact.x, LABEL)
+    np.testing.assert_allclose(a.positive, oracle.carried(masks), **CLOSE)
+    np.testing.assert_allclose(a.negative, oracle.carried(inverse), **CLOSE)
 
 
 def test_what_a_relu6_returns_above_6_goes_to_the_pixels_that_reach_it(rng):
