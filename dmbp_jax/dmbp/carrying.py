@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dmbp_jax.dmbp.decomposition import Frozen, output_products
 from dmbp_jax.graph.graph import Graph, Rules
-from dmbp_jax.graph.pieces import LinearPart, Piece
+from dmbp_jax.graph.pieces import Piece
 
 
 def carry_biases(

@@ -11,7 +11,7 @@ from oracle import Oracle
 
 
 class LayerwiseOracle(Oracle):
-    """`carried(masks)`: ∇ₓF ⊙ x, and R_i = |u_i| Σ_j |w_ij| R_j / Σ_k |u_k| |w_kj| at the pixels."""
+    """∇ₓF ⊙ x, and R_i = |u_i| Σ_j |w_ij| R_j / Σ_k |u_k| |w_kj| down to the pixels."""
 
     def carried(self, masks: list[np.ndarray]) -> np.ndarray:
         """The complete map of these masks; what no pixel reaches is shared equally."""

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from layerwise_oracle import LayerwiseOracle
@@ -83,3 +84,85 @@ def test_a_difference_carries_as_much_as_a_sum(rng):
     np.testing.assert_allclose(a.positive, b.positive, **CLOSE)
     np.testing.assert_allclose(a.negative, b.negative, **CLOSE)
     np.testing.assert_allclose(a.positive.sum(), a.y_positive, **CLOSE)
+
+
+class Zoo(nn.Module):
+    """A depthwise kernel, a dense connection, ReLU6, SiLU, pools, LayerNorm and attention."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        h = nn.relu6(3 * nn.Conv(4, (3, 3))(x) + 2)
+        h = jnp.concatenate([h, nn.silu(nn.Conv(4, (3, 3), feature_group_count=4)(h))], -1)
+        h = nn.avg_pool(nn.leaky_relu(nn.Conv(4, (1, 1))(h), 0.1), (2, 2), (2, 2))
+        h = nn.LayerNorm()(h).reshape(len(h), -1, 4)
+        h = h + nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=4)(h)
+        return nn.Dense(3)(jnp.abs(nn.Dense(5)(h)).max(1))
+
+
+def zoo(rng, batch=1):
+    """A network with random weights and biases, and images."""
+    x = jnp.asarray(rng.normal(size=(batch, 8, 8, 2)))
+    variables = jax.eval_shape(Zoo().init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape) / 2), variables)
+    return variables, x
+
+
+def carry(variables, x, apply_fn, **options):
+    config = DMBP(steps=0, init=0.5)  # the loop has tests of its own
+    call = {"config": config, "biases": "carry", "nonaffine": "freeze"} | options
+    return dmbp_jax.attribute(variables, x, np.ones(len(x), int), apply_fn=apply_fn, **call)
+
+
+def test_complete_with_every_kind_of_layer_and_whatever_else_is_in_the_batch(rng):
+    variables, x = zoo(rng, 2)
+    apply_fn = Zoo().apply
+    a, b = carry(variables, x, apply_fn), carry(variables, x.at[1].multiply(100), apply_fn)
+    for part, total in (("positive", "y_positive"), ("negative", "y_negative")):
+        maps, sums = getattr(a, part), getattr(a, total)
+        np.testing.assert_allclose(maps.sum((1, 2, 3)), sums, **CLOSE)
+        np.testing.assert_array_equal(maps[0], getattr(b, part)[0])
+
+
+def channels_first(params, x):
+    """A convolution, a scale that turns signs round, a ReLU and a dense layer, NCHW inside."""
+    kernel, bias, scale, dense = params
+    numbers = ("NCHW", "HWIO", "NCHW")
+    h = jnp.moveaxis(x, 3, 1)
+    h = jax.lax.conv_general_dilated(h, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+    h = jax.nn.relu((h + bias[:, None, None]) * scale[:, None, None] + 0.3)
+    return jax.nn.relu(h.mean((2, 3)) + 0.1) @ dense
+
+
+def channels_last(params, x):
+    """The same with the scale folded into the kernel, NHWC."""
+    kernel, bias, scale, dense = params
+    numbers = ("NHWC", "HWIO", "NHWC")
+    h = jax.lax.conv_general_dilated(x, kernel * scale, (1, 1), "SAME", dimension_numbers=numbers)
+    h = jax.nn.relu(h + (bias * scale + 0.3))
+    return jax.nn.relu(h.mean((1, 2)) + 0.1) @ dense
+
+
+def test_a_scale_folded_or_not_in_either_layout_is_one_map(rng):
+    params = tuple(rng.normal(size=shape) for shape in ((3, 3, 2, 4), (4,), (4,), (4, 3)))
+    assert (params[2] < 0).any()
+    x = rng.normal(size=(1, 8, 8, 2))
+    first, last = (carry(params, x, apply_fn) for apply_fn in (channels_first, channels_last))
+    np.testing.assert_allclose(first.positive, last.positive, **CLOSE)
+    np.testing.assert_allclose(first.negative, last.negative, **CLOSE)
+
+
+@pytest.mark.parametrize("size", [1e-18, 1e-9, 1e9])
+def test_finite_and_complete_in_float32_whatever_the_size_of_weights(rng, size):
+    layers = [rng.normal(size=shape).astype(np.float32) for shape in ((128, 8), (8, 8), (8, 3))]
+
+    def network(layers, x):
+        h = x.reshape(len(x), -1)
+        for weight in layers[:-1]:
+            h = jax.nn.relu(h @ weight * size + 0.5) / size
+        return h @ layers[-1]
+
+    x = rng.normal(size=(1, 8, 8, 2)).astype(np.float32)
+    a = carry(layers, x, network)
+    assert a.status.all() and np.isfinite(a.map).all()
+    np.testing.assert_allclose(a.positive.sum(), a.y_positive[0], rtol=1e-4)
+    np.testing.assert_allclose(a.negative.sum(), a.y_negative[0], rtol=1e-4)
