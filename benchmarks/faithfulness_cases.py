@@ -43,16 +43,16 @@ PICTURES = {"builtin": 40, "builtin-one": 40, "deep": 40}
 # forward pass.
 PASSES: dict[str, tuple[int, int, str | None]] = {
     "gradient": (2, 0, None),
-    "integrated_gradients": (0, 2, "points"),
-    "smoothgrad": (0, 2, "samples"),
+    "integrated_gradients": (0, 2, "n_steps"),
+    "smoothgrad": (0, 2, "n_samples"),
     "deeplift": (3, 0, None),
     "guided_backprop": (2, 0, None),
     "fullgrad": (2, 0, None),
     "gradcam": (2, 0, None),
     "guided_gradcam": (4, 0, None),
-    "blur_ig": (0, 2, "steps"),
+    "blur_ig": (0, 2, "n_steps"),
     "lpr": (3, 6, "steps"),
-    "rise": (0, 1, "masks"),
+    "rise": (0, 1, "n_masks"),
 }
 ROWS = (
     *(row for row in PASSES if row != "rise"),
@@ -138,7 +138,7 @@ def parse_row(name: str) -> tuple[dmbp_jax.DMBP, str] | None:
 
 
 def method_options(name: str) -> dict[str, Any]:
-    """The options of a compared method's row: of "rise:masks=256" masks.
+    """The options of a compared method's row: of "rise:n_masks=256" masks.
 
     Raises:
       argparse.ArgumentTypeError: the method has no such option.
