@@ -24,7 +24,9 @@ def test_rows_are_configs():
     assert (config, biases) == (DMBP.quick(alternate=0, evidence="input"), "spread")
 
 
-@pytest.mark.parametrize("row", ["slow", "gradient:spread", "quick:speed=3", "quick:steps=-1"])
+@pytest.mark.parametrize(
+    "row", ["slow", "gradient:spread", "quick:speed=3", "quick:steps=-1", "rise:speed=3"]
+)
 def test_unknown_rows_are_refused(row):
     with pytest.raises(argparse.ArgumentTypeError, match=row.partition(":")[0]):
         parse_row(row)
@@ -34,6 +36,8 @@ def test_passes_are_three_a_step_and_six():
     assert count_passes("quick") == 24
     assert count_passes("paper") == 606
     assert count_passes("gradient") == 2
+    assert count_passes("rise:n_masks=50") == 50
+    assert count_passes("lpr:steps=2") == 15
 
 
 def test_halves_share_no_picture_and_have_every_class():
@@ -80,12 +84,12 @@ def test_a_run_is_kept_and_continued(tmp_path, capsys):
     main([*call, "--rows", "gradient", "quick:steps=1"])
     out = capsys.readouterr().out
     assert out.count("report/gradient: measured") == 1
-    records = json.loads((tmp_path / "builtin.json").read_text())
-    numbers = records["report/quick:steps=1"]["numbers"]
+    lines = [json.loads(line) for line in (tmp_path / "builtin.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines] == 2 * ["gradient"] + 2 * ["quick:steps=1"]
     expected = "IM", "IM blur", "IM mean", "deletion", "cIM", "pointing", "inside", "rival"
     for name in (*expected, "carried+", "carried-", "nuisance"):
-        assert len(numbers[name]) == 2 and np.isfinite(numbers[name]).all()
-    assert "carried-" not in records["report/gradient"]["numbers"]
+        assert all(np.isfinite(line["numbers"][name]) for line in lines[2:])
+    assert "carried-" not in lines[0]["numbers"]
     assert "| `DMBP.quick(steps=1)` |" in out
 
 
@@ -95,6 +99,6 @@ def test_table_3_is_measured_on_request(tmp_path, capsys):
     main([*call, "--redraws", "1"])
     main(call)  # what has more than is asked for is kept
     assert capsys.readouterr().out.count("report/gradient: measured") == 1
-    numbers = json.loads((tmp_path / "builtin.json").read_text())["report/gradient"]["numbers"]
-    assert numbers["re-drawn"] != numbers["re-drawn, |h|"]
-    assert np.all(np.abs(numbers["re-drawn"] + numbers["re-drawn, |h|"]) <= 1)
+    for line in map(json.loads, (tmp_path / "builtin.jsonl").read_text().splitlines()):
+        signed, absolute = (line["numbers"][name] for name in ("re-drawn", "re-drawn, |h|"))
+        assert signed != absolute and max(abs(signed), abs(absolute)) <= 1
