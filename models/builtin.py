@@ -1,6 +1,7 @@
 """The small residual network that ships with its weights: demo, tutorial and tests run on it.
 
-It names the objects of `dmbp_jax.data.generated`; `benchmarks/train_builtin.py` trained it.
+It names the objects of `dmbp_jax.data.generated`; `python -m benchmarks train_builtin`
+trained it.
 """
 
 from collections.abc import Callable

@@ -11,8 +11,13 @@ nothing; children that the test waited for count.
 
 import os
 import shutil
+import sys
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
+
+# For `benchmarks`, and last: the package itself is the installed one.
+sys.path.append(str(Path(__file__).parents[1]))
 
 _FLAGS = ["--xla_force_host_platform_device_count=4", "--xla_cpu_parallel_codegen_split_count=1"]
 if version("jaxlib").startswith("0.10."):  # later ones end at a flag that they do not know

@@ -112,8 +112,8 @@ class DMBP:
             θ ← θ − r_t sign(∂L/∂θ),   r_t from 0.8 to 0.1
 
         RMSProp with its small first averages is almost sign descent; what its masks reach depends
-        on the distance travelled more than on the number of steps. `benchmarks/faithfulness.py`
-        measures it against the paper's 200 steps.
+        on the distance travelled more than on the number of steps. `python -m benchmarks
+        faithfulness` measures it against the paper's 200 steps.
 
         Example:
           >>> DMBP.quick().steps
@@ -145,7 +145,7 @@ class DMBP:
         So few steps of the paper's rate can leave y⁻ at 0: its masks start from a vanishing
         product. These do not, but y± and the nuisance come out larger than the paper's.
         docs/speed.md has what it costs in IM and in negative evidence
-        (`benchmarks/schedules.py`); the default stays the paper's.
+        (`python -m benchmarks schedules`); the default stays the paper's.
 
         Example:
           >>> DMBP.fast().steps

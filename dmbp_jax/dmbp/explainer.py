@@ -35,8 +35,8 @@ from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
 
 # Per unit, in mask-sized values: θ and the optimiser's memory (2), both signs' values (2),
-# cotangents in flight, gates and winners. Measured with `benchmarks/speed.py` on CPU: ResNet50
-# 5.7 at batch 1 (adjoint kernels included) and 4.6 at batch 8, VGG16 6.0 and 5.0.
+# cotangents in flight, gates and winners. Measured with `python -m benchmarks speed` on a CPU:
+# ResNet50 5.7 at batch 1 (adjoint kernels included) and 4.6 at batch 8, VGG16 6.0 and 5.0.
 _VALUES_PER_UNIT = 6
 # With a tolerance, θ and the optimiser's memory before a block are kept: the block may not count.
 _VALUES_BEFORE_A_BLOCK = 2

@@ -2,16 +2,16 @@
 
 import json
 
-import activations
 import jax
 import numpy as np
 import pytest
-import step_speed
-import train_builtin
 from safetensors import safe_open
-from variant_networks import VARIANTS, make_variant
 
 import dmbp_jax
+from benchmarks.faithfulness import activations
+from benchmarks.speed import step_speed
+from benchmarks.training import train_builtin
+from benchmarks.training.variant_networks import VARIANTS, make_variant
 from dmbp_jax.models.builtin import INPUT_SHAPE
 
 pytestmark = pytest.mark.slow

@@ -1,10 +1,10 @@
-"""`benchmarks/convolutions.py`: the layers it finds, and that both sides compute the same."""
+"""`benchmarks/speed/convolutions.py`: the layers it finds, and that both sides compute the same."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-import convolutions
+from benchmarks.speed import convolutions
 
 pytestmark = pytest.mark.slow
 

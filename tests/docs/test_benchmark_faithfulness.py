@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from faithfulness import main
-from faithfulness_cases import count_passes, make_case, parse_row
-from faithfulness_tables import tables
 
+from benchmarks.faithfulness.faithfulness import main
+from benchmarks.faithfulness.faithfulness_cases import count_passes, make_case, parse_row
+from benchmarks.faithfulness.faithfulness_tables import tables
 from dmbp_jax import DMBP
 from dmbp_jax.data.generated import rival
 

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-import reinitialisation
+
+from benchmarks.faithfulness import reinitialisation
 
 pytestmark = pytest.mark.slow
 

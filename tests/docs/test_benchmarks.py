@@ -6,7 +6,6 @@ No time is asserted; what is checked is that the numbers are there and come from
 import importlib.util
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,24 +14,22 @@ import dmbp_jax
 from dmbp_jax.models import VGG16, ResNet50
 
 pytestmark = pytest.mark.slow
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 HAVE_TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not HAVE_TORCH, reason="PyTorch is not installed")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def scripts():
-    """The benchmarks import each other as scripts do."""
+def quiet_threads():
+    """OpenMP's threads, which PyTorch starts, do not spin while they wait."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
         patch.setenv("OMP_WAIT_POLICY", "PASSIVE")
         yield
 
 
 @pytest.fixture(scope="module")
-def row(scripts, tmp_path_factory):
+def row(quiet_threads, tmp_path_factory):
     """What `speed.py` writes about two pictures, with PyTorch where it is installed."""
-    from speed import main
+    from benchmarks.speed.speed import main
 
     target = tmp_path_factory.mktemp("speed") / "speed.json"
     arguments = ["--networks", "builtin", "--batches", "2", "--rounds", "1", "--steps", "3"]
@@ -44,7 +41,7 @@ def row(scripts, tmp_path_factory):
 
 
 def test_options_have_the_documented_defaults():
-    from speed import CONTENDERS, parse
+    from benchmarks.speed.speed import CONTENDERS, parse
 
     args = parse([])
     assert (args.networks, args.size, args.rounds) == (["resnet50"], 224, 5)
@@ -52,14 +49,14 @@ def test_options_have_the_documented_defaults():
 
 
 def test_titles_name_every_contender():
-    from contenders import TITLES
-    from speed import CONTENDERS
+    from benchmarks.speed.contenders import TITLES
+    from benchmarks.speed.speed import CONTENDERS
 
     assert tuple(TITLES) == CONTENDERS
 
 
 def test_rows_are_complete(row):
-    from report import agreement_lines, row_lines
+    from benchmarks.speed.report import agreement_lines, row_lines
 
     assert {"forward", "jax", "convolutions"} <= set(row["seconds"])
     assert all(math.isfinite(s) and s > 0 for seconds in row["seconds"].values() for s in seconds)
@@ -72,8 +69,8 @@ def test_rows_are_complete(row):
 
 
 def test_flops_of_a_step_are_those_of_three_passes():
-    from jax_loop import Convolutions
-    from networks import make_images, make_network
+    from benchmarks.speed.jax_loop import Convolutions
+    from benchmarks.speed.networks import make_images, make_network
 
     network, config = make_network("builtin", 96), dmbp_jax.DMBP()
     flops = Convolutions(network, make_images("builtin", 2, 96), config, 1).flops
@@ -102,9 +99,10 @@ def test_both_torch_implementations_agree_with_jax(row):
 )
 def test_torch_networks_compute_the_same_logits(name, module, last):
     import torch
-    from networks import make_images, random_variables
-    from torch_dmbp import plain_logits
-    from torch_networks import operations
+
+    from benchmarks.speed.networks import make_images, random_variables
+    from benchmarks.speed.torch_dmbp import plain_logits
+    from benchmarks.speed.torch_networks import operations
 
     variables, x = random_variables(module, last, 64), make_images(name, 1, 64)
     ops = operations(name, variables, torch.device("cpu"))
@@ -113,7 +111,7 @@ def test_torch_networks_compute_the_same_logits(name, module, last):
 
 
 def test_a_disagreement_is_a_failure():
-    from report import agreement_lines
+    from benchmarks.speed.report import agreement_lines
 
     rows = [{"network": "builtin", "differences": {"torch-gated": 2e-3}}]
     lines, agree = agreement_lines(rows, 1e-3)
@@ -122,7 +120,7 @@ def test_a_disagreement_is_a_failure():
 
 
 def test_precision_compares_a_run_with_itself():
-    from precision import attribute, compare, load_case
+    from benchmarks.studies.precision import attribute, compare, load_case
 
     case = load_case("builtin", 1)
     result = attribute(case, "float32, default", 3)

@@ -15,18 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gpu_kernels import Kernel, count_step, summary
-from gpu_profile import Profile, lines
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
+from benchmarks.gpu.gpu_kernels import Kernel, count_step, summary
+from benchmarks.gpu.gpu_profile import Profile, lines
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.decomposition import freeze
 from dmbp_jax.dmbp.loop import index_sign, select_sign
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu_compile.py"
+ROOT = Path(__file__).parents[2]
 PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 HAVE_CUDA = any(importlib.util.find_spec(plugin) is not None for plugin in PLUGINS)
 
@@ -172,10 +172,10 @@ def test_the_table_of_a_profile():
 @pytest.mark.parametrize("numbers", ["float32", "bfloat16"])
 def test_the_loop_compiles_with_default_flags(numbers, tmp_path):
     target = tmp_path / "rows.json"
-    command = [sys.executable, str(BENCHMARK), "--networks", "resnet50", "--batches", "2"]
-    command += ["--size", "64", "--numbers", numbers, "--json", str(target)]
+    command = [sys.executable, "-m", "benchmarks", "gpu_compile", "--networks", "resnet50"]
+    command += ["--batches", "2", "--size", "64", "--numbers", numbers, "--json", str(target)]
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = json.loads(target.read_text())
     # Three passes of ResNet50 at 64 x 64 are 2 images x 3 x 0.67 GFLOP, without the first layer.

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import real_networks
 from curve_oracle import (
     LABELS,
     MAPS,
@@ -22,6 +21,7 @@ from curve_oracle import (
     sums,
 )
 
+from benchmarks.faithfulness import real_networks
 from dmbp_jax.metrics import Curve, complementary_insertion, deletion, insertion
 
 

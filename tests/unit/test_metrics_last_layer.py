@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import real_networks
 from linen_classifier import X, linen
 
+from benchmarks.faithfulness import real_networks
 from dmbp_jax.errors import InputError, SiteNotFoundError
 from dmbp_jax.metrics import redraw_last_layer
 

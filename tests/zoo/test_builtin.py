@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import train_builtin
 from safetensors import safe_open
 
 import dmbp_jax
+from benchmarks.training import train_builtin
 from dmbp_jax.data.generated import CLASSES, generate, rival
 from dmbp_jax.models import builtin
 from dmbp_jax.models.builtin import INPUT_SHAPE, BuiltinNet

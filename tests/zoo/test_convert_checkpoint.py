@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from handmade_checkpoints import mapping, name, storage, tensor, value, write_legacy, write_zip
-from real_networks import REAL
 
+from benchmarks.faithfulness.real_networks import REAL
 from dmbp_jax.convert import read_checkpoint
 from dmbp_jax.errors import CorruptCheckpointError, WeightsError
 

@@ -4,8 +4,9 @@ Needs the extra `ecosystem`, and torchax for PyTorch; skips where a package is a
 """
 
 import pytest
-from ecosystem import STEPS, measure
-from ecosystem_networks import ROWS
+
+from benchmarks.ecosystem.ecosystem import STEPS, measure
+from benchmarks.ecosystem.ecosystem_networks import ROWS
 
 pytestmark = pytest.mark.slow
 # Counted in the networks' own code: activations, pools, frozen factors.

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import real_networks
 
 import dmbp_jax
+from benchmarks.faithfulness import real_networks
 from dmbp_jax import DMBP
 
 pytestmark = [

@@ -1,0 +1,1 @@
+"""Benchmarks, studies and pictures of dmbp-jax; not installed."""

@@ -1,0 +1,1 @@
+"""How faithful maps are, on networks with real weights and generated pictures."""

@@ -1,0 +1,107 @@
+"""Draws IM against passes from the results of `faithfulness.py`: one panel for each network.
+
+python -m benchmarks faithfulness_picture --picture docs/pictures/faithfulness.png
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from benchmarks.faithfulness.faithfulness_cases import NETWORKS
+from dmbp_jax.files import replacing
+
+_SIZE, _MARGIN = 480, 60
+_MOST = 10_000  # passes at the right edge
+_LABELS = {
+    "gradient": "ND",
+    "integrated_gradients": "IG",
+    "smoothgrad": "SmoothGrad",
+    "deeplift": "DeepLift",
+    "guided_backprop": "Guided BP",
+    "fullgrad": "FullGrad",
+    "gradcam": "Grad-CAM",
+    "paper": "DMBP paper",
+    "fast": "DMBP fast",
+    "quick": "DMBP quick",
+    "quick:spread": "DMBP quick, spread",
+    "quick:carry": "DMBP quick, carry",
+    "blur_ig": "Blur IG",
+    "guided_gradcam": "Guided Grad-CAM",
+    "lpr": "LPR",
+    "rise": "RISE",
+    "paper:carry": "DMBP paper, carry",
+}
+
+
+def main() -> None:
+    """Write the picture."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks faithfulness_picture")
+    parser.add_argument("--out", type=Path, default=Path("faithfulness"), help="folder of results")
+    parser.add_argument("--half", default="report")
+    parser.add_argument("--picture", type=Path, required=True)
+    options = parser.parse_args()
+    panels = []
+    for network, title in NETWORKS.items():
+        store = options.out / f"{network}.json"
+        if network != "builtin-one" and store.exists():
+            records = json.loads(store.read_text())
+            panels.append(draw_panel(title, points_of(records, options.half)))
+    columns = 2
+    rows = -(-len(panels) // columns)
+    sheet = Image.new("RGB", (columns * _SIZE, rows * _SIZE), "white")
+    for index, panel in enumerate(panels):
+        sheet.paste(panel, (index % columns * _SIZE, index // columns * _SIZE))
+    with replacing(options.picture) as part:
+        sheet.save(part, format="PNG")
+
+
+def points_of(records: dict, half: str) -> dict[str, tuple[int, float]]:
+    """Passes and mean IM of every row that has a label."""
+    return {
+        label: (record["passes"], float(np.mean(record["numbers"]["IM"])))
+        for row, label in _LABELS.items()
+        if (record := records.get(f"{half}/{row}"))
+    }
+
+
+def draw_panel(title: str, points: dict[str, tuple[int, float]]) -> Image.Image:
+    """IM upwards, passes to the right on a logarithmic scale; DMBP in red."""
+    panel = Image.new("RGB", (_SIZE, _SIZE), "white")
+    pen, font = ImageDraw.Draw(panel), ImageFont.load_default(12)
+    low, high = (side(im for _, im in points.values()) for side in (min, max))
+    low, high = math.floor(10 * low) / 10, math.ceil(10 * high) / 10
+    span = _SIZE - 2 * _MARGIN
+
+    def place(passes: float, im: float) -> tuple[float, float]:
+        right = _MARGIN + span * math.log10(passes) / math.log10(_MOST)
+        return right, _MARGIN + span * (high - im) / (high - low)
+
+    pen.rectangle((*place(1, high), *place(_MOST, low)), outline="gray")
+    for passes in (1, 10, 100, 1000, 10_000):
+        x, y = place(passes, low)
+        pen.text((x, y + 4), str(passes), "black", font, anchor="ma")
+    for im in np.arange(low, high + 0.01, 0.1):
+        x, y = place(1, im)
+        pen.text((x - 6, y), f"{im:.1f}", "black", font, anchor="rm")
+        pen.line((x, y, *place(_MOST, im)), "lightgray")
+    pen.text((_MARGIN, _MARGIN // 3), f"{title}", "black", font)
+    pen.text((_SIZE // 2, _SIZE - _MARGIN // 3), "passes of one picture", "black", font, "mm")
+    pen.text((6, _MARGIN - 22), "IM", "black", font)
+    taken: list[tuple[float, float]] = []
+    for label, (passes, im) in sorted(points.items(), key=lambda item: -item[1][1]):
+        x, y = place(passes, im)
+        colour = "red" if label.startswith("DMBP") else "blue"
+        pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
+        while any(abs(x - right) < 120 and abs(y - down) < 12 for right, down in taken):
+            y += 1  # labels stand below one another
+        taken.append((x, y))
+        pen.text((x + 7, y), label, colour, font, anchor="lm")
+    return panel
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One question each, answered on a page of the documentation."""
