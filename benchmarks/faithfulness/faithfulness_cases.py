@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import caltech
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
 import dmbp_jax
-from benchmarks.faithfulness import real_networks
+from benchmarks.faithfulness import caltech, real_networks
 from dmbp_jax.catalogue import BIASES
 from dmbp_jax.data.generated import CLASSES, generate, rival
 from dmbp_jax.methods import METHODS

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from real_networks import REAL
+
+from benchmarks.faithfulness.real_networks import REAL
 
 SIDE = 224
 _MEAN = np.array([104.0, 117.0, 123.0], np.float32)  # BGR
