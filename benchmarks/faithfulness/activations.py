@@ -22,7 +22,7 @@ from flax.traverse_util import unflatten_dict
 from safetensors.flax import load_file
 
 import dmbp_jax
-from benchmarks.faithfulness.faithfulness import score
+from benchmarks.faithfulness.faithfulness import as_record, score
 from benchmarks.faithfulness.faithfulness_cases import Case, generated_case
 from benchmarks.faithfulness.faithfulness_tables import tables
 from benchmarks.training.variant_networks import EXACT, VARIANTS, make_variant
@@ -91,7 +91,8 @@ def update(name: str, weights: Path, rows: Sequence[str], options: argparse.Name
     for row in rows:
         known = records.get(row, {})
         if known.get("pictures") != list(case.names) or known["points"] != options.points:
-            records[row], _ = score(case, row, options.points)
+            lines, _ = score(case, row, options.points)
+            records[row] = as_record(dict(zip(case.names, lines, strict=True)))
             with replacing(store) as part:
                 Path(part).write_text(json.dumps(stored, indent=1))
     return {row: records[row] for row in rows}

@@ -61,7 +61,7 @@ def _convolve(
     return y + params[f"{name}.bias"]
 
 
-_NETWORKS: dict[str, tuple[str, Callable[[Params, jax.Array], jax.Array]]] = {
+NETWORKS: dict[str, tuple[str, Callable[[Params, jax.Array], jax.Array]]] = {
     "resnet50": ("thin_resnet50.npz", thin_resnet50),
     "vgg16": ("vgg16_trunk.npz", vgg16),
 }
@@ -86,14 +86,14 @@ class Pictures(NamedTuple):
 
 def have(network: str, real_dir: Path = REAL) -> bool:
     """Whether the weights and the photos are here."""
-    return (real_dir / _NETWORKS[network][0]).exists() and (real_dir / "caltech").exists()
+    return (real_dir / NETWORKS[network][0]).exists() and (real_dir / "caltech").exists()
 
 
 def load(
     network: str, real_dir: Path = REAL
 ) -> tuple[Params, Callable[[Params, jax.Array], jax.Array], list[str]]:
     """(params, apply_fn, names of the kinds in the order of the logits)."""
-    file, apply_fn = _NETWORKS[network]
+    file, apply_fn = NETWORKS[network]
     with np.load(real_dir / file) as stored:
         params = {
             name: jnp.asarray(stored[name], jnp.float32)
@@ -112,6 +112,11 @@ def preprocess(path: Path) -> np.ndarray:
     crop = image.resize((width, height), Image.Resampling.BICUBIC)
     crop = crop.crop((left, top, left + SIDE, top + SIDE))
     return np.asarray(crop, np.float32)[..., ::-1] - _MEAN
+
+
+def picture(x: np.ndarray) -> Image.Image:
+    """What `preprocess` was given, cropped."""
+    return Image.fromarray(np.uint8((x + _MEAN)[..., ::-1].round().clip(0, 255)))
 
 
 def photos(

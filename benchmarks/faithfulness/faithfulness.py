@@ -39,6 +39,7 @@ from dmbp_jax.files import replacing
 # Pictures explained at once.
 _CHUNK = {"squeezenet": 2, "resnet50": 4, "resnet50-mosaics": 4, "vgg16": 2, "vgg16-mosaics": 2}
 _CURVES = ("IM", "IM blur", "IM mean", "deletion", "cIM")
+_LATTICE_FROM = 128  # pixels a side: a small picture has too few periods
 _SECOND_BLUR = ("gaussian", 5, 1.5)
 
 Numbers = dict[str, list[float]]
@@ -78,7 +79,8 @@ def update(network: str, options: argparse.Namespace) -> dict[str, Any]:
         chunk = _CHUNK.get(network, 10)
         for start in range(0, len(missing), chunk):
             part = case.take(missing[start : start + chunk])
-            made, heat = score(part, row, options, is_first=start == 0)
+            asked = options.points, options.measures, options.redraws
+            made, heat = score(part, row, *asked, is_first=start == 0)
             keep_maps(options, network, row, part.names, heat)
             with store.open("a") as file:
                 for name, line in zip(part.names, made, strict=True):
@@ -174,19 +176,24 @@ def negative_maps(
 
 
 def score(
-    case: Case, row: str, options: argparse.Namespace, is_first: bool = False
+    case: Case,
+    row: str,
+    points: int,
+    measures: Sequence[str] = _CURVES,
+    redraws: int = 0,
+    is_first: bool = True,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """A line for each picture, and the heat maps; the first chunk's seconds have a compilation."""
     began = time.perf_counter()
     heat, numbers = explain(case, row)
     seconds = (time.perf_counter() - began) / len(case.x)
     heatmap = jnp.asarray(heat["heatmap"])
-    numbers |= curves(case, heatmap, options.points, options.measures) | places(case, heatmap)
-    if options.redraws:
-        numbers |= redrawn(case, row, heatmap, options.redraws)
+    numbers |= curves(case, heatmap, points, measures) | places(case, heatmap)
+    if redraws:
+        numbers |= redrawn(case, row, heatmap, redraws)
     shared = {
-        "points": options.points,
-        "redraws": options.redraws,
+        "points": points,
+        "redraws": redraws,
         "passes": count_passes(row),
         "seconds": None if is_first else round(seconds, 4),
     }
@@ -289,6 +296,18 @@ def redrawn(case: Case, row: str, heatmap: jax.Array, redraws: int) -> Numbers:
     return {"re-drawn": result.correlation, "re-drawn, |h|": result.correlation_absolute}
 
 
+def lattice(pictures: jax.Array, period: int = 16) -> np.ndarray:
+    """Share of the power at the frequencies of dots every `period` pixels; (N, H, W).
+
+    White noise has 1 / period², and a smooth picture little more than its lowest such frequency.
+    """
+    values = np.asarray(pictures, np.float64)
+    power = abs(np.fft.fft2(values - values.mean((1, 2), keepdims=True))) ** 2
+    rows, columns = (size // period for size in values.shape[1:])
+    at_lattice = power[:, ::rows, ::columns].sum((1, 2))
+    return at_lattice / np.maximum(power.sum((1, 2)), np.finfo(np.float64).tiny)
+
+
 def places(case: Case, heatmap: jax.Array) -> Numbers:
     """Where a map puts its evidence, for pictures whose objects are known."""
     numbers: dict[str, Any] = {}
@@ -297,6 +316,9 @@ def places(case: Case, heatmap: jax.Array) -> Numbers:
         numbers["inside"] = metrics.attribution_inside(heatmap, case.objects)
     if case.rivals is not None:
         numbers["rival"] = metrics.attribution_inside(heatmap, case.rivals, sign="negative")
+    if heatmap.shape[1] >= _LATTICE_FROM:
+        numbers["lattice"] = lattice(heatmap)
+        numbers["lattice of the photo"] = lattice(case.x.sum(-1))
     return numbers
 
 

@@ -4,13 +4,13 @@ python -m benchmarks faithfulness_picture --picture docs/pictures/faithfulness.p
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks.faithfulness.faithfulness import as_record, read_lines
 from benchmarks.faithfulness.faithfulness_cases import NETWORKS
 from dmbp_jax.files import replacing
 
@@ -46,10 +46,10 @@ def main() -> None:
     options = parser.parse_args()
     panels = []
     for network, title in NETWORKS.items():
-        store = options.out / f"{network}.json"
-        if network != "builtin-one" and store.exists():
-            records = json.loads(store.read_text())
-            panels.append(draw_panel(title, points_of(records, options.half)))
+        lines = read_lines(options.out / f"{network}.jsonl", options.half)
+        if network != "builtin-one" and lines:
+            records = {row: as_record(of_row) for row, of_row in lines.items()}
+            panels.append(draw_panel(title, points_of(records)))
     columns = 2
     rows = -(-len(panels) // columns)
     sheet = Image.new("RGB", (columns * _SIZE, rows * _SIZE), "white")
@@ -59,12 +59,12 @@ def main() -> None:
         sheet.save(part, format="PNG")
 
 
-def points_of(records: dict, half: str) -> dict[str, tuple[int, float]]:
+def points_of(records: dict) -> dict[str, tuple[int, float]]:
     """Passes and mean IM of every row that has a label."""
     return {
         label: (record["passes"], float(np.mean(record["numbers"]["IM"])))
         for row, label in _LABELS.items()
-        if (record := records.get(f"{half}/{row}"))
+        if (record := records.get(row))
     }
 
 

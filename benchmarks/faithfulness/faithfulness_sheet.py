@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.faithfulness import real_networks
+from benchmarks.faithfulness import caltech, real_networks
 from benchmarks.faithfulness.faithfulness import maps_file
 from benchmarks.faithfulness.faithfulness_cases import NETWORKS, Case, check_row, make_case
 from dmbp_jax.files import replacing
@@ -33,26 +33,27 @@ def main() -> None:
     case = make_case(options.network, options.half, None, options.deep)
     if case is None:
         raise SystemExit(f"{options.network}: its files are absent")
-    maps = {row: load_heatmaps(options, row) for row in options.rows}
+    chosen = [case.names[number] for number in options.numbers]
+    maps = {row: load_heatmaps(options, row, chosen) for row in options.rows}
     size = (options.side, options.side)
     lines = [
         [
             show(case, options.network, number).resize(size),
-            *(
-                diverging(one[number]).resize(size, Image.Resampling.NEAREST)
-                for one in maps.values()
-            ),
+            *(diverging(one[i]).resize(size, Image.Resampling.NEAREST) for one in maps.values()),
         ]
-        for number in options.numbers
+        for i, number in enumerate(options.numbers)
     ]
     with replacing(options.picture) as part:
         grid(lines, captions=["picture", *options.rows]).save(part, format="PNG")
 
 
-def load_heatmaps(options: argparse.Namespace, row: str) -> np.ndarray:
-    """Heat maps (N, H, W) that the study keeps."""
-    with np.load(maps_file(options, options.network, row)) as stored:
-        return stored["heatmap"]
+def load_heatmaps(options: argparse.Namespace, row: str, pictures: list[str]) -> list[np.ndarray]:
+    """Heat maps (H, W) that the study keeps."""
+    maps = []
+    for picture in pictures:
+        with np.load(maps_file(options, options.network, row, picture)) as stored:
+            maps.append(stored["heatmap"])
+    return maps
 
 
 def show(case: Case, network: str, number: int) -> Image.Image:
@@ -61,6 +62,8 @@ def show(case: Case, network: str, number: int) -> Image.Image:
         listed = real_networks.photos() if network == "squeezenet" else real_networks.cifar()
         paths = {path.name: path for path in listed[0]}
         return Image.open(paths[case.names[number]]).convert("RGB")
+    if network.partition("-")[0] in caltech.NETWORKS:
+        return caltech.picture(np.asarray(case.x[number]))
     x = np.asarray(case.x[number]) * STD + MEAN
     return Image.fromarray(np.uint8(np.clip(255 * x, 0, 255).round()))
 

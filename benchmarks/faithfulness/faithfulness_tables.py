@@ -11,7 +11,7 @@ from dmbp_jax.metrics import rank_correlation
 _TITLES = {method.name: method.title for method in CATALOGUE}
 _MEANS = (
     *("IM blur", "IM mean", "deletion", "cIM", "pointing", "inside", "rival"),
-    *("re-drawn", "re-drawn, |h|"),
+    *("re-drawn", "re-drawn, |h|", "lattice", "lattice of the photo"),
 )
 _MEDIANS = ("carried+", "carried-", "nuisance", "y+", "y-", "against")
 _HEADS = {"nuisance": "&#124;ỹ&#124; / max", "y+": "y⁺", "y-": "y⁻", "against": "−y⁻ / y⁺"}

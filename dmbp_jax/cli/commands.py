@@ -113,9 +113,8 @@ def add_dmbp(parser: argparse.ArgumentParser, *, loss: bool = False, biases: boo
         parser.add_argument(
             "--biases",
             choices=BIASES,
-            default=BIASES[0],
             help="add what the biases of dmbp carry: spread, as coarse as their layers, or carry, "
-            "back to the pixels; default drop",
+            "back to the pixels; default carry with --quick, else drop, the paper's map",
         )
 
 
@@ -128,13 +127,18 @@ def make_config(args: argparse.Namespace) -> "DMBP":
     return DMBP.quick(**given) if args.quick else DMBP.paper(**given)
 
 
+def make_biases(args: argparse.Namespace) -> str:
+    """What becomes of the biases: carried with `--quick`, else left out as in the paper."""
+    return args.biases or ("carry" if args.quick else BIASES[0])
+
+
 def refuse_dmbp_options(args: argparse.Namespace) -> None:
     """Refuse options of dmbp that another method would ignore.
 
     Raises:
       InputError: one was given.
     """
-    unset = {"steps": None, "quick": False, "loss": None, "biases": BIASES[0]}
+    unset = {"steps": None, "quick": False, "loss": None, "biases": None}
     given = [name for name, value in unset.items() if getattr(args, name, value) != value]
     if args.method != "dmbp" and given:
         options = ", ".join(f"--{name}" for name in given)

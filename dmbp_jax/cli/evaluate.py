@@ -15,6 +15,7 @@ from dmbp_jax.cli.commands import (
     add_network,
     add_nonaffine,
     as_path,
+    make_biases,
     make_config,
     open_network,
 )
@@ -186,7 +187,7 @@ def method_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
       InputError: not METHOD.NAME=VALUE.
     """
     options: dict[str, dict[str, Any]] = {
-        "dmbp": {"config": make_config(args), "biases": args.biases}
+        "dmbp": {"config": make_config(args), "biases": make_biases(args)}
     }
     for text in args.option:
         name, equals, value = text.partition("=")

@@ -16,6 +16,7 @@ from dmbp_jax.cli.commands import (
     add_nonaffine,
     add_output_folder,
     as_path,
+    make_biases,
     make_config,
     open_network,
     refuse_dmbp_options,
@@ -174,7 +175,7 @@ def choose_mapper(args: argparse.Namespace) -> Mapper:
     """
     if args.method == "dmbp":
         config = make_config(args)
-        return partial(map_by_dmbp, config, args.biases, args.nonaffine, not args.quiet)
+        return partial(map_by_dmbp, config, make_biases(args), args.nonaffine, not args.quiet)
     import jax
 
     forward = jax.jit(lambda net, x: net(x))

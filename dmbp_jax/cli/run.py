@@ -14,6 +14,7 @@ from dmbp_jax.cli.commands import (
     add_method,
     add_network,
     add_nonaffine,
+    make_biases,
     make_config,
     refuse_dmbp_options,
 )
@@ -147,7 +148,7 @@ def make_plan(args: argparse.Namespace) -> "Plan":
         method=args.method,
         config=make_config(args) if args.method == "dmbp" else None,
         nonaffine=args.nonaffine,
-        biases=args.biases,
+        biases=make_biases(args),
         save=args.save,
         dtype=args.dtype,
         shard_size=args.shard_size,
