@@ -11,7 +11,7 @@ from command_line import refused
 
 import dmbp_jax
 from dmbp_jax.cli import COMMANDS, build_parser, main
-from dmbp_jax.cli.commands import LOSSES, METHODS
+from dmbp_jax.cli.commands import LOSSES, METHODS, add_dmbp, make_biases
 from dmbp_jax.cli.reporting import one_line
 from dmbp_jax.dmbp.objective import OBJECTIVES
 from dmbp_jax.errors import DmbpError, InputError
@@ -139,3 +139,20 @@ def test_one_line_of_an_operating_system_error() -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Path("no/such/file").read_text()
     assert one_line(caught.value) == "no/such/file: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("given", "biases"),
+    [
+        ("", "drop"),
+        ("--quick", "carry"),
+        ("--quick --biases drop", "drop"),
+        ("--biases spread", "spread"),
+    ],
+)
+def test_quick_carries_the_biases_and_the_papers_map_leaves_them_out(
+    given: str, biases: str
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_dmbp(parser, biases=True)
+    assert make_biases(parser.parse_args(given.split())) == biases
