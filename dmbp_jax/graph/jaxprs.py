@@ -8,6 +8,7 @@ user's code are kept by JAX's own `source_info_util`.
 
 import math
 import re
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -19,11 +20,17 @@ from jax.interpreters import partial_eval
 
 try:
     from jax._src import source_info_util
+    from jax._src.config import traceback_filtering
 except ImportError:  # profiles and tracebacks then lack the user's code, values are the same
-    source_info_util = None
+    source_info_util, traceback_filtering = None, nullcontext
 
 # Run for what they do and not for a value: prints, callbacks of the user, checks of `checkify`.
 _SIDE_EFFECTS = {"debug_callback", "debug_print", "io_callback", "check"}
+# Where JAX and Flax refuse shapes that do not fit those of parameters.
+_SHAPE_RULES = {
+    *("_dot_general_shape_rule", "_conv_general_dilated_shape_rule", "contract_path"),
+    *("_broadcast_shapes_uncached", "_try_broadcast_shapes", "broadcasting_shape_rule", "param"),
+}
 _SCOPES_OF_JAX = r"(?:p?jit\(.*\)|checkpoint|rematted_computation)"
 
 
@@ -41,6 +48,22 @@ def body(jaxpr: Any) -> tuple[Body, Sequence[Any]]:
     inner = getattr(jaxpr, "jaxpr", jaxpr)
     equations = Body(inner.constvars, inner.invars, inner.eqns, inner.outvars)
     return equations, getattr(jaxpr, "consts", ())
+
+
+def shapes_are_refused(trace: Callable[[], Any]) -> bool:
+    """Whether a trace ends where JAX or Flax compare the shape of a value with that of parameters.
+
+    Decided by the function that raises, not by what it says; it is called again for this, as JAX
+    takes its own functions out of tracebacks.
+    """
+    try:
+        with traceback_filtering("off"):
+            trace()
+    except Exception as error:
+        frame = list(traceback.walk_tb(error.__traceback__))[-1][0]
+        package = frame.f_globals.get("__name__", "").split(".")[0]
+        return frame.f_code.co_name in _SHAPE_RULES and package in ("jax", "flax", "opt_einsum")
+    return False
 
 
 def without_dead_code(jaxpr: Any) -> tuple[Body, Sequence[Any]]:

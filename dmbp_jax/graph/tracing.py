@@ -4,7 +4,6 @@ Class count, sites, decomposition and every method read the same trace. Arrays a
 too that the function captured; Python values are part of it, as of a program of `jax.jit`.
 """
 
-import re
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,7 +20,15 @@ from dmbp_jax.graph.captures import may_read_arrays
 from dmbp_jax.graph.convolution import bind_convolution
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.identity import Identity, identity
-from dmbp_jax.graph.jaxprs import Body, bind, evaluate, value_bytes, without_dead_code
+from dmbp_jax.graph.jaxprs import (
+    Body,
+    bind,
+    evaluate,
+    shapes_are_refused,
+    value_bytes,
+    without_dead_code,
+)
+from dmbp_jax.graph.mixing import IMAGES, check_images_apart
 from dmbp_jax.graph.model import Model
 from dmbp_jax.graph.passes import make_program
 from dmbp_jax.graph.pieces import FAMILIES, Equation, PieceFamily, families
@@ -178,22 +185,27 @@ def trace(
       Any error of the network's own code, with a note that says when it was raised.
     """
     shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
-    here = (tuple(image.shape), jnp.result_type(image.dtype), precision, *settings_of_traces())
+    image = jax.ShapeDtypeStruct(image.shape, image.dtype)
+    here = (image.shape, image.dtype, precision, *settings_of_traces())
     kept = _traces_of(model.apply_fn)
     key = (model.apply_fn if kept is _of_others else None, model.skeleton, shapes, here)
-    if key in kept:
-        return TracedNetwork(model.arrays, kept[key])
-    jaxpr, constants = _trace(model, shapes, here[0], here[1], precision)
+    found = kept.get(key)
+    if found is not None:
+        return TracedNetwork(model.arrays, found)
+    with jax.default_matmul_precision(precision):
+        jaxpr, constants = _trace_one_image(model, image)
+        if key not in kept:
+            _check_images_apart(model, image)
     found = _find_equal(jaxpr, tuple(map(is_zero, constants)))
-    if not constants and not may_read_arrays(model.apply_fn, *model.skeleton.static_leaves):
-        _keep(kept, key, found)
+    captures = constants or may_read_arrays(model.apply_fn, *model.skeleton.static_leaves)
+    _keep(kept, key, None if captures else found)
     return TracedNetwork((*model.arrays, *constants), found)
 
 
-_Traces = OrderedDict[Any, Trace]
+_Traces = OrderedDict[Any, Trace | None]  # None: it was traced before, and has to be again
 _of_functions: weakref.WeakKeyDictionary[FunctionType, _Traces] = weakref.WeakKeyDictionary()
 _of_others: _Traces = OrderedDict()
-_newest: _Traces = OrderedDict()
+_newest: OrderedDict[Identity, Trace] = OrderedDict()
 _alive: weakref.WeakValueDictionary[Identity, Trace] = weakref.WeakValueDictionary()
 
 
@@ -211,7 +223,7 @@ def _find_equal(jaxpr: Any, zeros: tuple[bool, ...]) -> Trace:
     return found
 
 
-def _keep(kept: _Traces, key: Any, trace: Trace) -> None:
+def _keep(kept: Any, key: Any, trace: Trace | None) -> None:
     kept[key] = trace
     kept.move_to_end(key)
     while len(kept) > _KEPT:
@@ -228,37 +240,44 @@ def settings_of_traces() -> tuple[Any, ...]:
     )
 
 
-def _trace(
-    model: Model, shapes: Any, image_shape: tuple[int, ...], dtype: Any, precision: str | None
-) -> tuple[Body, tuple[Any, ...]]:
-    arrays = tuple(jax.ShapeDtypeStruct(*shape) for shape in shapes)
-    image = jax.ShapeDtypeStruct(image_shape, dtype)
+def _trace(model: Model, image: jax.ShapeDtypeStruct) -> tuple[Any, Any]:
+    """The jaxpr of a network and its result, as it is."""
     call = model.apply_fn, model.skeleton
+    return jax.make_jaxpr(lambda arrays, x: call[0](call[1].merge(arrays), x), return_shape=True)(
+        tuple(map(_like, model.arrays)), image
+    )
+
+
+def _trace_one_image(model: Model, image: jax.ShapeDtypeStruct) -> tuple[Body, tuple[Any, ...]]:
     try:
-        with jax.default_matmul_precision(precision):
-            closed, result = jax.make_jaxpr(
-                lambda arrays, x: call[0](call[1].merge(arrays), x), return_shape=True
-            )(arrays, image)
+        closed, result = _trace(model, image)
     except Exception as error:
-        if _speaks_of_shapes(error):
+        if shapes_are_refused(lambda: _trace(model, image)):
             reason = str(error).strip().splitlines()[0]
             raise InputError(
-                f"x: Expected images the network accepts, got shape {image_shape[1:]} per image; "
+                f"x: Expected images the network accepts, got shape {image.shape[1:]} per image; "
                 f"the network said: {reason}"
             ) from error
-        error.add_note(f"Raised while the network was traced with one image {image_shape}.")
+        error.add_note(f"Raised while the network was traced with one image {image.shape}.")
         raise
-    _check_logits(result, image_shape)
+    _check_logits(result, image.shape)
     jaxpr, constants = without_dead_code(closed)
     return jaxpr, tuple(constants)
 
 
-def _speaks_of_shapes(error: Exception) -> bool:
-    """Whether JAX or Flax refused the shape of something, rather than the network being wrong."""
-    words = r"shapes?|dimensions?|dims?|channels?|features?|axis|axes|rank|ndim|broadcast\w*|sizes?"
-    return isinstance(error, (TypeError, ValueError)) and bool(
-        re.search(rf"\b({words})\b", str(error), re.IGNORECASE)
-    )
+def _check_images_apart(model: Model, image: jax.ShapeDtypeStruct) -> None:
+    """Refuse a network that mixes images, by a trace with a few of them."""
+    batch = jax.ShapeDtypeStruct((IMAGES, *image.shape[1:]), image.dtype)
+    try:
+        closed, result = _trace(model, batch)
+    except Exception:  # it takes one image at a time
+        return
+    _check_logits(result, batch.shape)
+    check_images_apart(*without_dead_code(closed), model.arrays)
+
+
+def _like(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(array), jnp.result_type(array))
 
 
 def _check_logits(result: Any, image_shape: tuple[int, ...]) -> None:
@@ -267,7 +286,7 @@ def _check_logits(result: Any, image_shape: tuple[int, ...]) -> None:
             "apply_fn: Expected one floating-point array of logits, "
             f"got {jax.tree.map(lambda a: (a.shape, str(a.dtype)), result)}."
         )
-    if len(result.shape) != 2 or result.shape[0] != 1:
+    if len(result.shape) != 2 or result.shape[0] != image_shape[0]:
         raise InputError(
             "apply_fn: Expected logits of shape (N, classes) for images (N, H, W, C), "
             f"got {result.shape} for {image_shape}. Wrap a per-image function with jax.vmap."

@@ -74,11 +74,11 @@ def nested(loop, params, x):
 
     def step(h, layer):
         kernels, bias = layer
-        inner = loop(lambda h, kernel: (nn.leaky_relu(h @ kernel), h.sum()), h, kernels)
+        inner = loop(lambda h, kernel: (nn.leaky_relu(h @ kernel), h.sum(-1)), h, kernels)
         return jax.nn.relu(inner[0] + bias), inner[1]
 
     h, sums = loop(step, first(params, x), (params["inner"], params["biases"]))
-    return h + sums.sum()
+    return h + sums.sum((0, 1))[:, None]
 
 
 def affine(loop, params, x):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import dmbp_jax
 from dmbp_jax import DMBP
@@ -32,12 +33,15 @@ def make_network():
     return network, runs
 
 
+RUNS = [(1, 4, 4, 3), (5, 4, 4, 3)]  # its program, and whether it mixes images
+
+
 @pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"progress": True}])
 def test_a_first_call_traces_the_network_once(options):
     network, runs = make_network()
     for _ in range(2):
         dmbp_jax.attribute(WEIGHTS, X, 1, apply_fn=network, config=FEW, **options)
-    assert runs == [(1, 4, 4, 3)]
+    assert runs == RUNS
 
 
 @pytest.mark.parametrize("name", ["gradient", "integrated_gradients", "deeplift", "gradcam"])
@@ -46,7 +50,7 @@ def test_every_method_reads_the_same_trace(name):
     dmbp_jax.sites(WEIGHTS, X, apply_fn=network)
     METHODS[name](WEIGHTS, X, 1, apply_fn=network)
     dmbp_jax.attribute(WEIGHTS, X, apply_fn=network, config=FEW)
-    assert runs == [(1, 4, 4, 3)]
+    assert runs == RUNS
 
 
 def test_a_bound_method_is_traced_once():
@@ -60,7 +64,7 @@ def test_a_bound_method_is_traced_once():
     net = Net()
     for _ in range(3):
         dmbp_jax.attribute(WEIGHTS, X, 1, apply_fn=net.apply, config=FEW)
-    assert Net.runs == 1
+    assert Net.runs == len(RUNS)
 
 
 def test_nothing_of_a_function_outlives_it():
@@ -97,23 +101,81 @@ class OwnError(Exception):
     """Raised by a network."""
 
 
-@pytest.mark.parametrize("error", [KeyError("kernel"), TypeError("bug"), OwnError("bug")])
-def test_a_bug_in_the_network_keeps_its_own_error_and_traceback(error):
+class WithoutFeatures(nn.Module):
+    """A bug of a network of Flax."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense()(x)  # pyrefly: ignore[missing-argument]
+
+
+def raising(error):
     def buggy_line(params, x):
         raise error
 
-    with pytest.raises(type(error)) as caught:
-        dmbp_jax.attribute(WEIGHTS, X, 1, apply_fn=buggy_line, config=FEW)
-    frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-    assert "buggy_line" in frames
+    return buggy_line
+
+
+def in_a_jitted_function(params, x):
+    return jax.jit(raising(ValueError("the shape has no size")))(params, x)
+
+
+def in_a_loop(params, x):
+    return jax.lax.scan(lambda c, _: (raising(TypeError("bad axis"))(params, c), None), x, None, 2)
+
+
+BUGS = {  # the error of each, raised in these lines or in JAX
+    "a missing key": (raising(KeyError("kernel")), KeyError),
+    "a type": (raising(TypeError("bug")), TypeError),
+    "its own": (raising(OwnError("bug")), OwnError),
+    "words of shapes": (raising(ValueError("the size of this axis")), ValueError),
+    "words of channels": (raising(TypeError("channels of features")), TypeError),
+    "inside jit": (in_a_jitted_function, ValueError),
+    "inside a loop": (in_a_loop, TypeError),
+    "a decision": (
+        lambda p, x: x if x.mean() > 0 else -x,
+        jax.errors.TracerBoolConversionError,
+    ),
+    "a number": (lambda p, x: x * float(x.mean()), jax.errors.ConcretizationTypeError),
+    "no features": (lambda p, x: WithoutFeatures().init(jax.random.key(0), x), TypeError),
+    "a reshape": (lambda p, x: x.reshape(7, -1), TypeError),
+    "an axis": (lambda p, x: jnp.concatenate([x, x[0]], 1), TypeError),
+    "a transpose": (lambda p, x: x.transpose(0, 1), TypeError),
+    "NumPy": (lambda p, x: x + np.zeros(3) @ np.zeros(4), ValueError),
+    "no array": (lambda p, x: jnp.add(x, "bias"), TypeError),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_bug_in_the_network_keeps_its_own_error_and_traceback(name):
+    network, error = BUGS[name]
+    with pytest.raises(error) as caught:
+        METHODS["gradient"](WEIGHTS, X, 1, apply_fn=network)
+    assert type(caught.value) is error
+    files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert files.count(__file__) > 1
     assert any("(1, 4, 4, 3)" in note for note in caught.value.__notes__)
 
 
-def test_images_of_a_wrong_shape_are_an_input_error_with_its_cause():
-    network, _ = make_network()
+ACCEPTS_OTHER_SHAPES = {
+    "a product": lambda x: x @ np.zeros((2, 3)),
+    "einsum": lambda x: jnp.einsum("nhwc,cd->nd", x, np.zeros((2, 3))),
+    "a bias": lambda x: x.mean((1, 2)) + np.zeros(2),
+    "a scale": lambda x: jnp.multiply(x.mean((1, 2)), jnp.zeros((1, 2))),
+    "a convolution": lambda x: jax.lax.conv_general_dilated(
+        x, np.zeros((1, 1, 2, 3)), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
+    "Flax": lambda x: nn.Dense(3).apply({"params": {"kernel": np.zeros((2, 3))}}, x),
+    "within jit": jax.jit(lambda x: x @ np.zeros((2, 3))),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTS_OTHER_SHAPES)
+def test_images_of_a_wrong_shape_are_an_input_error_with_its_cause(name):
+    network = ACCEPTS_OTHER_SHAPES[name]
     with pytest.raises(InputError, match=r"x: Expected images the network accepts") as caught:
-        dmbp_jax.attribute(WEIGHTS, X[:, :3], 1, apply_fn=network)
-    assert isinstance(caught.value.__cause__, TypeError)
+        METHODS["gradient"](None, X, 1, apply_fn=lambda _, x: network(x))
+    assert caught.value.__cause__ is not None
 
 
 def test_profiles_name_the_users_scope_and_file():
