@@ -32,6 +32,10 @@ class NonAffineError(UnsupportedNetworkError):
     """A non-affine operation other than ReLU and max-pool lies on the path from the input."""
 
 
+class UnknownAxesError(UnsupportedNetworkError):
+    """It is not known where the rows and columns of a layer are, and a method needs them."""
+
+
 class SiteNotFoundError(DmbpError, LookupError):
     """No site (layer) of the network has the requested name."""
 

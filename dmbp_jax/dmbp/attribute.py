@@ -11,6 +11,7 @@ from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.errors import InputTypeError
+from dmbp_jax.graph.axes import check_axes
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
 
@@ -64,6 +65,7 @@ def attribute(
         the wrong length, chunk_size below 1.
       NoReluError, ControlFlowError, NonAffineError: the network is not supported; the message
         names the operation and its scope, and what "freeze" would take as constants.
+      UnknownAxesError: with biases="spread", it is not known where a layer's rows and columns are.
       DeviceMemoryError: the device ran out of memory.
 
     Example:
@@ -90,7 +92,9 @@ def attribute(
         precision=config.precision,
         nonaffine=nonaffine,
     )
-    call.network.program()  # refuses what is not supported, before anything is compiled
+    program = call.network.program()  # refuses what is not supported, before anything is compiled
+    for site in program.biases if biases == "spread" else ():
+        check_axes(site)
     result = explain(
         DmbpExplainer(call.network, config, biases, return_masks, call.low),
         (call.images, call.labels),

@@ -201,7 +201,7 @@ class DmbpExplainer:
             masks = loop.signed_masks(sigma, sign)
             image_map, products = bias_products(graph, whole, x, masks, label)
             if self.biases == "spread":
-                complete = spread_biases(image_map, products, total)
+                complete = spread_biases(image_map, products, graph.biases, total)
             else:
                 complete = carry_biases(
                     graph, whole, x, activations, label, image_map, products, total

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from dmbp_jax.graph.axes import as_picture
+from dmbp_jax.graph.program import Site
+
 
 def spread_biases(
-    image_map: jax.Array, products: Sequence[jax.Array], total: jax.Array
+    image_map: jax.Array, products: Sequence[jax.Array], sites: Sequence[Site], total: jax.Array
 ) -> jax.Array:
     """The map with the biases' part added, so that it sums to `total`.
 
@@ -21,14 +24,16 @@ def spread_biases(
 
     Args:
       image_map: (1, H, W, C), ∇ₓF ⊙ x.
-      products: ∇_{b_l}F ⊙ b_l of every bias (1, h, w, channels), or of other rank.
+      products: ∇_{b_l}F ⊙ b_l of every bias.
+      sites: these biases.
       total: scalar, y⁺ or y⁻.
     """
     height, width, channels = image_map.shape[1:]
     spread = jnp.zeros((height, width), image_map.dtype)
-    for product in products:
-        if product.ndim == 4:
-            spread += enlarge_sums(product[0].sum(-1).astype(spread.dtype), (height, width))
+    for product, site in zip(products, sites, strict=True):
+        if site.has_positions:
+            layer = as_picture(product, site)[0].sum(-1)
+            spread += enlarge_sums(layer.astype(spread.dtype), (height, width))
     rest = total - image_map.sum() - spread.sum()
     spread += rest / (height * width)
     return image_map + spread[None, ..., None] / channels

@@ -26,7 +26,7 @@ class Flat(NamedTuple):
       steps: in order of evaluation.
       regions: the steps of every call that was looked into.
       inputs: names of the network's arrays, then of the constants of its trace.
-      image: name of x.
+      image, image_shape: name of x, and its shape.
       logits: what the network returns.
     """
 
@@ -34,6 +34,7 @@ class Flat(NamedTuple):
     regions: Sequence[Region]
     inputs: tuple[int, ...]
     image: int
+    image_shape: tuple[int, ...]
     logits: Operand
 
 
@@ -54,7 +55,8 @@ def flatten(jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...]
     image = inputs.pop()
     flat.on_path.add(image)
     (logits,) = flat.inline(jaxpr, [*inputs, image], constants, scope="")
-    return Flat(flat.steps, flat.regions, (*inputs, *constants), image, logits)
+    shape = jaxpr.invars[-1].aval.shape
+    return Flat(flat.steps, flat.regions, (*inputs, *constants), image, shape, logits)
 
 
 class _Flattener:

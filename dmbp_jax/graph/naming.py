@@ -1,12 +1,14 @@
 """Names of sites: the name scopes around them, made unique."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dmbp_jax.graph.pieces import FrozenFactor
-from dmbp_jax.graph.program import BiasGroup, Site, Step
+from dmbp_jax.graph.program import Axes, BiasGroup, Site, Step
 
 
-def name_sites(steps: Sequence[Step], groups: Sequence[BiasGroup]) -> tuple[Site, ...]:
+def name_sites(
+    steps: Sequence[Step], groups: Sequence[BiasGroup], axes: Mapping[int, Axes]
+) -> tuple[Site, ...]:
     """Every piece and every bias, the kind appended unless the scope already ends in it."""
     found = [
         (step.piece.kind, step.index, step.piece.masked, step)
@@ -27,5 +29,6 @@ def name_sites(steps: Sequence[Step], groups: Sequence[BiasGroup]) -> tuple[Site
         if name in repeated:
             counts[name] = counts.get(name, -1) + 1
             name = f"{name}_{counts[name]}"
-        sites.append(Site(kind, index, name, step.shape, step.dtype, masked))
+        found_axes = axes.get(step.results[0])
+        sites.append(Site(kind, index, name, step.shape, step.dtype, masked, found_axes))
     return tuple(sites)

@@ -15,6 +15,7 @@ from dmbp_jax.errors import (
     UnsupportedNetworkError,
 )
 from dmbp_jax.graph.affine import find_adjoints
+from dmbp_jax.graph.axes import name_axes
 from dmbp_jax.graph.biases import group_biases
 from dmbp_jax.graph.flattening import Flat, flatten
 from dmbp_jax.graph.freezing import freeze_factors
@@ -98,7 +99,7 @@ def _assemble(flat: Flat) -> Program:
         inputs=flat.inputs,
         image=flat.image,
         logits=flat.logits,
-        sites=name_sites(steps, groups),
+        sites=name_sites(steps, groups, name_axes(steps, flat.image, flat.image_shape)),
         bias_groups={
             steps[group.steps[-1]].results[0]: (index, group) for index, group in enumerate(groups)
         },

@@ -4,10 +4,37 @@ Made by `tracing`, evaluated by `graph`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, NamedTuple
 
 from dmbp_jax.graph.pieces import Piece
+
+
+class Factor(NamedTuple):
+    """A part of an axis: rows, columns, "other" (features, or the same everywhere) or "unknown".
+
+    Attributes:
+      start, step: of its first cell, and from cell to cell, in pixels.
+    """
+
+    kind: str
+    size: int
+    start: Fraction = Fraction(0)
+    step: Fraction = Fraction(0)
+
+
+class Axis(NamedTuple):
+    """An axis of a value: factors from the coarse to the fine, such as the rows and columns of
+    tokens, with so many elements before and after that are something else, as a class token.
+    """
+
+    factors: tuple[Factor, ...] = ()
+    before: int = 0
+    after: int = 0
+
+
+Axes = tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
@@ -24,6 +51,7 @@ class Site:
         (leading axis 1).
       dtype: its dtype.
       masked: whether it carries a mask.
+      axes: where its rows and columns are; None where it is not known (`axes`).
     """
 
     kind: str
@@ -32,6 +60,14 @@ class Site:
     shape: tuple[int, ...]
     dtype: Any
     masked: bool = False
+    axes: Axes | None = field(default=None, repr=False)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether it has more than one row or column, or may have."""
+        return self.axes is None or any(
+            factor.kind != "other" for axis in self.axes for factor in axis.factors
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.dmbp.decomposition import multiply
+from dmbp_jax.graph.axes import as_picture, check_axes
 from dmbp_jax.graph.graph import Rules, applying, choosing
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import Choice, check_slope
@@ -53,6 +54,7 @@ def fullgrad(
     Raises:
       InputError, InputTypeError: as `dmbp_jax.attribute`.
       NoReluError, NonAffineError, ControlFlowError: the network is not supported.
+      UnknownAxesError: it is not known where a layer's rows and columns are.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -72,6 +74,8 @@ def fullgrad(
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
     slope = check_slope(pointwise, segments)
+    for site in call.network.program().biases:
+        check_axes(site)
     heat, residual = each_image(_fullgrad, call, slope=slope)
     return call.unbatch((heat, residual) if return_residual else heat)
 
@@ -98,14 +102,15 @@ def _fullgrad(
     (value, constants), (g, bias_gradients) = jax.value_and_grad(
         logit, argnums=(0, 1), has_aux=True
     )(image, probes)
+    products = multiply(bias_gradients, constants)
+    residual = (image * g).sum() + sum(product.sum() for product in products) - value
     layers = [(image * g)[None]]
-    layers += multiply(bias_gradients, constants)
-    residual = sum(layer.sum() for layer in layers) - value
-    maps = [
-        enlarge(scale_to_unit(layer).sum(-1)[0], image.shape[:2])
-        for layer in layers
-        if layer.ndim == image.ndim + 1
+    layers += [
+        as_picture(product, site)
+        for product, site in zip(products, graph.biases, strict=True)
+        if site.has_positions
     ]
+    maps = [enlarge(scale_to_unit(layer).sum(-1)[0], image.shape[:2]) for layer in layers]
     return jnp.sum(jnp.stack(maps), 0).astype(image.dtype), residual
 
 

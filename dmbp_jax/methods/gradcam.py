@@ -7,6 +7,7 @@ import jax
 from jax.typing import ArrayLike
 
 from dmbp_jax.errors import SiteNotFoundError
+from dmbp_jax.graph.axes import as_picture, check_axes
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.graph import Rules
 from dmbp_jax.graph.model import ApplyFn
@@ -48,6 +49,7 @@ def gradcam(
     Raises:
       InputError, InputTypeError: as `dmbp_jax.attribute`.
       SiteNotFoundError: no such layer (the message lists all), or none with positions.
+      UnknownAxesError: it is not known where the layer's rows and columns are.
       NoReluError, NonAffineError, ControlFlowError: the network is not supported.
 
     Example:
@@ -90,6 +92,7 @@ def class_activation(
     run(lambda value: outputs.append(value) or value)
     features = outputs.pop()
     g = jax.grad(lambda features: run(lambda _: features)[0, label])(features)
+    g, features = as_picture(g, layer), as_picture(features, layer)
     heat = jax.nn.relu((g.sum((1, 2), keepdims=True) * features).sum(-1)[0])
     return jax.image.resize(heat.astype(image.dtype), image.shape[:2], "linear", antialias=False)
 
@@ -99,9 +102,10 @@ def find_layer(call: Call, name: str | None) -> Site:
 
     Raises:
       SiteNotFoundError: none fits.
+      UnknownAxesError: it is not known where its rows and columns are.
     """
     sites = [site for site in call.network.program().sites if site.kind not in ("bias", "frozen")]
-    spatial = [site for site in sites if len(site.shape) == 4 and site.shape[1] * site.shape[2] > 1]
+    spatial = [site for site in sites if site.has_positions]
     if name is not None:
         fitting = [site for site in spatial if site.name == name]
     else:
@@ -113,4 +117,5 @@ def find_layer(call: Call, name: str | None) -> Site:
             f"layer: Expected a ReLU or max-pool with positions, got {wanted}, "
             f"which the network does not have. Its layers: {names}."
         )
+    check_axes(fitting[-1])
     return fitting[-1]

@@ -1,0 +1,185 @@
+"""Rows and columns are found wherever a network keeps them; where they cannot be, it is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import dmbp_jax
+from dmbp_jax.errors import SiteNotFoundError, UnknownAxesError
+from dmbp_jax.graph.axes import as_picture
+from dmbp_jax.methods import fullgrad, gradcam, guided_gradcam
+
+RNG = np.random.default_rng(0)
+W1, W2, HEAD = (RNG.normal(size=s) * 0.5 for s in ((3, 3, 3, 4), (3, 3, 4, 6), (6, 3)))
+B1, B2 = RNG.normal(size=4) * 0.3, RNG.normal(size=6) * 0.3
+X = RNG.normal(size=(8, 12, 3)).astype(np.float32)
+
+
+def _conv(x, kernel, numbers=("NHWC", "HWIO", "NHWC")):
+    kernel = jnp.asarray(kernel, x.dtype)
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+
+def _pool(x, window):
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "SAME")
+
+
+def _stem(x):
+    return _conv(_pool(jax.nn.relu(_conv(x, W1) + B1), (1, 2, 2, 1)), W2)
+
+
+def features_last(_, x):
+    return jax.nn.relu(_stem(x) + B2).mean((1, 2)) @ HEAD
+
+
+def features_first(_, x):
+    numbers = ("NCHW", "OIHW", "NCHW")
+    h = _conv(x.transpose(0, 3, 1, 2), W1.transpose(3, 2, 0, 1), numbers)
+    h = _pool(jax.nn.relu(h + B1[:, None, None]), (1, 1, 2, 2))
+    h = jax.nn.relu(_conv(h, W2.transpose(3, 2, 0, 1), numbers) + B2[:, None, None])
+    return h.mean((2, 3)) @ HEAD
+
+
+def mixed(_, x):
+    h = _conv(x.transpose(3, 1, 2, 0), W1, ("CHWN", "HWIO", "NCHW"))
+    h = jax.nn.relu(h + B1[:, None, None]).transpose(2, 3, 0, 1)
+    h = _conv(_pool(h, (2, 2, 1, 1)), W2, ("HWNC", "HWIO", "NHWC"))
+    return jax.nn.relu(h + B2).reshape(1, -1, 6).sum(1) @ HEAD / 24
+
+
+def windows_in_the_batch(_, x):
+    h = _stem(x).reshape(1, 2, 2, 3, 2, 6).transpose(0, 1, 3, 2, 4, 5).reshape(6, 4, 6)
+    h = jax.nn.relu(h + B2)
+    return h.reshape(1, 2, 3, 2, 2, 6).transpose(0, 1, 3, 2, 4, 5).mean((1, 2, 3, 4)) @ HEAD
+
+
+def tokens(_, x):
+    h = jnp.concatenate([jnp.ones((1, 1, 6)), _stem(x).reshape(1, 24, 6)], 1)
+    return jax.nn.relu(h + B2)[:, 1:].mean(1) @ HEAD
+
+
+LAYOUTS = [features_last, features_first, mixed, windows_in_the_batch, tokens]
+
+
+def _spread(_, x, label, apply_fn):
+    config = dmbp_jax.DMBP(steps=0)
+    return dmbp_jax.attribute(None, x, label, apply_fn=apply_fn, config=config, biases="spread").map
+
+
+METHODS = {f.__name__: f for f in (gradcam, guided_gradcam, fullgrad, _spread)}
+
+
+@functools.cache
+def _map(method, network):
+    return METHODS[method](None, X, 1, apply_fn=network)
+
+
+@pytest.mark.parametrize("network", LAYOUTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_network_in_another_layout_has_the_same_maps(method, network):
+    np.testing.assert_allclose(network(None, X[None]), features_last(None, X[None]), rtol=1e-4)
+    expected = _map(method, features_last)
+    np.testing.assert_allclose(_map(method, network), expected, atol=1e-5 * abs(expected).max())
+
+
+def _last_site(moved):
+    """The site of a ReLU after `moved`, of a layer h (1, 8, 12, 3)."""
+
+    def network(_, x):
+        h = jax.nn.relu(moved(jax.nn.relu(_conv(x, W1[..., :3]))))
+        return h.reshape(1, -1)[:, :5]
+
+    *_, last = (s for s in dmbp_jax.sites(None, X, apply_fn=network) if s.masked)
+    return last, network
+
+
+def _to_depth(h):
+    return h.reshape(1, 4, 2, 6, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(1, 4, 6, 12)
+
+
+KNOWN = {  # and the shape of its picture
+    "as it is": (lambda h: h, (8, 12)),
+    "columns first": (lambda h: h.transpose(0, 2, 1, 3), (8, 12)),
+    "strided": (lambda h: h[:, ::2, ::3], (4, 4)),
+    "strided pool": (
+        lambda h: lax.reduce_window(h, 0.0, lax.add, *[(1, 2, 3, 1)] * 2, "SAME"),
+        (4, 4),
+    ),
+    "padded": (lambda h: jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0))), (10, 14)),
+    "flat": (lambda h: h.reshape(1, -1), (8, 12)),
+    "space to depth": (_to_depth, (8, 12)),
+    "of windows, mixed": (lambda h: _conv(_to_depth(h), W1[:1, :1, :1].repeat(12, 2)), (4, 6)),
+    "rows": (lambda h: h.mean(2), (8, 1)),
+    "resized": (lambda h: jax.image.resize(h, (1, 16, 18, 3), "linear"), (16, 18)),
+    "rolled, and back": (lambda h: h + jnp.roll(jnp.roll(h, 2, 1), -2, 1), (8, 12)),
+    "upsampled, then convolved": (
+        lambda h: (
+            _conv(jnp.repeat(jnp.repeat(h, 2, 1), 2, 2), W1[..., :3])
+            if False
+            else _conv(
+                jnp.broadcast_to(h[:, :, None, :, None], (1, 8, 2, 12, 2, 3)).reshape(1, 16, 24, 3),
+                W1[..., :3],
+            )
+        ),
+        (16, 24),
+    ),
+    "squeezed and excited": (lambda h: h + h.mean((1, 2), keepdims=True), (8, 12)),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_positions_are_read_in_their_place(name):
+    moved, shape = KNOWN[name]
+    site, _ = _last_site(moved)
+    assert site.axes is not None
+    grid = np.arange(96.0).reshape(1, 8, 12, 1).repeat(3, -1)
+    picture = as_picture(moved(jnp.asarray(grid, jnp.float32)), site)
+    assert picture.shape[:3] == (1, *shape)
+    if shape == (8, 12) and name not in ("rolled, and back", "squeezed and excited"):
+        np.testing.assert_array_equal(picture, grid)
+
+
+UNKNOWN = {
+    "rolled": lambda h: jnp.roll(h, 2, 1),
+    "mirrored": lambda h: h[:, ::-1],
+    "permuted": lambda h: h[:, np.array([3, 1, 0, 2, 7, 6, 5, 4])],
+    "a corner": lambda h: h[:, :3, :4],
+    "padded on one side": lambda h: jnp.pad(h, ((0, 0), (0, 8), (0, 0), (0, 0))),
+    "mixed": lambda h: jnp.einsum("nhwc,hk->nkwc", h, RNG.normal(size=(8, 8))),
+    "pixel shuffle": lambda h: (
+        h.reshape(1, 8, 12, 3, 1, 1).repeat(2, 4).transpose(0, 1, 4, 2, 5, 3).reshape(1, 16, 12, 3)
+    ),
+    "added to its mirror image": lambda h: h[:, :, :8] + h[:, :, :8].transpose(0, 2, 1, 3),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_cannot_be_followed_is_refused_by_name(name):
+    site, network = _last_site(UNKNOWN[name])
+    assert site.axes is None
+    with pytest.raises(UnknownAxesError, match=f"'{site.name}'"):
+        gradcam(None, X, 1, apply_fn=network)
+    with pytest.raises(UnknownAxesError, match=f"'{site.name}'"):
+        guided_gradcam(None, X, 1, apply_fn=network, layer=site.name)
+
+
+def test_every_bias_has_to_be_followed():
+    def network(_, x):
+        return jax.nn.relu(jnp.roll(_conv(x, W1), 2, 1) + B1).mean((1, 2)) @ HEAD[:4]
+
+    with pytest.raises(UnknownAxesError, match="'bias'"):
+        fullgrad(None, X, 1, apply_fn=network)
+    with pytest.raises(UnknownAxesError, match="'bias'"):
+        dmbp_jax.attribute(None, X, 1, apply_fn=network, biases="spread")
+
+
+def test_layers_without_positions_are_not_asked():
+    def network(_, x):
+        return jax.nn.relu(jax.nn.relu(x.mean((1, 2)) @ W1[0, 0]) @ W1[0, 0].T) @ HEAD[:3]
+
+    with pytest.raises(SiteNotFoundError, match="a ReLU whose output has positions"):
+        gradcam(None, X, 1, apply_fn=network)
