@@ -1,22 +1,22 @@
 """What a checkpoint's pickle may name, and what is built in its place: tensors, sizes and dicts.
 
-Nothing is imported. The table below lists every global that tensors need; any other is refused.
+Nothing is imported. Classes beside the tensors become stand-ins, which take everything and do
+nothing; functions are refused when they are called, those of Python's own library when named.
 """
 
 import math
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from reprlib import repr as short
-from typing import Any, TypeVar
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from dmbp_jax.errors import CorruptCheckpointError, UnsafeCheckpointError
 
-_T = TypeVar("_T")
-
 _MAX_RANK = 64  # NumPy's
+_SHOWN = 100  # characters of a name in a message
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,34 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Global:
-    """An allowed global, not imported: what calling it builds, or the dtype it stands for."""
+class StandIn:
+    """What is called `name` in the file, or an object of that class; only the name is kept."""
 
-    build: Callable[..., Any] | None = None
-    dtype: np.dtype | None = None
+    name: str
+    is_class: bool = True
+
+    def __call__(self, *_ignored: Any) -> "StandIn":
+        """The object that a class would make.
+
+        Raises:
+          UnsafeCheckpointError: it is a function.
+        """
+        if not self.is_class:
+            raise refuse(f"a call of the global {self.name[:_SHOWN]!r}")
+        return self
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_ignored: Any) -> Tensor:
+def refuse(what: str) -> UnsafeCheckpointError:
+    """The error for what tensors do not need."""
+    return UnsafeCheckpointError(
+        f"Expected tensors only, got {what}; nothing was executed. Save a plain state_dict instead."
+    )
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_ignored: Any) -> Any:
     """`torch._utils._rebuild_tensor(_v2)`: check that the window lies inside the storage."""
+    if isinstance(storage, StandIn):  # of numbers that NumPy does not know
+        return storage
     if not isinstance(storage, Storage):
         raise CorruptCheckpointError(f"tensor: Expected a storage, got {type(storage).__name__}.")
     if not _are_sizes((offset,)) or not _are_sizes(shape) or not _are_sizes(strides):
@@ -81,19 +100,27 @@ def _parameter(data: Any, *_ignored: Any) -> Any:
 
 def _ordered_dict(pairs: Any = None) -> dict[Any, Any]:
     """`collections.OrderedDict`: dicts keep their order anyway."""
-    if pairs is None:
-        return {}
-    result = make_dict(expect(pairs, list))
-    pairs.clear()  # used up: the same list in a thousand dicts would multiply a small file
-    return result
-
-
-def make_dict(pairs: Iterable[Any]) -> dict[Any, Any]:
-    """A dict of pairs whose keys are allowed."""
     result: dict[Any, Any] = {}
-    for key, value in pairs:
-        result[check_key(key)] = value
+    if pairs is not None:
+        if not isinstance(pairs, list):
+            raise CorruptCheckpointError(f"Expected a list, got {type(pairs).__name__}.")
+        put_items(result, pairs)
+        pairs.clear()  # used up: the same list in a thousand dicts would multiply a small file
     return result
+
+
+def put_items(target: Any, pairs: Any) -> None:
+    """`target[key] = value` for each pair, where the target is a dict that anybody will read."""
+    if isinstance(target, StandIn):
+        return
+    if not isinstance(target, dict):
+        raise CorruptCheckpointError(f"Expected a dict, got {type(target).__name__}.")
+    for key, value in pairs:
+        # Hashing nested tuples or comparing huge numbers could take for ever.
+        if isinstance(key, str) or (isinstance(key, int) and abs(key) < 2**31):
+            target[key] = value
+        elif not isinstance(key, (float, StandIn, type(None))):  # keys of no state dict
+            raise CorruptCheckpointError(f"Expected names as keys, got {type(key).__name__}.")
 
 
 def _size(sizes: Any) -> tuple[int, ...]:
@@ -103,76 +130,101 @@ def _size(sizes: Any) -> tuple[int, ...]:
     return sizes
 
 
-_GLOBALS: dict[tuple[str, str], Global] = {
-    ("collections", "OrderedDict"): Global(_ordered_dict),
-    ("torch._utils", "_rebuild_tensor"): Global(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): Global(_tensor),
-    ("torch._utils", "_rebuild_parameter"): Global(_parameter),
-    ("torch", "Size"): Global(_size),
-    ("torch", "DoubleStorage"): Global(dtype=np.dtype(np.float64)),
-    ("torch", "FloatStorage"): Global(dtype=np.dtype(np.float32)),
-    ("torch", "HalfStorage"): Global(dtype=np.dtype(np.float16)),
-    ("torch", "BFloat16Storage"): Global(dtype=np.dtype(ml_dtypes.bfloat16)),
-    ("torch", "LongStorage"): Global(dtype=np.dtype(np.int64)),
-    ("torch", "IntStorage"): Global(dtype=np.dtype(np.int32)),
-    ("torch", "ShortStorage"): Global(dtype=np.dtype(np.int16)),
-    ("torch", "CharStorage"): Global(dtype=np.dtype(np.int8)),
-    ("torch", "ByteStorage"): Global(dtype=np.dtype(np.uint8)),
-    ("torch", "BoolStorage"): Global(dtype=np.dtype(np.bool_)),
+def _member(owner: Any, name: Any) -> StandIn:
+    """`getattr` of a stand-in, with which members of an enumeration are written."""
+    if not isinstance(owner, StandIn) or not isinstance(name, str):
+        raise refuse("a call of the global builtins.getattr")
+    return StandIn(f"{owner.name}.{name}", is_class=False)
+
+
+def _array(kind: Any, *_ignored: Any) -> StandIn:
+    """NumPy's `_reconstruct` of an array."""
+    if kind != StandIn("numpy.ndarray"):
+        raise refuse("a call of the global numpy._reconstruct")
+    return kind
+
+
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "builtins.getattr": _member,
+    "collections.OrderedDict": _ordered_dict,
+    "collections.defaultdict": lambda *_ignored: {},
+    "numpy._core.multiarray._reconstruct": _array,
+    "numpy.core.multiarray._reconstruct": _array,
+    "torch.Size": _size,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
 }
+_DTYPES = {
+    "Double": np.float64, "Float": np.float32, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16,
+    "Long": np.int64, "Int": np.int32, "Short": np.int16, "Char": np.int8, "Byte": np.uint8,
+    "Bool": np.bool_, "ComplexDouble": np.complex128, "ComplexFloat": np.complex64,
+}  # fmt: skip
+_STORAGES = {f"torch.{name}Storage": np.dtype(dtype) for name, dtype in _DTYPES.items()}
+
+# What training scripts keep beside the weights and what has no capital, or is Python's own.
+# By module; a private one is written where Python keeps the class in some versions.
+_HARMLESS = {
+    "_codecs": "encode",
+    "argparse": "Namespace",
+    "builtins": "bool bytearray bytes complex dict float frozenset int list long object range set "
+    "slice str tuple unicode xrange",
+    "collections": "Counter deque",
+    "copyreg": "_reconstructor",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "functools": "partial",
+    "numpy": "dtype ndarray",
+    "numpy._core.multiarray": "scalar",
+    "numpy._core.numeric": "_frombuffer",
+    "numpy.core.multiarray": "scalar",
+    "numpy.core.numeric": "_frombuffer",
+    "numpy.random._pickle": "__bit_generator_ctor __generator_ctor __randomstate_ctor",
+    "pathlib": "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath",
+    "pathlib._local": "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath",
+    "random": "Random",
+    "torch": "device",
+    "torch.serialization": "_get_layout",
+    "types": "SimpleNamespace",
+    "uuid": "UUID",
+    "zoneinfo": "ZoneInfo._unpickle",
+}
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
-def find_global(module: Any, name: Any) -> Global:
-    """The row of a global.
+def find_global(module: Any, name: Any) -> Any:
+    """What stands for a global: a builder, the dtype of a storage, or a stand-in.
 
     Raises:
-      UnsafeCheckpointError: a global that tensors do not need.
+      UnsafeCheckpointError: it is one of Python's own, and nothing that data needs.
       CorruptCheckpointError: not a name.
     """
     if not isinstance(module, str) or not isinstance(name, str):
         raise CorruptCheckpointError("Expected the name of a global, got no string.")
-    if (module, name) not in _GLOBALS:
-        raise UnsafeCheckpointError(
-            f"Expected tensors only, got the global {short(f'{module}.{name}')}; "
-            "nothing was executed. Save a plain state_dict instead."
-        )
-    return _GLOBALS[module, name]
+    module = _PYTHON_2.get(module, module)
+    full = f"{module}.{name}"
+    if full in _BUILDERS:
+        return _BUILDERS[full]
+    if full in _STORAGES:
+        return _STORAGES[full]
+    harmless = name in _HARMLESS.get(module, "").split()
+    if harmless or full.startswith("torch._utils._rebuild_") or name.startswith("__pyx_unpickle_"):
+        return StandIn(full)
+    if full.partition(".")[0] in sys.stdlib_module_names:
+        raise refuse(f"the global {full[:_SHOWN]!r}")
+    return StandIn(full, is_class=full.rpartition(".")[2][:1].isupper())
 
 
-def make_storage(reference: Any) -> Storage:
+def make_storage(reference: Any) -> Storage | StandIn:
     """A persistent id: ("storage", type, key, device, length), and None in legacy streams."""
     match reference:
-        case (
-            "storage",
-            Global(dtype=np.dtype() as dtype),
-            str() as key,
-            _,
-            int() as length,
-            *view,
-        ):
+        case ("storage", np.dtype() as dtype, str() as key, _, int() as length, *view):
             if length >= 0 and view in ([], [None]):
                 return Storage(key, dtype, length)
+        case ("storage", StandIn() as kind, *_):
+            return kind
         case ("module", *_):
-            raise UnsafeCheckpointError(
-                "Expected tensors only, got a pickled module; nothing was executed. "
-                "Save its state_dict instead."
-            )
+            raise refuse("a pickled module")
     raise CorruptCheckpointError("Expected a reference to a storage, got another.")
-
-
-def check_key(value: Any) -> Any:
-    """A name or a small number; hashing nested tuples or huge numbers could take for ever."""
-    if isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**31):
-        return value
-    raise CorruptCheckpointError(f"Expected names as keys of a dict, got {type(value).__name__}.")
-
-
-def expect(value: Any, kind: type[_T]) -> _T:
-    """The value, if it has this type.
-
-    Raises:
-      CorruptCheckpointError: it has another.
-    """
-    if not isinstance(value, kind):
-        raise CorruptCheckpointError(f"Expected {kind.__name__}, got {type(value).__name__}.")
-    return value

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dmbp_jax.convert.allowed import Storage, Tensor
+from dmbp_jax.convert.allowed import StandIn, Storage, Tensor
 from dmbp_jax.convert.pickles import read_pickle
 from dmbp_jax.convert.variables import read_safetensors
 from dmbp_jax.errors import CorruptCheckpointError, UnsafeCheckpointError, WeightsError
@@ -25,16 +25,16 @@ MAX_PICKLE = 4 * 2**20  # bytes; the pickle of ResNet152 has 0.2 MiB
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params")
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile, in any order
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the arrays of a `.pth` or safetensors file by name, executing nothing.
 
     Reads both PyTorch containers (zip and legacy stream). A `state_dict` wrapper is taken off,
-    and so is the prefix `module.` where every name has it; epoch numbers and the like beside the
-    tensors are ignored.
+    and so are the prefixes `module.` and `_orig_mod.` where every name has them; whatever lies
+    beside the tensors is ignored: numbers, optimisers, objects of classes that are not there.
 
     Args:
       path: file written by `torch.save` or in safetensors format.
@@ -178,28 +178,30 @@ def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def find_state_dict(content: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict by name, out of its wrapper if it has one.
+    """The tensors of a state dict by name, out of its wrappers if it has some.
 
     Raises:
       WeightsError: not a state dict.
     """
-    if isinstance(content, dict):
-        for wrapper in _WRAPPERS:
-            if isinstance(content.get(wrapper), dict):
-                content = content[wrapper]
-                break
+    for _ in _WRAPPERS:  # no deeper, since a dict may hold itself
+        inner = (content.get(name) for name in _WRAPPERS) if isinstance(content, dict) else ()
+        content = next((one for one in inner if isinstance(one, dict)), content)
+    if isinstance(content, StandIn):
+        raise WeightsError(
+            f"Expected a state dict, got the pickled object {content.name[:100]!r}; save its "
+            "state_dict instead."
+        )
     if not isinstance(content, dict):
         raise WeightsError(f"Expected a state dict, got {type(content).__name__}.")
-    tensors = {
-        name: value
-        for name, value in content.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
-    nested = [name for name, value in content.items() if isinstance(value, (dict, list, tuple))]
-    if nested or not tensors:
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    for name, value in named.items():
+        if isinstance(value, StandIn) and value.name.startswith("torch._utils._rebuild_"):
+            raise WeightsError(f"{short(name)}: Expected a plain tensor, got {value.name[:100]!r}.")
+    if not tensors:
         raise WeightsError(
             "Expected a state dict (names to tensors), "
-            f"got a dict with the keys {short(list(content))}."
+            f"got a dict with the keys {short([*content])}."
         )
     return tensors
 
@@ -214,9 +216,11 @@ def _window(tensor: Tensor, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _strip_prefixes(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Take off what wrappers of the whole network put before every name."""
-    for prefix in _PREFIXES:
-        if arrays and all(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    while arrays:
+        shared = [prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in arrays)]
+        if not shared:
+            break
+        arrays = {name.removeprefix(shared[0]): array for name, array in arrays.items()}
     return arrays
 
 

@@ -6,7 +6,8 @@ A state dict that does not fit is refused with the whole list of what is missing
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -35,7 +36,8 @@ def convert(
 
         kernel ← kernel · γ / √(σ² + ε)        bias ← (bias − μ) · γ / √(σ² + ε) + β
 
-    Understands the names of torchvision, timm and TorchRay. The first dense layer of a VGG is
+    Understands the names of torchvision, timm and TorchRay, also with a prefix that all of them
+    have, such as `model.` or `backbone.`. The first dense layer of a VGG is
     permuted from CHW to HWC order; the first convolution of a Caffe network from BGR to RGB.
 
     Args:
@@ -69,10 +71,13 @@ def convert_entry(state_dict: Mapping[str, np.ndarray], name: str, entry: Entry)
     weights = {path: shape for path, shape in target.items() if not path.endswith("/bias")}
     found = {path: find_layer(layer_of(path), rows) for path in weights}
 
-    arrays, ambiguous = _rename(state_dict, RENAMES.get(type(entry.module), ()))
     expected: dict[str, tuple[Shape, ...]] = {}
     for path, layer in found.items():
         expected |= _expected(layer, weights[path])
+    renames = RENAMES.get(type(entry.module), ())
+    arrays, ambiguous = _rename(state_dict, renames)
+    if not expected.keys() & arrays.keys():
+        arrays, ambiguous = _without_prefix(state_dict, renames, expected) or (arrays, ambiguous)
     shapes = {key: array.shape for key, array in arrays.items()}
     _compare(name, shapes, expected, ambiguous, _heads(entry))
 
@@ -200,6 +205,25 @@ def _rename(
     return arrays, ambiguous
 
 
+def _without_prefix(
+    state_dict: Mapping[str, np.ndarray],
+    renames: Sequence[tuple[str, str]],
+    expected: Collection[str],
+) -> tuple[dict[str, np.ndarray], list[str]] | None:
+    """`_rename` without the prefix that all names have, where they are the expected ones then."""
+    names = list(state_dict)
+    prefix = ""
+    for part in names[0].split(".")[:-1] if names else ():
+        prefix += f"{part}."
+        if not all(name.startswith(prefix) for name in names):
+            return None
+        shorter = {name.removeprefix(prefix): state_dict[name] for name in names}
+        arrays, ambiguous = _rename(shorter, renames)
+        if arrays.keys() & set(expected):
+            return arrays, ambiguous
+    return None
+
+
 def _expected(layer: Layer, kernel: Shape) -> dict[str, tuple[Shape, ...]]:
     """Names that a layer is made of, and the shapes they may have."""
     expected = {f"{layer.source}.weight": layer.transform.shapes(kernel)} if layer.source else {}
@@ -230,10 +254,22 @@ def _compare(
     found = [f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in lists.items() if keys]
     if not found:
         return
+    ends = Counter(
+        key.removesuffix(name)
+        for key in lists["unused"]
+        for name in lists["missing"]
+        if key.endswith(f".{name}")
+    )
+    prefix, count = next(iter(ends.most_common(1)), ("", 0))
+    hint = ""
+    if 2 * count > len(lists["missing"]):
+        hint = f" {count} names fit without {prefix!r}: pass those alone, without it."
     # Only the last layer misfits: a fine-tuned network with classes of its own.
     fine_tuned = len(found) == 1 and misshapen and all(m.startswith(heads) for m in misshapen)
     advice = "For other classes than the network's own, pass their names as labels."
-    raise KeyMismatchError(f"{network}: {'; '.join(found)}.{f' {advice}' if fine_tuned else ''}")
+    raise KeyMismatchError(
+        f"{network}: {'; '.join(found)}.{hint}{f' {advice}' if fine_tuned else ''}"
+    )
 
 
 def _fold(

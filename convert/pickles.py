@@ -1,25 +1,36 @@
-"""What a PyTorch checkpoint's pickle says, read by an interpreter that can only build data.
+"""What a PyTorch checkpoint's pickle says, read by Python's own unpickler with its teeth drawn.
 
-Python's unpickler calls what the file names. This one knows the opcodes that tensors need, builds
-dicts, lists and `Tensor` descriptions, and refuses everything else by name.
+It imports nothing, sets no attribute, and calls nothing but what `allowed` has put in the place of
+a global; dicts take names alone as keys.
 """
 
 import io
-import pickletools
-from dataclasses import dataclass
+import pickle
+from collections.abc import Callable
 from reprlib import repr as short
 from typing import Any, NamedTuple
 
 from dmbp_jax.convert.allowed import (
-    Global,
+    StandIn,
     Storage,
-    check_key,
-    expect,
     find_global,
-    make_dict,
     make_storage,
+    put_items,
+    refuse,
 )
-from dmbp_jax.errors import CorruptCheckpointError, UnsafeCheckpointError, WeightsError
+from dmbp_jax.errors import CorruptCheckpointError, WeightsError
+
+# Opcodes of no data that a checkpoint has; EXT ones name classes by a number of the process.
+_REFUSED = [
+    "PERSID",
+    "INST",
+    "OBJ",
+    "EXT1",
+    "EXT2",
+    "EXT4",
+    "NEXT_BUFFER",
+    "READONLY_BUFFER",
+]
 
 
 class Pickle(NamedTuple):
@@ -29,124 +40,127 @@ class Pickle(NamedTuple):
     storages: dict[str, Storage]
 
 
-@dataclass(frozen=True)
-class _Mark:
-    """What the MARK opcode leaves on the stack."""
-
-
 def read_pickle(stream: io.BytesIO) -> Pickle:
     """Interpret one pickle and leave the stream behind its end.
 
     Raises:
-      UnsafeCheckpointError: an opcode or a global that tensors do not need; nothing is executed.
+      UnsafeCheckpointError: an opcode or a global that data does not need; nothing is executed.
       CorruptCheckpointError: truncated, or no pickle.
     """
+    reader = _Reader(stream, encoding="latin-1")
     try:
-        return _interpret(stream)
+        return Pickle(reader.load(), reader.storages)
     except WeightsError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        # What a broken pickle does wrong differs; that it is broken is all there is to say.
-        raise CorruptCheckpointError(f"Expected a whole pickle, got: {error}") from error
+    except Exception as error:  # what a broken pickle does wrong differs
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise CorruptCheckpointError(f"Expected a whole pickle, got: {text[:200]}") from error
 
 
-def _interpret(stream: io.BytesIO) -> Pickle:
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    storages: dict[str, Storage] = {}
+# The one written in Python, whose opcodes can be replaced; C's takes memory as the file says.
+_Unpickler: Any = pickle._Unpickler
 
-    def pop_to_mark() -> list[Any]:
-        for start in range(len(stack) - 1, -1, -1):
-            if isinstance(stack[start], _Mark):
-                items = stack[start + 1 :]
-                del stack[start:]
-                return items
-        raise CorruptCheckpointError("Expected a mark on the pickle's stack, got none.")
 
-    for opcode, argument, _ in pickletools.genops(stream):
-        match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
-            case "MARK":
-                stack.append(_Mark())
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode.name == "NEWTRUE")
-            case (
-                "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4"
-                | "FLOAT" | "BINFLOAT"
-                | "STRING" | "BINSTRING" | "SHORT_BINSTRING"
-                | "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8"
-            ):  # fmt: skip
-                stack.append(argument)
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_DICT":
-                stack.append({})
-            case "TUPLE":
-                stack.append(tuple(pop_to_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(opcode.name[-1])
-                items = tuple(stack[-count:])
-                if len(items) < count:
-                    raise CorruptCheckpointError(f"Expected {count} items on the stack, got fewer.")
-                del stack[-count:]
-                stack.append(items)
-            case "LIST":
-                stack.append(pop_to_mark())
-            case "DICT":
-                items = pop_to_mark()
-                stack.append(make_dict(zip(items[::2], items[1::2], strict=True)))
-            case "APPEND":
-                item = stack.pop()
-                expect(stack[-1], list).append(item)
-            case "APPENDS":
-                items = pop_to_mark()
-                expect(stack[-1], list).extend(items)
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                expect(stack[-1], dict)[check_key(key)] = value
-            case "SETITEMS":
-                items = pop_to_mark()
-                pairs = zip(items[::2], items[1::2], strict=True)
-                expect(stack[-1], dict).update(make_dict(pairs))
-            case "POP":
-                stack.pop()
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[expect(argument, int)] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[expect(argument, int)])
-            case "GLOBAL":
-                stack.append(find_global(*expect(argument, str).split(" ", 1)))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(find_global(module, name))
-            case "BINPERSID":
-                storage = make_storage(stack.pop())
-                if storages.setdefault(storage.key, storage) != storage:
-                    raise CorruptCheckpointError(
-                        f"storage {short(storage.key)}: Expected one dtype and length, got two."
-                    )
-                stack.append(storage)
-            case "REDUCE":
-                arguments, function = stack.pop(), stack.pop()
-                build = expect(function, Global).build
-                if build is None:
-                    raise CorruptCheckpointError("Expected a function, got a dtype.")
-                stack.append(build(*expect(arguments, tuple)))
-            case "BUILD":
-                stack.pop()  # attributes of an OrderedDict: version numbers of the modules
-                expect(stack[-1], dict)
-            case "STOP":
-                return Pickle(stack.pop(), storages)
-            case _:
-                raise UnsafeCheckpointError(
-                    f"Expected tensors only, got the pickle opcode {opcode.name}; "
-                    "nothing was executed. Save a plain state_dict instead."
-                )
-    raise CorruptCheckpointError("Expected a whole pickle, got its beginning.")
+class _Reader(_Unpickler):
+    """An unpickler of data."""
+
+    def __init__(self, stream: io.BytesIO, encoding: str) -> None:
+        super().__init__(stream, fix_imports=False, encoding=encoding)
+        self.storages: dict[str, Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Whatever stands for the global; it is not imported."""
+        return find_global(module, name)
+
+    def persistent_load(self, reference: Any) -> Storage | StandIn:
+        """The storage that is kept elsewhere in the file."""
+        storage = make_storage(reference)
+        if isinstance(storage, StandIn):
+            return storage
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise CorruptCheckpointError(
+                f"storage {short(storage.key)}: Expected one dtype and length, got two."
+            )
+        return storage
+
+    def put_item(self) -> None:
+        """SETITEM."""
+        value, key = self.stack.pop(), self.stack.pop()
+        put_items(self.stack[-1], [(key, value)])
+
+    def put_items(self) -> None:
+        """SETITEMS."""
+        items = self.pop_mark()
+        put_items(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+
+    def make_dict(self) -> None:
+        """DICT."""
+        items = self.pop_mark()
+        self.append({})
+        put_items(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+
+    def append_item(self) -> None:
+        """APPEND."""
+        self._extend([self.stack.pop()])
+
+    def append_items(self) -> None:
+        """APPENDS, and ADDITEMS of a set."""
+        self._extend(self.pop_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        if isinstance(self.stack[-1], list):
+            self.stack[-1].extend(items)
+        elif not isinstance(self.stack[-1], StandIn):
+            raise CorruptCheckpointError("Expected a list, got something else.")
+
+    def make_object(self) -> None:
+        """NEWOBJ, NEWOBJ_EX: the stand-in of a class is that of its objects, too."""
+        while not isinstance(self.stack[-1], StandIn):  # arguments
+            if not isinstance(self.stack.pop(), (tuple, dict)):
+                raise CorruptCheckpointError("Expected a class, got something else.")
+
+    def drop_state(self) -> None:
+        """BUILD: the attributes of an object, such as version numbers beside a state dict."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], (dict, StandIn)):
+            raise CorruptCheckpointError("Expected an object, got something else.")
+
+    def make_byte_array(self) -> None:
+        """BYTEARRAY8: read, and no memory taken before."""
+        self.read(int.from_bytes(self.read(8), "little"))
+        self.append(StandIn("builtins.bytearray"))
+
+    def make_set(self) -> None:
+        """EMPTY_SET."""
+        self.append(StandIn("builtins.set"))
+
+    def make_frozen_set(self) -> None:
+        """FROZENSET."""
+        self.pop_mark()
+        self.make_set()
+
+
+def _refused(name: str) -> Callable[[_Reader], None]:
+    def action(_: _Reader) -> None:
+        raise refuse(f"the pickle opcode {name}")
+
+    return action
+
+
+_ACTIONS = {name: _refused(name) for name in _REFUSED} | {
+    "SETITEM": _Reader.put_item,
+    "SETITEMS": _Reader.put_items,
+    "DICT": _Reader.make_dict,
+    "APPEND": _Reader.append_item,
+    "APPENDS": _Reader.append_items,
+    "ADDITEMS": _Reader.append_items,
+    "NEWOBJ": _Reader.make_object,
+    "NEWOBJ_EX": _Reader.make_object,
+    "BUILD": _Reader.drop_state,
+    "BYTEARRAY8": _Reader.make_byte_array,
+    "EMPTY_SET": _Reader.make_set,
+    "FROZENSET": _Reader.make_frozen_set,
+}
+_Reader.dispatch = _Unpickler.dispatch | {
+    getattr(pickle, name)[0]: action for name, action in _ACTIONS.items()
+}

@@ -15,6 +15,7 @@ from dmbp_jax.convert import (
     convert,
     convert_file,
     load_variables,
+    read_checkpoint,
     read_weights,
     save_variables,
 )
@@ -89,6 +90,39 @@ def test_another_architecture():
         convert_entry(state_of(small("vgg16_bn")), "vgg16", small("vgg16"))
     with pytest.raises(InputError, match="builtin"):
         convert({}, "builtin")
+
+
+PREFIXES = [
+    *["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "module.module."],
+    *["model.", "net.", "backbone.", "encoder.", "model.backbone.", "student.module.encoder."],
+    *["whatever.it.is.called.", "resnet."],
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_of_every_name_is_taken_off(prefix, tmp_path):
+    entry = small("resnet18")
+    state_dict = state_of(entry)
+    expected = convert_entry(state_dict, "resnet18", entry)["params"]
+    counters = {"bn1.num_batches_tracked": np.zeros(())}
+    prefixed = {prefix + name: array for name, array in (state_dict | counters).items()}
+    save_file(prefixed, tmp_path / "net.safetensors")
+    found = convert_entry(read_checkpoint(tmp_path / "net.safetensors"), "resnet18", entry)
+    assert jax.tree.all(jax.tree.map(np.array_equal, found["params"], expected))
+
+
+def test_a_prefix_of_some_names_gets_a_hint():
+    entry = small("resnet18")
+    state_dict = state_of(entry)
+    momentum = {f"encoder_{end}.{name}": state_dict[name] for end in "qk" for name in state_dict}
+    with pytest.raises(
+        KeyMismatchError, match=rf"{len(state_dict)} names fit without 'encoder_.\.'"
+    ):
+        convert_entry(momentum | {"queue": np.zeros(3)}, "resnet18", entry)
+    strange = {f"{name}.x": array for name, array in state_dict.items()}
+    with pytest.raises(KeyMismatchError, match="missing") as caught:
+        convert_entry(strange, "resnet18", entry)
+    assert "names fit" not in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
