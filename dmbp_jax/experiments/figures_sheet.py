@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFont
 
 from dmbp_jax.errors import MissingPackageError
 from dmbp_jax.files import replacing
+from dmbp_jax.pictures.fonts import find_font
 
 TILE, GAP, LINE = 1.7, 0.1, 0.22  # inches
 CURVES = (4.5, 2.0)  # least width, and height, of the axes of the curves, inches
@@ -80,7 +81,7 @@ def save_sheet(sheet: Sheet, path: Path) -> None:
         top = height - GAP
         for i, row in enumerate(sheet.rows):
             if sheet.titles[i]:
-                figure.text(GAP / width, top / height, sheet.titles[i], va="top", weight="bold")
+                _write(figure, GAP / width, top / height, sheet.titles[i], weight="bold")
                 top -= LINE
             for column, tile in enumerate(row):
                 left = GAP + column * (TILE + GAP)
@@ -103,11 +104,21 @@ def _draw_tile(
     figure: Any, tile: Any, left: float, top: float, width: float, height: float
 ) -> None:
     """Caption, and the picture below it; no frame, every pixel a square."""
-    figure.text(left, top, tile.caption, va="top")
+    _write(figure, left, top, tile.caption)
     box = (left, top - (LINE + TILE) / height, TILE / width, TILE / height)
     axes = figure.add_axes(box)
     axes.imshow(np.asarray(tile.picture), interpolation="none")
     axes.set_axis_off()
+
+
+def _write(figure: Any, left: float, top: float, text: str, **style: Any) -> None:
+    """A line of text as it is, in a font that has its letters."""
+    from matplotlib.font_manager import FontProperties, findfont
+
+    path, text = find_font(text, ImageFont.truetype(findfont(FontProperties()), 16))
+    if path is not None:
+        style["font"] = path
+    figure.text(left, top, text, va="top", parse_math=False, **style)
 
 
 def _draw_curves(axes: Any, curves: Curves) -> None:

@@ -1,6 +1,7 @@
 """Pictures side by side: the panel of one attribution, and galleries of several rows.
 
-Everything is laid out by `grid`; captions use the font that ships inside Pillow.
+Everything is laid out by `grid`; captions use the font that ships inside Pillow where it has all
+letters (`fonts`).
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from dmbp_jax.errors import InputError
+from dmbp_jax.pictures.fonts import find_font
 from dmbp_jax.pictures.maps import check_map, check_vmax, diverging, shared_scale
 from dmbp_jax.pictures.overlays import check_picture, check_same_size
 
@@ -147,6 +149,9 @@ def _write(
     """One line of black text, cut with an ellipsis where wider than `room`."""
     font = ImageFont.load_default(size)
     line = " ".join(text.split())[:room]  # no letter is narrower than a pixel
+    if isinstance(font, ImageFont.FreeTypeFont):
+        path, line = find_font(line, font)
+        font = font if path is None else ImageFont.truetype(path, size)
     shown = line
     while shown and draw.textlength(shown, font=font) > room:
         line = line[:-1]

@@ -1,0 +1,95 @@
+"""A font that has the letters of a text: the usual one, or one of the system; never empty boxes."""
+
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+
+from PIL import ImageFont
+
+_SUFFIXES = (".ttf", ".otf", ".ttc")
+_NOWHERE = "\U0010ffff"  # no character, so that what is drawn for it is the sign of a missing one
+_STYLES = ("bold", "italic", "oblique", "light", "thin", "black", "mono")  # tried last
+
+
+def find_font(text: str, usual: ImageFont.FreeTypeFont) -> tuple[Path | None, str]:
+    r"""The font for a text, and the text as that font draws it.
+
+    Args:
+      text: what is to be drawn.
+      usual: the font that is taken if it has all letters.
+
+    Returns:
+      None for the usual font, or the file of a font of the system; and the text, in which letters
+      that neither has are written as ASCII does: without accents, or as `\u732b`.
+
+    Example:
+      >>> find_font("star", ImageFont.load_default(12))
+      (None, 'star')
+    """
+    needed = "".join(sorted({letter for letter in text if not letter.isspace()}))
+    if _has(usual, needed):
+        return None, text
+    path = _search(needed)
+    if path is not None:
+        return path, text
+    return None, "".join(
+        letter if letter.isspace() or _has(usual, letter) else _in_ascii(letter) for letter in text
+    )
+
+
+def _has(font: ImageFont.FreeTypeFont, letters: str) -> bool:
+    """Whether none of the letters is drawn as a missing one, or as nothing."""
+    missing = bytes(font.getmask(_NOWHERE))
+    return all(bytes(font.getmask(letter)) not in (b"", missing) for letter in letters)
+
+
+def _in_ascii(letter: str) -> str:
+    plain = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+    return plain or letter.encode("ascii", "backslashreplace").decode()
+
+
+@lru_cache(64)
+def _search(letters: str) -> Path | None:
+    """The first font of the system that has all letters."""
+    for path in _system_fonts():
+        try:
+            if _has(ImageFont.truetype(path, 16), letters):
+                return path
+        except (OSError, ValueError):  # not a font after all
+            continue
+    return None
+
+
+@cache
+def _system_fonts() -> tuple[Path, ...]:
+    """Files of fonts, plain ones first."""
+    found = (
+        Path(parent, name)
+        for folder in _folders()
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(_SUFFIXES)
+    )
+    return tuple(sorted(found, key=lambda path: (_is_styled(path.stem.lower()), path)))
+
+
+def _is_styled(name: str) -> bool:
+    return any(style in name for style in _STYLES)
+
+
+def _folders() -> Iterator[Path]:
+    """Where systems keep their fonts."""
+    if sys.platform == "win32":
+        yield Path(os.environ.get("WINDIR", "C:/Windows"), "Fonts")
+        yield Path(os.environ.get("LOCALAPPDATA", ""), "Microsoft", "Windows", "Fonts")
+    elif sys.platform == "darwin":
+        yield from map(Path, ("/System/Library/Fonts", "/Library/Fonts"))
+        yield Path.home() / "Library" / "Fonts"
+    else:
+        data = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+        yield from (Path(folder, "fonts") for folder in data.split(":"))
+        yield Path.home() / ".local" / "share" / "fonts"
+        yield Path.home() / ".fonts"
