@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.graph.graph import Graph, Rules, choosing
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import Choice, Piece
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.baselines import make_baseline
 from dmbp_jax.methods.calling import check_method_call, each_image
 
 
@@ -74,7 +74,7 @@ def deeplift(
     layers, is not offered.
     """
     call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
-    start = make_baseline(baseline, params, call)
+    start = make_baseline(baseline, call.images, params=params)
     heat, residual = each_image(_deeplift, call, start, multiply_by_inputs=multiply_by_inputs)
     return call.unbatch((heat, residual) if return_residual else heat)
 

@@ -9,9 +9,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count
+from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.baselines import make_baseline
 from dmbp_jax.methods.calling import check_method_call, each_image, logit, sum_samples
 
 RULES = ("gauss-legendre", "trapezoid")
@@ -76,7 +76,7 @@ def integrated_gradients(
     call = check_method_call(params, x, label, apply_fn, chunk_size)
     check_choice(rule, "rule", RULES)
     check_count(n_steps, "n_steps", minimum=2 if rule == "trapezoid" else 1)
-    start = make_baseline(baseline, params, call)
+    start = make_baseline(baseline, call.images, params=params)
     mean_gradient = sum_samples(
         _weighted_gradient, call, n_steps, start, progress=progress, n_steps=n_steps, rule=rule
     )

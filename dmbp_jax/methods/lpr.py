@@ -10,12 +10,12 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.dmbp.decomposition import Frozen, freeze
+from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.graph.graph import Graph, Rules, applying
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import check_slope
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.baselines import make_baseline
 from dmbp_jax.methods.calling import check_method_call
 
 SATURATION = 0.9  # the share of pixels below which the mask is not yet 1
@@ -99,7 +99,7 @@ def lpr(
         check_number(area_weight, "area_weight", low=0),
         check_slope(pointwise, segments),
     )
-    rows = (call.images, call.labels, make_baseline(baseline, params, call))
+    rows = (call.images, call.labels, make_baseline(baseline, call.images, params=params))
     call.network.program()  # refuses what is not supported, before anything is compiled
     title = "lpr" if progress else None
     return call.unbatch(explain(explainer, rows, chunk_size=chunk_size, progress=title))

@@ -1,5 +1,7 @@
 """How faithful a heat map is, in numbers: the paper's metrics and the usual checks beside them."""
 
+from dmbp_jax.engine.baselines import blur_images as blur_images
+from dmbp_jax.engine.baselines import blur_taps as blur_taps
 from dmbp_jax.metrics.attribution_inside import attribution_inside as attribution_inside
 from dmbp_jax.metrics.carried import carried as carried
 from dmbp_jax.metrics.complementary_insertion import (
@@ -10,8 +12,6 @@ from dmbp_jax.metrics.deletion import deletion as deletion
 from dmbp_jax.metrics.grid_pointing_game import grid_pointing_game as grid_pointing_game
 from dmbp_jax.metrics.grid_pointing_game import mosaic as mosaic
 from dmbp_jax.metrics.insertion import insertion as insertion
-from dmbp_jax.metrics.insertion_blur import blur_images as blur_images
-from dmbp_jax.metrics.insertion_blur import blur_taps as blur_taps
 from dmbp_jax.metrics.last_layer import redraw_last_layer as redraw_last_layer
 from dmbp_jax.metrics.pointing_game import PointingGame as PointingGame
 from dmbp_jax.metrics.pointing_game import pointing_game as pointing_game

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.baselines import Baseline, make_baseline
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn, is_traced
@@ -21,7 +22,7 @@ from dmbp_jax.metrics.curves import (
     score_activation,
     score_curve,
 )
-from dmbp_jax.metrics.insertion_blur import Baseline, baseline_images
+from dmbp_jax.metrics.heatmaps import as_baseline
 
 LabelSets = ArrayLike | Sequence[int] | Sequence[Sequence[int]]
 
@@ -84,7 +85,8 @@ def complementary_insertion(
     arguments = check_curve_arguments(call, heatmap, "increasing", step, points, score)
     images = call.images
     labels = check_label_sets(labels_other, len(images), call.network.classes, call.single)
-    return score_curve(arguments, baseline_images(blur, images, "blur"), images, labels)
+    start = make_baseline(as_baseline(blur, "blur"), images, "blur", params)
+    return score_curve(arguments, start, images, labels)
 
 
 def check_label_sets(

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.baselines import Baseline, make_baseline
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
@@ -18,7 +19,7 @@ from dmbp_jax.metrics.curves import (
     score_activation,
     score_curve,
 )
-from dmbp_jax.metrics.insertion_blur import Baseline, baseline_images
+from dmbp_jax.metrics.heatmaps import as_baseline
 
 
 def deletion(
@@ -73,5 +74,5 @@ def deletion(
     call = check_call(params, x, label, apply_fn, chunk_size)
     score = score_activation(activation, params, apply_fn)
     arguments = check_curve_arguments(call, heatmap, order, step, points, score)
-    finish = baseline_images(baseline, call.images, "baseline")
+    finish = make_baseline(as_baseline(baseline, "baseline"), call.images, "baseline", params)
     return score_curve(arguments, call.images, finish, target_labels(call)[:, None])

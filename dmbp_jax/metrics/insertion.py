@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.baselines import Baseline, make_baseline
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
@@ -18,7 +19,7 @@ from dmbp_jax.metrics.curves import (
     score_activation,
     score_curve,
 )
-from dmbp_jax.metrics.insertion_blur import Baseline, baseline_images
+from dmbp_jax.metrics.heatmaps import as_baseline
 
 
 def insertion(
@@ -50,7 +51,7 @@ def insertion(
         `Attribution`. Pixels of equal value are inserted in row-major order.
       apply_fn: `(params, x) -> logits`.
       blur: `"rise"` (11 taps, sigma 5, folded: see `blur_taps`), `("gaussian", size, sigma)`,
-        `"zero"`, or an array shaped like x to start from. Blurs are per channel in preprocessed
+        `"zero"`, `"mean"`, `"black"`, or an array shaped like x to start from. Blurs are per channel in preprocessed
         space, with zero padding.
       step: pixels a step; 224 when neither `step` nor `points` is given. The last may be shorter.
       points: number of equally spaced points instead of `step`; both ends included.
@@ -80,6 +81,5 @@ def insertion(
     score = score_activation(activation, params, apply_fn)
     arguments = check_curve_arguments(call, heatmap, order, step, points, score)
     images = call.images
-    return score_curve(
-        arguments, baseline_images(blur, images, "blur"), images, target_labels(call)[:, None]
-    )
+    start = make_baseline(as_baseline(blur, "blur"), images, "blur", params)
+    return score_curve(arguments, start, images, target_labels(call)[:, None])
