@@ -219,6 +219,7 @@ def test_choices_of_the_parser_are_those_of_the_library(capsys):
     assert args.images == ["a", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("kill") is None, reason="needs signals")
 def test_a_scheduler_that_stops_the_run_is_answered(tmp_path):
     write_pictures(tmp_path / "in", 400, side=96)

@@ -76,19 +76,26 @@ def test_progress_is_the_same_computation(batch, capsys):
     assert "8/8" in capsys.readouterr().err
 
 
-def test_jit_and_vmap(batch):
+def test_jit(batch):
     jitted = jax.jit(lambda p, x, y: dmbp_jax.attribute(p, x, y, apply_fn=NETWORK, config=FEW))
     np.testing.assert_allclose(jitted(PARAMS, IMAGES, LABELS).map, batch.map, 1e-5, 1e-6)
+
+
+def test_vmap(batch):
     mapped = jax.vmap(lambda x, y: attribute(x, y))(IMAGES, LABELS)
     np.testing.assert_allclose(mapped.map, batch.map, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(mapped[3].history, batch.history[3], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_jit_of_progress_and_of_chunks(batch):
     silent = jax.jit(lambda x, y: attribute(x, y, progress=True))(IMAGES, LABELS)
     np.testing.assert_allclose(silent.map, batch.map, rtol=1e-5, atol=1e-6)
     folded = jax.jit(lambda x, y: attribute(x, y, chunk_size=2))(IMAGES, LABELS)
     np.testing.assert_allclose(folded.history, batch.history, rtol=1e-5, atol=1e-6)
 
 
-def test_sharded_batch_needs_no_collectives():
+def test_sharded_batch_needs_no_collectives(batch):
     devices = jax.devices()
     assert len(devices) == 4, "conftest asks XLA for four devices"
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
@@ -101,9 +108,10 @@ def test_sharded_batch_needs_no_collectives():
         assert collective not in text
     result = call(sharded, labels)
     assert len(result.map.sharding.device_set) == 4
-    np.testing.assert_allclose(result.map, call(x, labels).map, rtol=1e-5, atol=1e-6)
     eager = attribute(sharded, labels)
     np.testing.assert_allclose(eager.map, result.map, rtol=1e-5, atol=1e-6)
+    for half in (result.map[:4], result.map[4:]):
+        np.testing.assert_allclose(half, batch.map[:4], rtol=1e-5, atol=1e-6)
 
 
 def test_label_none_is_top_1():
@@ -183,6 +191,12 @@ def test_tolerance_stops_each_image_on_its_own():
             early.history[image, steps:],
             early.history[image, steps - 1][None].repeat(200 - steps, 0),
         )
+
+
+@pytest.mark.slow
+def test_tolerance_stops_with_a_bar_where_it_does_without():
+    config = DMBP(steps=200, learning_rate=0.1, tolerance=1e-3)
+    early = attribute(IMAGES, LABELS, config=config)
     with_bar = attribute(IMAGES, LABELS, config=config, progress=True)
     np.testing.assert_array_equal(with_bar.steps, early.steps)
     np.testing.assert_allclose(with_bar.history, early.history, rtol=1e-4, atol=1e-5)

@@ -52,6 +52,7 @@ def test_every_method_that_looks_inside_takes_it(name):
     assert heat.shape[:2] == X.shape[:2] and bool(jnp.isfinite(heat).all())
 
 
+@pytest.mark.slow
 def test_the_slope_reaches_decompose_fullgrad_and_lpr():
     masks = dmbp_jax.init_masks(None, X, 1.0, apply_fn=smooth)
     gradient = jax.grad(lambda x: smooth(None, x[None])[0, 1])(X)
@@ -69,6 +70,7 @@ def test_the_slope_reaches_decompose_fullgrad_and_lpr():
         assert abs(both[1] - both[0]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_number_of_segments_reaches_decompose_fullgrad_and_lpr():
     masks = dmbp_jax.init_masks(None, X, 1.0, apply_fn=smooth)
 

@@ -45,11 +45,15 @@ def test_gradient_is_that_of_finite_differences(seed, label, logit_falls):
     fill = gaussian_filter(x, (2.0, 2.0, 0))
     graph, frozen, arrays = _prepare(f, params, x, theta)
     assert (oracle.lpr_loss(x, theta, fill, 0.0) > 0) == logit_falls
-    value, gradient = jax.value_and_grad(
-        lambda theta: lpr_loss(
+
+    @jax.jit
+    @jax.value_and_grad
+    def both(theta):
+        return lpr_loss(
             graph, frozen, theta, jnp.asarray(x), label, jnp.asarray(fill), area_weight=2.0
         )
-    )(arrays)
+
+    value, gradient = both(arrays)
     np.testing.assert_allclose(value, oracle.lpr_loss(x, theta, fill, 2.0), rtol=1e-10)
     rng = np.random.default_rng(0)
     for layer, g in enumerate(gradient):

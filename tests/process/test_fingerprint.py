@@ -139,6 +139,7 @@ def test_it_is_json_without_addresses() -> None:
     assert not re.search("0x[0-9a-f]{6}", text)
 
 
+@pytest.mark.slow
 def test_another_process_says_the_same() -> None:
     """With another hash seed, so that sets are in another order."""
     code = "import test_fingerprint as t; print(t.fingerprint(t.values()))"

@@ -72,6 +72,7 @@ def _forget(monkeypatch):
     monkeypatch.setattr(DmbpExplainer, "start", fail)
 
 
+@pytest.mark.slow
 def test_another_process_does_not_trace_and_gets_the_same_bytes(folder, monkeypatch):
     jax.config.update("jax_enable_compilation_cache", False)
     try:

@@ -64,6 +64,7 @@ def test_complete_maps_are_those_of_attribute(tmp_path, biases):
     np.testing.assert_allclose(sums, [row["y_positive"] for row in run.rows], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_float16_maps_are_near_those_of_float32(tmp_path):
     folder = write_pictures(tmp_path / "in", 8)
     _, half = store_run(small_plan(folder), tmp_path / "half")

@@ -242,7 +242,7 @@ def descend_literally(oracle, rates, alternate):
 
 @pytest.mark.parametrize("alternate", [0, 1, 2, 4])
 @pytest.mark.parametrize("evidence", ["all", "input"])
-@pytest.mark.parametrize("name", ["dense", "conv"])
+@pytest.mark.parametrize("name", ["dense", pytest.param("conv", marks=pytest.mark.slow)])
 def test_sign_descent_is_the_literal_loop(name, evidence, alternate):
     apply_fn, params, x, oracle, of_input = make_case(name)
     config = DMBP(

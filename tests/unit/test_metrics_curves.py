@@ -159,6 +159,7 @@ def test_activation_of_the_network_is_the_default() -> None:
     assert other.scores[-1] == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not real_networks.HAVE_REAL, reason="no real network beside the repository")
 def test_gradient_times_input_beats_random_on_squeezenet() -> None:
     params, apply_fn, preprocess = real_networks.squeezenet()

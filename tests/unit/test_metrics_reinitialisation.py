@@ -25,6 +25,7 @@ def edges(params: Any, x: jax.Array, label: jax.Array, *, apply_fn: Any) -> jax.
     return jnp.abs(x).sum(-1)
 
 
+@pytest.mark.slow
 def test_a_map_that_ignores_the_network_has_correlation_one() -> None:
     params, apply_fn = linen("dense")
     key = jax.random.key(1)

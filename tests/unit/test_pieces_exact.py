@@ -282,6 +282,7 @@ class MobileNet(nn.Module):
         return nn.Dense(3)(x.mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_a_mobilenet_from_end_to_end():
     x = np.random.default_rng(5).normal(size=(2, 8, 8, 3))
     net = MobileNet()

@@ -51,6 +51,7 @@ def test_architecture_has_what_tests_and_tutorial_need(net):
     assert [site.kind for site in sites].count("max_pool") == 1
 
 
+@pytest.mark.slow
 def test_train_flag_updates_statistics_and_inference_does_not(net):
     x = jax.random.normal(jax.random.key(1), (2, *INPUT_SHAPE))
     before = net.variables["batch_stats"]
@@ -77,6 +78,7 @@ def test_every_class_is_found_next_to_its_rival(net):
     assert right >= 6
 
 
+@pytest.mark.slow
 def test_maps_lie_on_the_objects(net):
     """Red on the target, blue on its rival, and both far more so than gradient × input."""
     labels = np.arange(0, len(CLASSES), 3)
@@ -112,6 +114,7 @@ def test_average_precision_by_hand():
     assert train_builtin.average_precision(scores, positive) == pytest.approx((1 + 2 / 3) / 2)
 
 
+@pytest.mark.slow
 def test_script_trains_writes_and_measures(tmp_path, capsys):
     out = tmp_path / "weights.safetensors"
     sizes = ["--pictures", "6", "--held-out", "40", "--steps", "2", "--batch", "4"]
@@ -128,6 +131,7 @@ def test_script_trains_writes_and_measures(tmp_path, capsys):
     assert "mean_average_precision" in trained
 
 
+@pytest.mark.slow
 def test_script_trains_a_deeper_network(tmp_path, capsys):
     out = tmp_path / "deep.safetensors"
     sizes = ["--pictures", "4", "--held-out", "40", "--steps", "1", "--batch", "2"]
