@@ -4,9 +4,9 @@ XLA compiles with few optimisations: the tests compile much and compute little. 
 session, those that tests start too, share this setting and a new folder of compiled programs.
 Float64 is switched on per test with the `x64` fixture, so that float32 behaviour stays the default.
 
-A default test (one without the marker `slow`) that takes more than `--cpu-seconds` of CPU time, 3
-unless told, fails: 0 switches that off. CPU time, and not the clock, so that a busy machine fails
-nothing; children that the test waited for count.
+A default test (one without the marker `slow`) fails if it takes more than `--cpu-seconds` of CPU
+time, 3 unless told, or its fixtures more than twice that; 0 switches that off. CPU time and not the
+clock: a busy machine fails nothing. Children that the test waited for count.
 """
 
 import os
@@ -56,17 +56,27 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
+def _limited(item, times, what):
+    """Runs the test or its fixtures, which several tests may share, and fails if it took long."""
     before = _cpu_seconds()
     yield
-    taken, allowed = _cpu_seconds() - before, item.config.getoption("cpu_seconds")
+    taken, allowed = _cpu_seconds() - before, times * item.config.getoption("cpu_seconds")
     if allowed and taken > allowed and not item.get_closest_marker("slow"):
         pytest.fail(
-            f"Expected a default test to take {allowed:g} CPU seconds, got {taken:.1f}: make it "
-            "smaller, or mark it `slow` (--cpu-seconds 0 switches this off).",
+            f"Expected {what} to take {allowed:g} CPU seconds, got {taken:.1f}: make it smaller, "
+            "or mark it `slow` (--cpu-seconds 0 switches this off).",
             pytrace=False,
         )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    yield from _limited(item, 2, "the fixtures of a default test")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    yield from _limited(item, 1, "a default test")
 
 
 @pytest.fixture

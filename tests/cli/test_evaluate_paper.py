@@ -123,6 +123,7 @@ def test_weights_of_your_own_do_not_stand_beside_the_paper(tmp_path: Path) -> No
         run(tmp_path, SHORT, published="resnet5")
 
 
+@pytest.mark.slow
 def test_our_tables_have_the_papers_average(tmp_path: Path) -> None:
     settings = Settings(tables=(2,), methods=["gradient", "deeplift"], points=3, limit=4)
     dataset = Dataset("voc", list_generated(size=4).pictures)

@@ -102,6 +102,7 @@ def generated():
     return net, x, labels, masks, np.asarray(METHODS["lpr"](net, x, labels))
 
 
+@pytest.mark.slow
 def test_few_pixels_share_the_maximum(generated):
     *_, heat = generated
     tied = (heat == heat.max((1, 2), keepdims=True)).mean((1, 2))
@@ -114,6 +115,7 @@ def test_the_maximum_lies_on_the_object(generated):
     assert hits.mean() >= 0.85
 
 
+@pytest.mark.slow
 def test_learning_makes_the_mask_keep_the_logit(generated):
     net, x, labels, _, heat = generated
     fill = np.stack([gaussian_filter(image, (10, 10, 0), mode="constant") for image in x])

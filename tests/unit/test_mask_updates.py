@@ -34,16 +34,19 @@ class Mixed(nn.Module):
 def gradients(theta_scale, dtype):
     """∂L/∂θ by both formulas, from the values of one masked pass."""
     x = jax.random.normal(jax.random.key(1), SHAPE, dtype)
-    variables = jax.tree.map(lambda a: a.astype(dtype), Mixed().init(jax.random.key(0), x))
+    variables = jax.jit(Mixed().init)(jax.random.key(0), x)
+    variables = jax.tree.map(lambda a: a.astype(dtype), variables)
     graph = trace(bind(variables, Mixed().apply), x).graph()
-    frozen = freeze(graph, x)
+    frozen = jax.jit(lambda x: freeze(graph, x))(x)
     rng = np.random.default_rng(0)
     theta = tuple(
         jnp.asarray(theta_scale * rng.standard_normal(site.shape), dtype) for site in graph.masked
     )
     sign = jnp.asarray(1, dtype)
     divided = loop.divisors(theta, sign)
-    after, before = masked_cotangents(graph, frozen, divided, jnp.int32(2))
+    after, before = jax.jit(lambda f, d: masked_cotangents(graph, f, d, jnp.int32(2)))(
+        frozen, divided
+    )
     activations = []
     for t, gate, passed, d in zip(theta, frozen.gates, before, divided, strict=True):
         u = jnp.asarray(rng.standard_normal(t.shape), dtype) / d

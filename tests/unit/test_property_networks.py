@@ -37,6 +37,7 @@ def oracle(network, params, x, label, masks):
     return at_x, at_zero, (np.array(units) - at_zero).reshape(IMAGE) * x
 
 
+@pytest.mark.slow
 @few
 @given(network=networks(), seed=st.integers(0, 99), label=st.integers(0, CLASSES - 1))
 def test_a_random_network_is_decomposed_as_by_hand(network, seed, label):

@@ -49,7 +49,8 @@ OPTIONS = {
     "lpr": {"steps": 2},
     "dmbp": {"config": dmbp_jax.DMBP(steps=2, pointwise="tangent")},
 }
-READ_THE_PROGRAM = ("deeplift", "guided_backprop", "gradcam", "fullgrad", "lpr", "dmbp")
+SLOW_ONE = pytest.param("lpr", marks=pytest.mark.slow)
+READ_THE_PROGRAM = ("deeplift", "guided_backprop", "gradcam", "fullgrad", SLOW_ONE, "dmbp")
 
 
 @pytest.mark.parametrize("method", READ_THE_PROGRAM)

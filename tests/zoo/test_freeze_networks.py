@@ -11,7 +11,7 @@ import dmbp_jax
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("x64")]
 LABEL = 2
 X = np.random.default_rng(21).normal(size=(8, 8, 3))
 
