@@ -15,7 +15,13 @@ from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
 
-PROBABILITIES = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
+
+def softmax(logits: jax.Array) -> jax.Array:
+    """Softmax over classes; of a single logit, where it is always 1, the sigmoid."""
+    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
+
+
+PROBABILITIES = {"softmax": softmax, "sigmoid": jax.nn.sigmoid}
 
 
 def find_activation(

@@ -5,6 +5,7 @@ mistakes with the same words.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,8 +43,22 @@ class Call:
     low: TracedNetwork | None = None
 
     def unbatch(self, results: Any) -> Any:
-        """Take the leading axis away again where the caller gave a single image."""
+        """Take the leading axis away again where the caller gave a single image.
+
+        Rows of a label that is no class, which only a traced one can be, have no numbers.
+        """
+        if is_traced(self.labels):
+            results = jax.tree.map(partial(_only_where, self.labels >= 0), results)
         return _first_row(results) if self.single else results
+
+
+def _only_where(known: jax.Array, rows: jax.Array) -> jax.Array:
+    """NaN, or False, in the other rows."""
+    known = known.reshape(-1, *[1] * (rows.ndim - 1))
+    if rows.dtype == bool:
+        return rows & known
+    is_number = jnp.issubdtype(rows.dtype, jnp.inexact)
+    return jnp.where(known, rows, jnp.full_like(rows, jnp.nan)) if is_number else rows
 
 
 @jax.jit
@@ -125,29 +140,28 @@ def check_labels(
             f"{name}: Expected an int, (N,) ints or None, got {type(label).__name__} {label!r}."
         )
     try:
-        labels = label if is_traced(label) else np.asarray(label)
-        shape, dtype = np.shape(labels), jnp.result_type(labels)
-    except (TypeError, ValueError) as error:
+        labels = jnp.asarray(label) if is_traced(label) else np.asarray(jax.device_get(label))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputTypeError(
             f"{name}: Expected an int, (N,) ints or None, got {label!r}."
         ) from error
+    shape = np.shape(labels)
     if shape == (0,) and not single:
         raise InputError(f"{name}: Expected one label per image ({batch}), got 0.")
-    if not jnp.issubdtype(dtype, jnp.integer):
-        raise InputTypeError(f"{name}: Expected integers, got dtype {dtype}.")
+    if labels.dtype.kind not in "iu":
+        raise InputTypeError(f"{name}: Expected integers, got dtype {labels.dtype}.")
     if shape not in ((), (batch,)):
         raise InputError(
             f"{name}: Expected an int or {batch} labels, one per image, got shape {shape}."
         )
-    if not is_traced(labels):
-        flat = np.ravel(labels)
-        outside = np.flatnonzero((flat < 0) | (flat >= classes))
-        if outside.size:
-            where = "" if shape == () else f" at position {outside[0]}"
-            raise InputError(
-                f"{name}: Expected 0 <= label < {classes}, got {flat[outside[0]]}{where}."
-            )
-    if is_traced(labels):
-        return jnp.broadcast_to(jnp.asarray(labels, jnp.int32), (batch,))
+    if is_traced(labels):  # what is no class becomes -1, see `Call.unbatch`
+        labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+        labels = jnp.where((labels >= 0) & (labels < classes), labels, -1)
+        return jnp.broadcast_to(labels.astype(jnp.int32), (batch,))
+    flat = np.ravel(labels)
+    outside = np.flatnonzero((flat < 0) | (flat >= classes))
+    if outside.size:
+        where = "" if shape == () else f" at position {outside[0]}"
+        raise InputError(f"{name}: Expected 0 <= label < {classes}, got {flat[outside[0]]}{where}.")
     # In NumPy: every operation of JAX would be a program to compile.
-    return jnp.asarray(np.broadcast_to(np.asarray(labels, np.int32), (batch,)))
+    return jnp.asarray(np.broadcast_to(labels.astype(np.int32), (batch,)))

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.model import is_traced
+from dmbp_jax.graph.model import is_traced, plain_array
 
 
 class Images(NamedTuple):
@@ -25,12 +25,9 @@ def check_images(x: ArrayLike, name: str = "x") -> Images:
       InputTypeError: not an array, or not a floating-point dtype.
       InputError: wrong rank, an empty axis, or a value that is not finite.
     """
-    if isinstance(x, (str, bytes)) or not hasattr(x, "dtype"):
-        try:
-            x = np.asarray(x)
-        except Exception as error:
-            raise InputTypeError(f"{name}: Expected an array, got {type(x).__name__}.") from error
-    dtype, shape = x.dtype, np.shape(x)  # pyrefly: ignore[missing-attribute]
+    if not isinstance(x, jax.Array):
+        x = plain_array(x, name)
+    dtype, shape = x.dtype, np.shape(x)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InputTypeError(
             f"{name}: Expected a floating-point dtype (a preprocessed image), got {dtype}. "
@@ -44,15 +41,17 @@ def check_images(x: ArrayLike, name: str = "x") -> Images:
         raise InputError(f"{name}: Expected no empty axis, got shape {shape}.")
     single = len(shape) == 3
     if isinstance(x, jax.Array):
-        finite = is_traced(x) or bool(_all_finite(x))
+        with jax.ensure_compile_time_eval():  # of an array that a jitted function captured
+            finite = is_traced(x) or bool(jax.device_get(_all_finite(x)))
     else:  # in NumPy: every operation of JAX would be a program to compile
         with np.errstate(over="ignore"):
-            x = np.asarray(x).astype(jax.dtypes.canonicalize_dtype(dtype), copy=False)
+            x = x.astype(jax.dtypes.canonicalize_dtype(dtype), copy=False)
         finite = bool(np.isfinite(x).all())
     if not finite:
-        bad = np.argwhere(~np.isfinite(np.asarray(x, np.float32)))[0]
+        x = jax.device_get(x)
+        bad = np.argwhere(~np.isfinite(x.astype(np.float32)))[0]
         raise InputError(
-            f"{name}: Expected finite values, got {np.asarray(x)[tuple(bad)]} "
+            f"{name}: Expected finite values, got {x[tuple(bad)]} "
             f"at index {tuple(int(i) for i in bad)}."
         )
     return Images(jnp.asarray(x[None] if single else x), single)

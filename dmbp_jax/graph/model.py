@@ -69,10 +69,35 @@ def call_params(params: Any, x: jax.Array) -> jax.Array:
 
 
 def split_arrays(params: Any) -> tuple[tuple[jax.Array, ...], Skeleton]:
-    """The arrays of `params`, and what `Skeleton.merge` puts them back into."""
+    """The arrays of `params`, and what `Skeleton.merge` puts them back into.
+
+    Raises:
+      InputTypeError: an array holds something that is no number.
+    """
     leaves, treedef = jax.tree.flatten(params)
-    arrays = tuple(leaf for leaf in leaves if _is_array(leaf))
+    arrays = tuple(_native(leaf) for leaf in leaves if _is_array(leaf))
     return arrays, Skeleton(treedef, tuple(_ARRAY if _is_array(leaf) else leaf for leaf in leaves))
+
+
+def plain_array(value: Any, name: str) -> np.ndarray:
+    """A value of any library as an array of NumPy, in a dtype that JAX knows.
+
+    Raises:
+      InputTypeError: it is none, holds something that is no number, or hides some of its values.
+    """
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise InputTypeError(
+            f"{name}: Expected an array, got {type(value).__name__}: {error}"
+        ) from error
+    if np.ma.is_masked(value):
+        raise InputTypeError(f"{name}: Expected an array, got one with masked values.")
+    native = {np.dtype(np.longdouble): np.float64, np.dtype(np.clongdouble): np.complex128}
+    dtype = np.dtype(native.get(array.dtype, array.dtype)).newbyteorder("=")
+    if dtype.kind not in "?biufcV" or dtype.names is not None:
+        raise InputTypeError(f"{name}: Expected an array of numbers, got dtype {array.dtype}.")
+    return array.astype(dtype, copy=False)
 
 
 def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
@@ -107,4 +132,11 @@ def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
 
 
 def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+    if isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)):
+        return True
+    return all(hasattr(leaf, name) for name in ("__array__", "dtype", "shape"))  # of PyTorch
+
+
+def _native(leaf: Any) -> Any:
+    of_jax = isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct))
+    return leaf if of_jax else plain_array(leaf, "params")
