@@ -129,8 +129,10 @@ def _backward(step: Any, residuals: tuple, cotangent: Any) -> tuple:
         _, pull_back = jax.vjp(lambda kernel: bind(step.equation, [x, kernel])[0], differentiated)
         (to_kernel,) = pull_back(cotangent)
 
-    def prepared(cotangent: jax.Array, adjoint: jax.Array, kernel: jax.Array | None) -> jax.Array:
-        return input_gradient(cotangent, adjoint, x.shape, step.params)
+    def prepared(cotangent: jax.Array, adjoint: jax.Array, _: jax.Array | None) -> jax.Array:
+        # A kernel in bfloat16 may have cotangents in float32 (`preferred_element_type`).
+        kernel = adjoint.astype(cotangent.dtype)
+        return input_gradient(cotangent, kernel, x.shape, step.params).astype(x.dtype)
 
     def transposed(cotangent: jax.Array, adjoint: jax.Array, kernel: jax.Array) -> jax.Array:
         convolution = jax.linear_transpose(lambda x: bind(step.equation, [x, kernel])[0], x)

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import dmbp_jax
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
+from dmbp_jax.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -114,3 +116,37 @@ def test_three_channels_are_convolved_as_four(layout, rng):
     gradient = jax.vmap(jax.grad(lambda image: traced.logits(image)[0]))(x)
     expected = jax.grad(lambda x: network(kernel, x)[:, 0].sum())(x)
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_product_of_bfloat16_with_a_result_in_float32(size, stride):
+    """`preferred_element_type`: the gradient is that of JAX, and every method has one."""
+    rng = np.random.default_rng(0)
+    x = np.asarray(rng.normal(size=(2, 6, 6, 3)), np.float32)
+    kernels = [jnp.asarray(rng.normal(size=(size, size, n, 4)), jnp.bfloat16) for n in (3, 4)]
+    head = jnp.asarray(rng.normal(size=(4, 3)), jnp.bfloat16)
+
+    def network(_, x):
+        for kernel in kernels:
+            x = jax.nn.relu(
+                lax.conv_general_dilated(
+                    x.astype(jnp.bfloat16),
+                    kernel,
+                    (stride, stride),
+                    "SAME",
+                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                    preferred_element_type=jnp.float32,
+                )
+            )
+        mean = x.mean((1, 2)).astype(jnp.bfloat16)
+        return lax.dot(mean, head, preferred_element_type=jnp.float32)
+
+    expected = jax.grad(lambda x: network(None, x)[:, 1].sum())(x)
+    options = {"apply_fn": network, "multiply_by_inputs": False}
+    for method in ("gradient", "guided_backprop"):
+        found = METHODS[method](None, x, 1, **options)
+        assert found.dtype == np.float32
+    np.testing.assert_allclose(METHODS["gradient"](None, x, 1, **options), expected, rtol=1e-2)
+    found = dmbp_jax.attribute(None, x, 1, apply_fn=network, config=dmbp_jax.DMBP(steps=1))
+    np.testing.assert_allclose(found.y, network(None, x)[:, 1], rtol=1e-2)
