@@ -73,7 +73,7 @@ class Signs(nn.Module):
 def test_a_difference_carries_as_much_as_a_sum(rng):
     """With the second branch negated, the network and its complete map are the same."""
     net, x = Signs(), rng.normal(size=(8, 8, 2))
-    variables = jax.eval_shape(net.init, jax.random.key(0), x[None])
+    variables = jax.jit(net.init)(jax.random.key(0), x[None])
     params = jax.tree.map(lambda a: rng.normal(size=a.shape), variables["params"])
     negated = params | {"Conv_1": jax.tree.map(lambda a: -a, params["Conv_1"])}
     call = {"config": DMBP.quick(), "biases": "carry"}
