@@ -16,8 +16,10 @@ from jax.typing import ArrayLike
 from dmbp_jax.dmbp.decomposition import Masks, attribution_by_backward, freeze, mask_dtype
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
+from dmbp_jax.graph.channels_last import as_network, from_network
 from dmbp_jax.graph.model import ApplyFn, is_traced
 from dmbp_jax.graph.pieces import check_slope
+from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
@@ -133,13 +135,21 @@ def decompose(
 def _mask_shapes(call: Call) -> list[tuple[int, ...]]:
     """Shape of every mask: the activation's without its leading 1, with the N of a batch."""
     lead = () if call.single else (len(call.images),)
-    sites = call.network.program().masked
+    sites = map(as_network, call.network.program().masked)
     return [(*lead, *drop_leading_one(site.shape)) for site in sites]
 
 
 def drop_leading_one(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a mask as the caller sees it, for one image."""
     return shape[1:] if shape[:1] == (1,) else shape
+
+
+def stored_masks(masks: Sequence[jax.Array], sites: Sequence[Site]) -> list[jax.Array]:
+    """Masks of one image as the graph has them."""
+    return [
+        from_network(mask.reshape(as_network(site).shape), site.order)
+        for mask, site in zip(masks, sites, strict=True)
+    ]
 
 
 def _check_masks(masks: Any, call: Call) -> Masks:
@@ -174,13 +184,12 @@ def _decompose_batch(
     slope: tuple[str, int],
 ) -> Decomposition:
     graph = network.graph(*slope)
-    shapes = [site.shape for site in graph.masked]
 
     def one_image(x: jax.Array, label: jax.Array | None, masks: Masks) -> Decomposition:
         frozen = freeze(graph, x[None])
         if label is None:
             label = jnp.argmax(frozen.logits)
-        sigma = [mask.reshape(shape) for mask, shape in zip(masks, shapes, strict=True)]
+        sigma = stored_masks(masks, graph.masked)
         both = partial(attribution_by_backward, graph, frozen, x[None], label=label)
         y_positive, positive = both(sigma)
         y_negative, negative = both([1 - mask for mask in sigma])

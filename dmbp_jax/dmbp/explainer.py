@@ -29,6 +29,7 @@ from dmbp_jax.dmbp.decomposition import (
 )
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.errors import InputError
+from dmbp_jax.graph.channels_last import as_network, to_network
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.pieces import Pointwise
 from dmbp_jax.graph.program import Site
@@ -217,7 +218,10 @@ class DmbpExplainer:
         finite &= jnp.isfinite(positive).all() & jnp.isfinite(negative).all()
         masks = None
         if self.return_masks:
-            masks = tuple(mask.reshape(drop_leading_one(mask.shape)) for mask in sigma)
+            masks = tuple(
+                to_network(mask, site.order).reshape(drop_leading_one(as_network(site).shape))
+                for mask, site in zip(sigma, graph.masked, strict=True)
+            )
         return Attribution(
             positive=positive,
             negative=negative,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.dmbp.decompose import stored_masks
 from dmbp_jax.dmbp.decomposition import freeze, masked_map
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
@@ -40,10 +41,7 @@ def mappings(
     call = check_call(params, x, label, apply_fn, nonaffine=nonaffine)
     graph = call.network.graph(config.pointwise, config.segments)
     frozen = freeze(graph, call.images)
-    sigma = [
-        jnp.asarray(mask).reshape(site.shape)
-        for mask, site in zip(masks, graph.masked, strict=True)
-    ]
+    sigma = stored_masks(list(map(jnp.asarray, masks)), graph.masked)
     # Frozen at x the network is affine: its gradient is the map of an input that is 1 everywhere.
     ones = jnp.ones_like(call.images)
     signs = ([jnp.ones_like(m) for m in sigma], sigma, [1 - m for m in sigma])

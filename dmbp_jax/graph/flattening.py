@@ -5,7 +5,7 @@ Because of that a bare `max(x, 0)` can be trusted to be a ReLU: the clamps insid
 layers come with a product of two dependent values and are refused there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax.extend import core as jex
@@ -28,6 +28,7 @@ class Flat(NamedTuple):
       inputs: names of the network's arrays, then of the constants of its trace.
       image, image_shape: name of x, and its shape.
       logits: what the network returns.
+      orders: of the values that are stored with their axes in another order (`channels_last`).
     """
 
     steps: Sequence[Step]
@@ -36,6 +37,7 @@ class Flat(NamedTuple):
     image: int
     image_shape: tuple[int, ...]
     logits: Operand
+    orders: Mapping[int, tuple[int, ...]] = {}
 
 
 def flatten(jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...]) -> Flat:

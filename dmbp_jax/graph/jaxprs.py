@@ -9,12 +9,13 @@ user's code are kept by JAX's own `source_info_util`.
 import math
 import re
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
@@ -164,11 +165,55 @@ def scan_loop(equation: Any) -> Loop:
     return Loop(inner, constants, params["length"], params["reverse"], counts[0], counts[1])
 
 
+def altered(
+    equation: Any, params: Mapping[str, Any], reads: Sequence[Any], makes: Sequence[Any]
+) -> Any:
+    """An equation with other parameters, of operands and results with axes in these orders."""
+    return equation.replace(
+        params=dict(params),
+        invars=list(map(_turned, equation.invars, reads)),
+        outvars=list(map(_turned, equation.outvars, makes)),
+    )
+
+
+def transposition(near: Any, variable: Any, have: Sequence[int], want: Sequence[int]) -> Any:
+    """An equation that brings a value like `variable` from one order of axes to another.
+
+    Args:
+      near: an equation of the same place in the user's code.
+    """
+    return near.replace(
+        primitive=lax.transpose_p,
+        params={"permutation": tuple(have.index(axis) for axis in want)},
+        invars=[_turned(variable, have)],
+        outvars=[_turned(variable, want)],
+        effects=jex.no_effects,
+    )
+
+
+def _turned(variable: Any, order: Sequence[int]) -> Any:
+    if list(order) == sorted(order):
+        return variable
+    aval = variable.aval
+    return jex.Var(type(aval)(tuple(aval.shape[axis] for axis in order), aval.dtype))
+
+
+def with_body(loop: Any, evaluate: Callable[[Any, Sequence[Any], Sequence[Any]], list[Any]]) -> Any:
+    """A scan with its body traced anew, as `evaluate(body, constants, arguments)` computes it."""
+    inner, constants = body(loop.params["jaxpr"])
+    like = [
+        jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
+        for v in inner.invars
+    ]
+    traced = jax.make_jaxpr(lambda *arguments: evaluate(inner, constants, arguments))(*like)
+    return loop.replace(params={**loop.params, "jaxpr": traced})
+
+
 def count_operations(jaxpr: Any) -> int:
     """Equations of a jaxpr with those inside its calls, those of a scan once for each iteration."""
     total = 0
     for equation in jaxpr.eqns:
-        inner = sum(count_operations(body(each)[0]) for each in _inner(equation))
+        inner = sum(count_operations(body(each)[0]) for each in inner_jaxprs(equation))
         is_scan = equation.primitive.name == "scan"
         total += inner * equation.params["length"] if is_scan else max(1, inner)
     return total
@@ -227,7 +272,7 @@ def value_bytes(jaxpr: Any) -> int:
     """
     total = 0
     for equation in jaxpr.eqns:
-        computed, inner = equation.outvars, _inner(equation)
+        computed, inner = equation.outvars, inner_jaxprs(equation)
         if equation.primitive.name == "scan":
             loop = scan_loop(equation)
             total += loop.length * value_bytes(loop.body)
@@ -239,7 +284,7 @@ def value_bytes(jaxpr: Any) -> int:
     return total
 
 
-def _inner(equation: Any) -> Sequence[Any]:
+def inner_jaxprs(equation: Any) -> Sequence[Any]:
     """The jaxprs of an equation: one of a call or a loop, several of a choice of branches."""
     return list(jex.jaxprs_in_params(equation.params))
 
@@ -267,7 +312,7 @@ def common_scope(jaxpr: Any) -> str:
     found = set()
     for equation in jaxpr.eqns:
         own = join_scopes("", str(equation.source_info.name_stack)).split("/")[0]
-        inner = _inner(equation)
+        inner = inner_jaxprs(equation)
         if own or not inner:
             found.add(own)
         else:

@@ -5,6 +5,7 @@ from typing import Any
 from jax.typing import ArrayLike
 
 from dmbp_jax.graph.call import check_call
+from dmbp_jax.graph.channels_last import as_network
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.program import Site
 
@@ -37,4 +38,5 @@ def sites(
       ...  dmbp_jax.sites(jnp.eye(3), jnp.ones((8, 8, 3)), apply_fn=network)]
       [('relu', 'relu', (1, 3))]
     """
-    return check_call(params, x, apply_fn=apply_fn, nonaffine=nonaffine).network.program().sites
+    call = check_call(params, x, apply_fn=apply_fn, nonaffine=nonaffine)
+    return tuple(map(as_network, call.network.program().sites))

@@ -7,7 +7,10 @@ from dmbp_jax.graph.program import Axes, BiasGroup, Site, Step
 
 
 def name_sites(
-    steps: Sequence[Step], groups: Sequence[BiasGroup], axes: Mapping[int, Axes]
+    steps: Sequence[Step],
+    groups: Sequence[BiasGroup],
+    axes: Mapping[int, Axes],
+    orders: Mapping[int, tuple[int, ...]],
 ) -> tuple[Site, ...]:
     """Every piece and every bias, the kind appended unless the scope already ends in it."""
     found = [
@@ -29,6 +32,7 @@ def name_sites(
         if name in repeated:
             counts[name] = counts.get(name, -1) + 1
             name = f"{name}_{counts[name]}"
-        found_axes = axes.get(step.results[0])
-        sites.append(Site(kind, index, name, step.shape, step.dtype, masked, found_axes))
+        found_axes, order = axes.get(step.results[0]), orders.get(step.results[0])
+        order = order or tuple(range(len(step.shape)))
+        sites.append(Site(kind, index, name, step.shape, step.dtype, masked, order, found_axes))
     return tuple(sites)

@@ -1,7 +1,7 @@
 """The passes that make a program of a traced network, in their order.
 
-Trace and remove dead code (`tracing`), then flatten, join pointwise functions, freeze gates, refuse
-what is left, assemble.
+Trace and remove dead code (`tracing`), then flatten, turn axes, join pointwise functions, freeze
+gates, refuse what is left, assemble.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from dmbp_jax.errors import (
     NoReluError,
     UnsupportedNetworkError,
 )
+from dmbp_jax.graph import channels_last
 from dmbp_jax.graph.affine import find_adjoints
 from dmbp_jax.graph.axes import name_axes
 from dmbp_jax.graph.biases import group_biases
@@ -29,7 +30,11 @@ _NAMED = 6  # frozen factors that a message lists
 
 
 def make_program(
-    jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...], nonaffine: str = "refuse"
+    jaxpr: Any,
+    zeros: Sequence[bool],
+    families: tuple[PieceFamily, ...],
+    nonaffine: str = "refuse",
+    turned: bool = False,
 ) -> Program:
     """The program of a network whose last argument is x.
 
@@ -38,6 +43,7 @@ def make_program(
       zeros: which constants of the jaxpr are zero everywhere.
       families: what may be a piece.
       nonaffine: "refuse", or "freeze" the gates of products at x (`freezing`).
+      turned: whether values are stored channels last.
 
     Raises:
       NonAffineError, ControlFlowError: an operation on the path from x is not supported; the
@@ -45,6 +51,8 @@ def make_program(
       NoReluError: no masked piece on the path from x.
     """
     flat = flatten(jaxpr, zeros, families)
+    if turned:
+        flat = channels_last.turn(flat)
     steps, logits = join_pointwise(flat.steps, flat.regions, flat.logits)
     joined = flat._replace(steps=steps, logits=logits)
     if nonaffine == "freeze":
@@ -99,7 +107,9 @@ def _assemble(flat: Flat) -> Program:
         inputs=flat.inputs,
         image=flat.image,
         logits=flat.logits,
-        sites=name_sites(steps, groups, name_axes(steps, flat.image, flat.image_shape)),
+        sites=name_sites(
+            steps, groups, name_axes(steps, flat.image, flat.image_shape), flat.orders
+        ),
         bias_groups={
             steps[group.steps[-1]].results[0]: (index, group) for index, group in enumerate(groups)
         },

@@ -51,6 +51,8 @@ class Site:
         (leading axis 1).
       dtype: its dtype.
       masked: whether it carries a mask.
+      order: axis i of `shape` is axis `order[i]` of the network's own value. Sites that are listed
+        have the network's axes.
       axes: where its rows and columns are; None where it is not known (`axes`).
     """
 
@@ -60,6 +62,7 @@ class Site:
     shape: tuple[int, ...]
     dtype: Any
     masked: bool = False
+    order: tuple[int, ...] = field(default=(), repr=False)
     axes: Axes | None = field(default=None, repr=False)
 
     @property

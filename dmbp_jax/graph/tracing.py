@@ -17,6 +17,7 @@ import numpy as np
 
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.captures import may_read_arrays
+from dmbp_jax.graph.channels_last import evaluate_turned, pays
 from dmbp_jax.graph.convolution import bind_convolution
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.identity import Identity, identity
@@ -59,7 +60,7 @@ class Trace:
         self.identity = identity._replace(digest=f"{identity.digest} {zeros}")
         self.compiled: dict[Any, Any] = {}
         self._zeros = zeros
-        self._programs: dict[tuple[tuple[PieceFamily, ...], str], Program] = {}
+        self._programs: dict[tuple[tuple[PieceFamily, ...], str, bool], Program] = {}
 
     def program(self, nonaffine: str = "refuse") -> Program:
         """The flat program, with the pieces that are registered now.
@@ -70,7 +71,7 @@ class Trace:
         Raises:
           NonAffineError, ControlFlowError, NoReluError: the network is not supported.
         """
-        key = families(), nonaffine
+        key = families(), nonaffine, pays()
         if key not in self._programs:
             self._programs[key] = make_program(self.jaxpr, self._zeros, *key)
         return self._programs[key]
@@ -112,7 +113,8 @@ class TracedNetwork:
         jaxpr = self.trace.jaxpr
         arrays = self.inputs[: len(jaxpr.invars) - 1]
         constants = self.inputs[len(arrays) :]
-        return evaluate(jaxpr, constants, [*arrays, image[None]], _bind)[0][0]
+        run = evaluate_turned if pays() else evaluate
+        return run(jaxpr, constants, [*arrays, image[None]], _bind)[0][0]
 
     def program(self) -> Program:
         """As `Trace.program`."""
