@@ -16,7 +16,7 @@ from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 # Batch, space, features; the kernel of JAX's own input gradient has its features swapped.
 LAST = re.compile(r"\[b, (?:\d, )*f\]x\[(?:\d, )*(?:i, o|o, i)\]->\[b, (?:\d, )*f\]")
@@ -132,17 +132,21 @@ def _conv(x, kernel, **options):
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", **options)
 
 
-def _between(x, k):
+def _moves(x, k):
     """What may lie between convolutions, channels first: (N, 4, H, W) to (N, 8, H, W)."""
     a, b = jnp.split(x, 2, axis=1)
     x = jnp.concatenate([a[:, ::-1], jnp.maximum(a, b), b], axis=1)  # 6 channels
     x = jnp.pad(x, ((0, 0), (1, 1), (0, 1), (2, 0)))[:, :, 1:, ::2]
     x = jnp.flip(x, 2) * jnp.arange(8.0).reshape(8, 1, 1) + jnp.cumsum(x, axis=3)
-    grouped = x.reshape(1, 2, 4, *x.shape[2:])  # as in GroupNorm
+    grouped = x.reshape(-1, 2, 4, *x.shape[2:])  # as in GroupNorm
     x = (grouped - grouped.mean((2, 3, 4), keepdims=True)).reshape(x.shape)
-    shuffled = x.reshape(1, 2, 4, *x.shape[2:]).swapaxes(1, 2).reshape(x.shape)  # ShuffleNet
-    y = jax.nn.silu(jax.vmap(lambda one: _conv(one[None], k)[0])(shuffled))
-    y = y + x.max((2, 3), keepdims=True) + x.min((1, 2, 3))[:, None, None, None]
+    return x.reshape(-1, 2, 4, *x.shape[2:]).swapaxes(1, 2).reshape(x.shape)  # ShuffleNet
+
+
+def _functions(x, k):
+    """Activations and pools, one image at a time inside."""
+    y = jax.nn.silu(jax.vmap(lambda one: _conv(one[None], k[:, :4])[0])(x))
+    y = y + x.max((2, 3), keepdims=True)[:, :1] + x.min((1, 2, 3))[:, None, None, None]
     y = lax.reduce_window(y, 0.0, lax.add, (1, 1, 2, 2), (1, 1, 2, 2), "SAME")
     y = lax.reduce_window(y, jnp.inf, lax.min, (1, 1, 2, 1), (1, 1, 1, 1), "VALID")
     y = jnp.where(jnp.arange(8)[:, None, None] % 3 == 0, y, jnp.clip(y, 0, 6))
@@ -157,7 +161,7 @@ def _calls(x, k):
     return jnp.concatenate([x, jax.nn.relu6(x)], axis=1)
 
 
-@pytest.mark.parametrize("middle", [_between, _calls])
+@pytest.mark.parametrize("middle", [_moves, _functions, _calls])
 def test_what_lies_between_is_turned_and_equal(middle, rng):
     def network(params, x):
         first, inside, last = params
