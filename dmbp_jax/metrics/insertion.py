@@ -51,8 +51,8 @@ def insertion(
         `Attribution`. Pixels of equal value are inserted in row-major order.
       apply_fn: `(params, x) -> logits`.
       blur: `"rise"` (11 taps, sigma 5, folded: see `blur_taps`), `("gaussian", size, sigma)`,
-        `"zero"`, `"mean"`, `"black"`, or an array shaped like x to start from. Blurs are per channel in preprocessed
-        space, with zero padding.
+        `"zero"`, `"mean"`, `"black"`, or an array shaped like x to start from. Blurs are per
+        channel in preprocessed space, with zero padding.
       step: pixels a step; 224 when neither `step` nor `points` is given. The last may be shorter.
       points: number of equally spaced points instead of `step`; both ends included.
       activation: `"softmax"`, `"sigmoid"` (multi-label networks) or `"none"`; None takes the

@@ -3,26 +3,34 @@
 Every call has the same shapes, so that a worker compiles once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dmbp_jax.catalogue import find_method
-from dmbp_jax.dmbp.config import DMBP
-from dmbp_jax.dmbp.explainer import DmbpExplainer
+from dmbp_jax.dmbp.attribute import attribute
 from dmbp_jax.engine.compiling import compiled
-from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.scores import PROBABILITIES, pick
-from dmbp_jax.graph.call import check_call
 from dmbp_jax.methods.keys import image_key
 from dmbp_jax.networks.network import Network
-from dmbp_jax.runs.scored import TOP1, Scored, ScoredDmbp
 
 BATCH_SIZE = 8  # images a device explains at once, unless told otherwise
+
+
+class Scored(NamedTuple):
+    """Numbers (N,) and maps of a batch; terms are None for methods without them."""
+
+    label: Any
+    probability: Any
+    y: Any
+    y_positive: Any
+    y_negative: Any
+    y_nuisance: Any
+    finite: Any  # bool
+    maps: dict[str, Any]
 
 
 def replicate(net: Network) -> Network:
@@ -33,7 +41,7 @@ def replicate(net: Network) -> Network:
 def explain_batch(
     net: Network,
     x: np.ndarray,
-    labels: np.ndarray,
+    labels: Sequence[int | None],
     *,
     method: str,
     options: Mapping[str, Any],
@@ -45,7 +53,7 @@ def explain_batch(
     Args:
       net: as `replicate` returns it.
       x: (N, H, W, C) preprocessed images.
-      labels: (N,) int32, `TOP1` for the network's first choice.
+      labels: of each image, None for the network's first choice.
       method: key of `METHODS`, with its `options`.
       save: maps to return, of "heatmap", "map", "positive", "negative".
       identities: of each image, seeds methods that draw random numbers.
@@ -53,53 +61,47 @@ def explain_batch(
     Returns:
       NumPy arrays, the maps as float32; terms are None for methods without them.
     """
-    batch = _sharding(jax.sharding.PartitionSpec("batch"))
-    rows = jax.device_put(x, batch), jax.device_put(labels, batch)
+    images = jax.device_put(x, _sharding(jax.sharding.PartitionSpec("batch")))
     if method == "dmbp":
-        scored = _dmbp(net, *rows, save, **options)
+        given = _labels(net, images, labels)
+        att = attribute(net, images, given, chunk_size=len(x), **options)
+        terms = att.y, att.y_positive, att.y_negative, att.y_nuisance
+        label, logits, finite = att.label, att.logits, att.status
+        maps = {name: getattr(att, name) for name in save}
     else:
         row = find_method(method)
         keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
-        scored = _method(net, *rows, partial(row.function, key=keys, **options), save)
+        logits = compiled(_logits)(net, images)
+        label = _first_choices(logits, labels)
+        values = row.function(net, images, label, key=keys, **options)
+        terms = pick(logits, label), None, None, None
+        finite = jnp.isfinite(values).all(range(1, values.ndim)) & jnp.isfinite(terms[0])
+        summed = values.sum(-1) if values.ndim == 4 else values
+        maps = {name: summed if name == "heatmap" else values for name in save}
+    probability = pick(PROBABILITIES[net.activation](logits), label)
+    scored = Scored(label, probability, *terms, finite & jnp.isfinite(probability), maps)
     result = jax.tree.map(np.asarray, scored)
-    maps = {name: np.asarray(one, np.float32) for name, one in result.maps.items()}
-    return result._replace(maps=maps)
+    return result._replace(maps={name: np.float32(one) for name, one in result.maps.items()})
 
 
-def _dmbp(
-    net: Network,
-    x: jax.Array,
-    labels: jax.Array,
-    save: tuple[str, ...],
-    config: DMBP,
-    biases: str,
-    **call: Any,
-) -> Scored:
-    """What `attribute` does, with the labels of the rows and the probability."""
-    checked = check_call(net, x, dtype=config.dtype, precision=config.precision, **call)
-    checked.network.program()  # refuses what is not supported, before anything is compiled
-    inner = DmbpExplainer(checked.network, config, biases, low=checked.low)
-    explainer = ScoredDmbp(inner, net.activation, save)
-    return explain(explainer, (checked.images, labels), chunk_size=len(x))
+def _labels(net: Network, images: jax.Array, labels: Sequence[int | None]) -> jax.Array | None:
+    """As `attribute` takes them; the network is asked only where some have a label and some not."""
+    if all(label is None for label in labels):
+        return None
+    if None not in labels:
+        return jnp.asarray(labels, jnp.int32)
+    return _first_choices(compiled(_logits)(net, images), labels)
 
 
-def _method(
-    net: Network, x: jax.Array, labels: jax.Array, function: Callable[..., Any], save: Sequence[str]
-) -> Scored:
-    """One of the compared methods; y is the logit."""
-    label, probability, logit = compiled(_scores)(net, x, labels)
-    values = function(net, x, label)
-    summed = values.sum(-1) if values.ndim == 4 else values
-    finite = jnp.isfinite(values).all(range(1, values.ndim)) & jnp.isfinite(logit)
-    maps = {name: summed if name == "heatmap" else values for name in save}
-    return Scored(label, probability, logit, None, None, None, finite, maps)
+def _first_choices(logits: jax.Array, labels: Sequence[int | None]) -> jax.Array:
+    """(N,) int32: each label, or the largest logit where there is none."""
+    given = np.array([label is not None for label in labels])
+    asked = np.array([label or 0 for label in labels], np.int32)
+    return jnp.where(given, asked, logits.argmax(-1).astype(jnp.int32))
 
 
-def _scores(net: Network, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
-    """Label (the first choice where it is `TOP1`), its probability and its logit."""
-    logits = net(x)
-    label = jnp.where(labels == TOP1, logits.argmax(-1).astype(jnp.int32), labels)
-    return label, pick(PROBABILITIES[net.activation](logits), label), pick(logits, label)
+def _logits(net: Network, x: jax.Array) -> jax.Array:
+    return net(x)
 
 
 def _sharding(spec: jax.sharding.PartitionSpec) -> jax.sharding.NamedSharding:

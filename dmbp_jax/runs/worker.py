@@ -17,11 +17,10 @@ from dmbp_jax.data.decoding import read_image
 from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import DeviceMemoryError, ImageError
 from dmbp_jax.runs import arrays
-from dmbp_jax.runs.explain_batch import BATCH_SIZE, explain_batch, replicate
+from dmbp_jax.runs.explain_batch import BATCH_SIZE, Scored, explain_batch, replicate
 from dmbp_jax.runs.manifest import array_layout
 from dmbp_jax.runs.plan import Plan
 from dmbp_jax.runs.records import COLUMNS, FAILED, OK, Part, Row
-from dmbp_jax.runs.scored import TOP1, Scored
 
 _THREADS = min(8, os.cpu_count() or 1)
 _NOT_FINITE = "the network's numbers overflow on this picture"
@@ -149,14 +148,10 @@ class Worker:
 
     def _explain(self, readable: list[tuple[int, Decoded]]) -> Scored:
         """One batch, filled up to the size that is compiled."""
-        given = self.plan.inputs.labels
-        chosen = [TOP1 if (label := given[row]) is None else label for row, _ in readable]
-        rows = (
-            (row, (one.x, np.int32(label), one.hash))
-            for (row, one), label in zip(readable, chosen, strict=True)
-        )
+        rows = ((row, (one.x, row, one.hash)) for row, one in readable)
         (batch,) = collect_rows(rows, self._batch)
-        x, labels, identities = batch.rows
+        x, numbers, identities = batch.rows
+        labels = [self.plan.inputs.labels[row] for row in numbers]
         try:
             return explain_batch(
                 self._net,
