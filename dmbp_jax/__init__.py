@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 from dmbp_jax.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from dmbp_jax import (
-        convert,
-        data,
-        errors,
-        experiments,
-        methods,
-        metrics,
-        models,
-        pictures,
-        runs,
-    )
-    from dmbp_jax.dmbp.attribute import attribute
-    from dmbp_jax.dmbp.attribution import Attribution
-    from dmbp_jax.dmbp.config import DMBP
-    from dmbp_jax.dmbp.decompose import Decomposition, decompose, init_masks
-    from dmbp_jax.graph.listing import sites
-    from dmbp_jax.graph.pieces import register_piece
-    from dmbp_jax.graph.program import Site
-    from dmbp_jax.networks.load import load
-    from dmbp_jax.networks.network import Network
-    from dmbp_jax.networks.registry import list_networks
+    from dmbp_jax import convert as convert
+    from dmbp_jax import data as data
+    from dmbp_jax import errors as errors
+    from dmbp_jax import experiments as experiments
+    from dmbp_jax import methods as methods
+    from dmbp_jax import metrics as metrics
+    from dmbp_jax import models as models
+    from dmbp_jax import pictures as pictures
+    from dmbp_jax import runs as runs
+    from dmbp_jax.dmbp.attribute import attribute as attribute
+    from dmbp_jax.dmbp.attribution import Attribution as Attribution
+    from dmbp_jax.dmbp.config import DMBP as DMBP
+    from dmbp_jax.dmbp.decompose import Decomposition as Decomposition
+    from dmbp_jax.dmbp.decompose import decompose as decompose
+    from dmbp_jax.dmbp.decompose import init_masks as init_masks
+    from dmbp_jax.graph.listing import sites as sites
+    from dmbp_jax.graph.pieces import register_piece as register_piece
+    from dmbp_jax.graph.program import Site as Site
+    from dmbp_jax.networks.load import load as load
+    from dmbp_jax.networks.network import Network as Network
+    from dmbp_jax.networks.registry import list_networks as list_networks
 
 _HOME = {
     "attribute": "dmbp_jax.dmbp.attribute",
@@ -58,29 +58,7 @@ _SUBPACKAGES = (
     "runs",
 )
 
-__all__ = [
-    "DMBP",
-    "Attribution",
-    "Decomposition",
-    "Network",
-    "Site",
-    "attribute",
-    "convert",
-    "data",
-    "decompose",
-    "errors",
-    "experiments",
-    "init_masks",
-    "list_networks",
-    "load",
-    "methods",
-    "metrics",
-    "models",
-    "pictures",
-    "register_piece",
-    "runs",
-    "sites",
-]
+__all__ = [*_HOME, *_SUBPACKAGES]
 
 
 def __getattr__(name: str) -> Any:

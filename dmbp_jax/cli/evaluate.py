@@ -106,7 +106,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add("--step", metavar="N", type=int, help="pixels inserted at a time; default 224")
     add("--points", metavar="N", type=int, help="number of points of a curve, instead of --step")
-    add("--batch", metavar="N", type=int, default=8, help="images at once; default 8")
+    add("--batch-size", metavar="N", type=int, default=8, help="images at once; default 8")
     add(
         "-o",
         "--output",
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         redraws=args.redraws,
         step=args.step,
         points=args.points,
-        batch_size=args.batch,
+        batch_size=args.batch_size,
     )
     net = open_network(args, network)
     dataset = list_dataset(args, net, stored)

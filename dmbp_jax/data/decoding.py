@@ -20,7 +20,7 @@ _MAX_BYTES = 2**30  # of a file; as many pixels of 16 bits and three channels ar
 # Formats that Pillow knows by name alone, or hands to a program outside, as EPS to Ghostscript.
 _OUTSIDE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
-_TIFF_PHOTOMETRIC, _TIFF_BITS = 262, 258  # tags
+_TIFF_PHOTOMETRIC, _TIFF_BITS, _TIFF_FORMAT = 262, 258, 339  # tags
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_NEEDED = (b"tRNS", b"eXIf")  # beside the critical chunks
 _PNG_ORIENTATION = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # texts that may have one
@@ -107,7 +107,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ImageError):
         return str(error)
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"not a picture; Expected one of {', '.join(find_formats())}."
+        return "not a picture, or one of a kind that Pillow does not decode."
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"too large: {error}"
     text = str(error) or type(error).__name__
@@ -145,6 +145,8 @@ def _upright_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
         raise ImageError("floating-point picture; its range of brightness is unknown.")
     if upright.mode.startswith("I"):
         bits = tags.get(_TIFF_BITS, (16,))[0]
+        if bits == 16 and tags.get(_TIFF_FORMAT, (1,))[0] == 2:
+            raise ImageError("signed 16-bit picture; its range of brightness is unknown.")
         upright = _eight_bits(upright, 2 ** min(bits, 16) - 1, tags.get(_TIFF_PHOTOMETRIC) == 0)
     elif upright.mode == "LAB":
         upright = _from_lab(upright)

@@ -6,13 +6,15 @@ Labels are positions in the sorted list of the 1000 WordNet ids, as in all publi
 import csv
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 from dmbp_jax.data.folders import check_root, list_folder
 from dmbp_jax.data.samples import Dataset, FilePicture, Skipped
+from dmbp_jax.data.tables import is_table, read_table
 from dmbp_jax.errors import DataError
 from dmbp_jax.files import read_text
-from dmbp_jax.networks.class_names import dataset_labels
+from dmbp_jax.networks.class_names import dataset_labels, find_label
 
 CLASSES = 1000
 _WORDNET_ID = re.compile(r"n\d{8}")
@@ -44,7 +46,8 @@ def list_imagenet(
 
     * a folder per class, named by WordNet id. With all 1000 folders their sorted order gives the
       labels; with fewer, a list of all ids is needed.
-    * all images in one folder, and one of these files (`ground_truth`, or found in `root`):
+    * all images in one folder, and one of these files (`ground_truth`, or found in `root`): a table
+      with the columns `file,label` (`ground_truth` only);
       `val.txt` (lines "name index", index from 0, or "name n01440764"); `LOC_val_solution.csv`;
       one WordNet id a line, in order of the image numbers; or the development kit's
       `ILSVRC2012_validation_ground_truth.txt` with `meta.mat` beside it (its numbers 1 to 1000
@@ -156,9 +159,21 @@ def _flat(
     return pictures, skipped
 
 
+def _read_table(path: Path) -> dict[str | int, int]:
+    """Labels by name without ending, of a table like that of any other command."""
+    labels: dict[str | int, int] = {}
+    for line, file, label in read_table(path, partial(find_label, dataset_labels("imagenet"))).rows:
+        if label is None or Path(file).stem in labels:
+            raise DataError(f"{path}, line {line}: Expected one label for every image.")
+        labels[Path(file).stem] = label
+    return labels
+
+
 def _read_truth(path: Path, ids: dict[str, int] | None) -> dict[str | int, int]:
     """Labels by name without ending, or by the number in the name."""
     lines = [line for line in read_text(path, "a ground truth").splitlines() if line.strip()]
+    if lines and is_table(path.name) and not lines[0].startswith("ImageId,"):
+        return _read_table(path)
     if lines and lines[0].startswith("ImageId,"):
         rows = [row[:2] for row in csv.reader(lines[1:])]
     else:

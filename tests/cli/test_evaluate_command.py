@@ -46,7 +46,7 @@ def test_bad_files_are_named_and_the_exit_code_says_so(
     out = tmp_path / "out"
     line = (
         f"evaluate --table 1 --dataset csv --root {photos} --network builtin --methods gradient "
-        f"--points 3 --batch 2 -o {out} --quiet --no-compilation-cache"
+        f"--points 3 --batch-size 2 -o {out} --quiet --no-compilation-cache"
     ).split()
     before = jax.config.jax_enable_compilation_cache
     try:

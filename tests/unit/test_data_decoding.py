@@ -226,13 +226,30 @@ def test_white_as_zero(tmp_path: Path, compression: str | None) -> None:
     assert np.asarray(open_image(tmp_path / "8.tif"))[0, :, 0].tolist() == raw[0].tolist()
 
 
-def test_twelve_bits(tmp_path: Path) -> None:
-    row = b"\xff\xf8\x00\x00\x0f\xff"  # 4095, 2048, 0, 4095
-    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(row)}
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    data = b"II*\0" + struct.pack("<I", 8 + len(row)) + row
-    data += struct.pack("<H", len(tags)) + directory + bytes(4)
-    assert pixels(tmp_path / "a.tif", data) == [255, 128, 0, 255]
+def tiff(bits: int, row: bytes, **tags: int) -> bytes:
+    """A TIFF of one row of four grey pixels, written by hand."""
+    known = {256: 4, 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(row)}
+    known |= {int(tag[1:]): value for tag, value in tags.items()}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, known[tag]) for tag in sorted(known))
+    head = b"II*\0" + struct.pack("<I", 8 + len(row)) + row
+    return head + struct.pack("<H", len(known)) + directory + bytes(4)
+
+
+def test_tiffs_of_every_depth(tmp_path: Path) -> None:
+    path, wide = tmp_path / "a.tif", struct.pack("<4H", 0, 1285, 20560, 65535)
+    assert pixels(path, tiff(2, b"\x1b")) == [0, 85, 170, 255]
+    assert pixels(path, tiff(4, b"\x05\xaf")) == [0, 85, 170, 255]
+    assert pixels(path, tiff(12, b"\xff\xf8\x00\x00\x0f\xff")) == [255, 128, 0, 255]
+    assert pixels(path, tiff(16, wide)) == [0, 5, 80, 255]
+    assert pixels(path, tiff(2, b"\x1b", _262=0)) == [255, 170, 85, 0]
+    assert pixels(path, tiff(16, wide, _262=0)) == [255, 250, 175, 0]
+    for unknown in (
+        tiff(16, wide, _339=2),
+        tiff(12, b"\0" * 6, _262=0),
+        tiff(32, bytes(16), _339=3),
+    ):
+        with pytest.raises(ImageError, match=r"unknown|does not decode"):
+            pixels(path, unknown)
 
 
 def test_lab(tmp_path: Path) -> None:

@@ -85,6 +85,27 @@ def test_imagenet_flat(tmp_path: Path, truth: str, content: str) -> None:
     assert labels(list_imagenet(root)) == expected
 
 
+def test_a_table_as_of_any_other_command(tmp_path: Path) -> None:
+    root = flat(tmp_path, "mine.csv", f"File; Label\n{NAMES[0]}.JPEG; tench\n{NAMES[1]}; 65\n")
+    dataset = list_imagenet(root, ground_truth=root / "mine.csv")
+    assert labels(dataset) == {f"{NAMES[0]}.JPEG": (0,), f"{NAMES[1]}.JPEG": (65,)}
+    (root / "mine.csv").write_text(f"file,label\n{NAMES[0]},1;2\n")
+    with pytest.raises(DataError, match="line 2: Expected one label for every image"):
+        list_imagenet(root, ground_truth=root / "mine.csv")
+
+
+def test_links_and_files_beside_the_class_folders(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for wordnet_id in IDS[1:]:
+        (root / wordnet_id).mkdir(parents=True)
+    paint(tmp_path / "elsewhere" / "a.JPEG")
+    paint(root / "b.JPEG")
+    (root / IDS[0]).symlink_to(tmp_path / "elsewhere")
+    dataset = list_imagenet(root)
+    assert labels(dataset) == {f"{IDS[0]}/a.JPEG": (0,)}
+    assert dataset.skipped == (Skipped("b.JPEG", "in no class folder"),)
+
+
 def test_development_kit_numbers_are_translated(tmp_path: Path) -> None:
     root = flat(
         tmp_path,
