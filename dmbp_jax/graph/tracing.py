@@ -4,6 +4,7 @@ Class count, sites, decomposition and every method read the same trace. Arrays a
 too that the function captured; Python values are part of it, as of a program of `jax.jit`.
 """
 
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -197,6 +198,7 @@ def trace(
     with jax.default_matmul_precision(precision):
         jaxpr, constants = _trace_one_image(model, image)
         if key not in kept:
+            _warn_of_training(jaxpr)
             _check_images_apart(model, image)
     found = _find_equal(jaxpr, tuple(map(is_zero, constants)))
     captures = constants or may_read_arrays(model.apply_fn, *model.skeleton.static_leaves)
@@ -276,6 +278,22 @@ def _check_images_apart(model: Model, image: jax.ShapeDtypeStruct) -> None:
         return
     _check_logits(result, batch.shape)
     check_images_apart(*without_dead_code(closed), model.arrays)
+
+
+def _warn_of_training(jaxpr: Body) -> None:
+    """Warn of a module that counts its random numbers, as those of Flax do in training mode."""
+    of_params = {id(variable) for variable in jaxpr.invars[:-1]}
+    if any(
+        equation.primitive.name == "random_fold_in"
+        and all(id(operand) in of_params for operand in equation.invars)
+        for equation in jaxpr.eqns
+    ):
+        warnings.warn(
+            "params: Expected a network in inference mode, got one that draws the next random "
+            "numbers of its own stream (dropout?): the maps are those of one draw. "
+            "Call its eval() first.",
+            stacklevel=4,
+        )
 
 
 def _like(array: Any) -> jax.ShapeDtypeStruct:

@@ -3,7 +3,10 @@
 Arrays are the leaves; module, preprocessing and names are static, so it passes through `jax.jit`.
 """
 
+import copyreg
 import os
+import pickle
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +22,19 @@ from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.networks.class_names import find_label
 from dmbp_jax.networks.preprocessing import Preprocessing
 from dmbp_jax.networks.registry import Activation
+
+
+def _by_name(function: Any) -> Any:
+    """Pickle by name, as functions are, what JAX put in place of a function, such as `jax.nn.relu`;
+    modules hold them.
+    """
+    module = sys.modules.get(function.__module__)
+    is_named = getattr(module, function.__qualname__, None) is function
+    return function.__qualname__ if is_named else function.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+
+
+for kind in (jax.custom_jvp, type(jax.jit(_by_name))):
+    copyreg.pickle(kind, _by_name)
 
 
 @jax.tree_util.register_dataclass

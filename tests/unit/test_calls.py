@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import dmbp_jax
 from dmbp_jax import DMBP
-from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.errors import InputError, InputTypeError, UnsupportedNetworkError
 from dmbp_jax.methods import METHODS
 
 rng = np.random.default_rng(0)
@@ -146,9 +147,11 @@ def test_a_label_inside_jit_that_is_no_class_has_status_false():
     for name in ("y", "y_positive", "y_nuisance", "map", "history"):
         assert np.isnan(getattr(found, name)[1:]).all()
         np.testing.assert_allclose(getattr(found, name)[0], getattr(expected, name)[0], 1e-5, 1e-6)
-    one = jax.vmap(
-        lambda x, label: dmbp_jax.attribute(PARAMS, x, label, apply_fn=network, config=FEW)
-    )
+
+
+@pytest.mark.slow
+def test_a_label_inside_vmap_that_is_no_class_has_status_false():
+    one = jax.vmap(lambda x, y: dmbp_jax.attribute(PARAMS, x, y, apply_fn=network, config=FEW))
     assert one(X, jnp.array([0, 3, -1])).status.tolist() == [True, False, False]
 
 
@@ -192,3 +195,39 @@ def test_rise_of_a_single_logit_looks_at_the_picture():
     heat = METHODS["rise"](PARAMS, X, 0, apply_fn=one_logit, key=jax.random.key(0), n_masks=8)
     flat = METHODS["rise"](PARAMS, 0 * X, 0, apply_fn=one_logit, key=jax.random.key(0), n_masks=8)
     assert np.abs(heat - flat).max() > 1e-3  # with P = 1 under every mask they would be equal
+
+
+class InTraining(nnx.Module):
+    """With a layer that does something else while it is trained."""
+
+    def __init__(self, layer):
+        self.first, self.layer = nnx.Linear(3, 8, rngs=nnx.Rngs(0)), layer
+        self.last = nnx.Linear(8, 3, rngs=nnx.Rngs(1))
+
+    def __call__(self, x):
+        return self.last(self.layer(nnx.relu(self.first(x))).mean((1, 2)))
+
+
+def test_a_module_in_training_mode():
+    dropout = InTraining(nnx.Dropout(0.5, rngs=nnx.Rngs(2)))
+    with pytest.warns(UserWarning, match=r"inference mode.*random numbers.*eval\(\)"):
+        METHODS["gradient"](dropout, X, 1)
+    normalised = InTraining(nnx.BatchNorm(8, rngs=nnx.Rngs(2)))
+    with pytest.raises(UnsupportedNetworkError, match=r"every image of a batch.*inference"):
+        METHODS["gradient"](normalised, X, 1)
+    for module in (dropout, normalised):
+        module.eval()
+        expected = jax.grad(lambda x, module=module: module(x)[:, 1].sum())(X) * X
+        np.testing.assert_allclose(METHODS["gradient"](module, X, 1), expected, 1e-4, 1e-6)
+
+
+def test_dropout_with_a_key_of_the_callers_is_that_network():
+    def thinned(params, x):
+        z = jax.nn.relu(x @ params["w"]).mean((1, 2))
+        kept = jax.random.bernoulli(params["key"], 0.5, (8,))
+        return (z * kept) @ params["h"]
+
+    params = {**PARAMS, "key": jax.random.key(0)}
+    expected = jax.grad(lambda x: thinned(params, x)[:, 1].sum())(X) * X
+    found = METHODS["gradient"](params, X, 1, apply_fn=thinned)
+    np.testing.assert_allclose(found, expected, 1e-5, 1e-6)

@@ -1,5 +1,7 @@
 """`Network` as a pytree, preprocessing against torchvision's arithmetic, class names, `load`."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import jax
@@ -266,3 +268,14 @@ def test_weights_that_do_not_fit(net, tmp_path):
     save_variables(tmp_path / "small.safetensors", net.variables, {})
     with pytest.raises(KeyMismatchError, match=r"resnet18: .* missing"):
         dmbp_jax.load("resnet18", weights=tmp_path / "small.safetensors")
+
+
+def test_it_is_pickled_and_copied(net):
+    for same in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net), copy.copy(net)):
+        assert jax.tree.structure(same) == jax.tree.structure(net)  # compiled programs are shared
+        jax.tree.map(np.testing.assert_array_equal, same.variables, net.variables)
+
+
+def test_networks_of_the_registry_are_pickled():
+    for entry in {id(entry): entry for entry in NETWORKS.values()}.values():
+        assert pickle.loads(pickle.dumps(entry.module)) == entry.module
