@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.dmbp.decomposition import Frozen, output_products
+from dmbp_jax.dmbp.decomposition import Frozen, gated_logits, output_products
 from dmbp_jax.graph.graph import Graph, Rules
 from dmbp_jax.graph.pieces import Piece
 
@@ -18,7 +18,6 @@ def carry_biases(
     graph: Graph,
     frozen: Frozen,
     x: jax.Array,
-    activations: Sequence[jax.Array],
     label: jax.Array,
     image_map: jax.Array,
     products: Sequence[jax.Array],
@@ -26,27 +25,30 @@ def carry_biases(
 ) -> jax.Array:
     """The map with the biases' part added, so that it sums to `total`.
 
-    With u_i what the activations of the layer below return in F_σ (|x| at the pixels), a unit's
-    part R_j, its own ∇b ⊙ b and what it got from above, goes to
+    With h the activations of the network at x (|x| at the pixels), a unit's part R_j, its own
+    ∇b ⊙ b and what it got from above, goes to
 
-        R_i = |u_i| Σ_j |w_ij| R_j / Σ_k |u_k| |w_kj|.
+        R_i = |h_i| Σ_j |w_ij| R_j / Σ_k |h_k| |w_kj|.
 
     That is layer-wise relevance propagation (Bach et al. 2015) in proportion to absolute
-    contributions, applied to the biases' part alone; what pixels carry stays ∇ₓF ⊙ x. All layers
-    take one forward and one backward pass: in the network of |W_l| an activation returns
-    |u| a / a₀, with a the sum of contributions to it and a₀ the same number as a constant. Its
-    gradient then is that rule. Between activations (residual sums, scales, pools) contributions
-    are summed along all paths. What no pixel reaches is shared equally by all.
+    contributions, applied to the biases' part alone; what pixels carry stays ∇ₓF ⊙ x. The masks
+    decide how much evidence a unit has, the network where it came from: with masked activations
+    paths with few masks on them, strided shortcuts, would get most and draw their lattice.
+
+    In the network of |W_l| an activation returns |h| a / a₀, with a the sum of contributions to it
+    and a₀ the same number as a constant. Its gradient then is that rule: two forward passes for
+    both signs, and a backward pass for each. Between activations (residual sums, scales, pools)
+    contributions are summed along all paths. What no pixel reaches is shared equally by all.
 
     Args:
       x: (1, H, W, C).
-      activations: u of the sign, as `gated_logits` returns them.
       image_map: (1, H, W, C), ∇ₓF ⊙ x.
       products: ∇_{b_l}F ⊙ b_l of every bias, in order of evaluation.
       total: scalar, y⁺ or y⁻, without the output bias, which is not carried either.
     """
     absolute = graph.with_magnitudes()
     outside = output_products(graph, frozen, x, label)
+    activations = gated_logits(graph, frozen, [jnp.ones((), x.dtype)] * len(graph.masked))[2]
 
     def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
         # Of one input all of it, whatever its slope: a ReLU6 above 6 got its 6 from there.
@@ -59,7 +61,7 @@ def carry_biases(
         return abs(piece.apply(frozen.winners[index], *z))
 
     def reached(magnitude: jax.Array) -> list[jax.Array]:
-        """Σ_k |u_k| |w_kj| at every bias."""
+        """Σ_k |h_k| |w_kj| at every bias."""
         values: list[jax.Array] = []
 
         def bias(index: int, value: jax.Array, constant: jax.Array) -> jax.Array:

@@ -194,7 +194,7 @@ class DmbpExplainer:
             # The value by the forward form: the same number as the backward form's, with the
             # gradients to the biases left out of the program.
             divisors = loop.divisors(theta, sign)
-            logits, _, activations = gated_logits(graph, whole, divisors)
+            logits = gated_logits(graph, whole, divisors)[0]
             total = loop.signed_part(whole, logits, label)
             if self.biases == "drop":
                 image_map = masked_map(graph, whole, x, divisors, label)
@@ -204,9 +204,7 @@ class DmbpExplainer:
             if self.biases == "spread":
                 complete = spread_biases(image_map, products, graph.biases, total)
             else:
-                complete = carry_biases(
-                    graph, whole, x, activations, label, image_map, products, total
-                )
+                complete = carry_biases(graph, whole, x, label, image_map, products, total)
             return total, image_map.sum().astype(dtype), complete
 
         totals, sums, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))

@@ -11,7 +11,7 @@ from oracle import Oracle
 
 
 class LayerwiseOracle(Oracle):
-    """∇ₓF ⊙ x, and R_i = |u_i| Σ_j |w_ij| R_j / Σ_k |u_k| |w_kj| down to the pixels."""
+    """∇ₓF_σ ⊙ x, and R_i = |h_i| Σ_j |w_ij| R_j / Σ_k |h_k| |w_kj| down to the pixels."""
 
     def carried(self, masks: list[np.ndarray]) -> np.ndarray:
         """The complete map of these masks; what no pixel reaches is shared equally."""
@@ -25,11 +25,11 @@ class LayerwiseOracle(Oracle):
         return whole + (total - whole.sum()) / whole.size
 
     def _layers(self, layers: list, params: list, x: np.ndarray, m: np.ndarray) -> Any:
-        """Value, sum of contributions, and the way back of a list of layers.
+        """Value of F, sum of contributions, and the way back of a list of layers.
 
         Args:
           x: what they read.
-          m: the contributions to x: |u| after an activation, |x| at the pixels.
+          m: the contributions to x: |h| after an activation, |x| at the pixels.
         """
         ways = []
         for layer, p in zip(layers, params, strict=True):
@@ -46,9 +46,9 @@ class LayerwiseOracle(Oracle):
     def _layer(self, layer: tuple, p: Any, x: np.ndarray, m: np.ndarray) -> Any:
         kind, *options = layer
         if kind == "relu":
-            slope = self._masks[self._relu] * self.gates[self._relu]
+            h, slope = self.gates[self._relu] * x, self._masks[self._relu] * self.gates[self._relu]
             self._relu += 1
-            return slope * x, abs(slope * x), lambda c, r: (slope * c, np.where(m > 0, r, 0))
+            return h, abs(h), lambda c, r: (slope * c, np.where(m > 0, r, 0))
         if kind == "residual":
             y, n, way = self._layers(options[0], p, x, m)
 
