@@ -40,8 +40,8 @@ def attribute(
       x: (H, W, C) or (N, H, W, C) preprocessed images, floating point, finite.
       label: int, (N,) ints, or None for the network's top-1 of each image.
       apply_fn: maps (params, (N, H, W, C)) to logits (N, classes) with affine operations,
-        activations and pools, and with `nonaffine="freeze"` gates. A function that lives on (not
-        a new lambda each call) compiles once.
+        activations and pools, and with `nonaffine="freeze"` gates; each image by itself. Arrays
+        that it captures are read at every call; Python values are part of the program.
       config: see `DMBP`.
       chunk_size: images optimised at once; None chooses from the memory that is free. Never
         changes the result of an image.
