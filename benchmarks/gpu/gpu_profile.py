@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.gpu.gpu_kernels import LAUNCH, Kernel
-from benchmarks.speed.compile_time import NUMBERS
+from benchmarks.speed.speed import NUMBERS
 
 NETWORKS = ("resnet50", "vgg16", "builtin", "squeezenet")
 

@@ -3,7 +3,6 @@
 Every class compiles when it is made, keeps its arrays on the device, and runs when it is called.
 """
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -120,21 +119,6 @@ class Convolutions:
     def __call__(self) -> jax.Array:
         """A number that depends on every pass."""
         return self._compiled(*self._arguments)
-
-
-def time_compilation(
-    network: dmbp_jax.Network, x: jax.Array, labels: jax.Array, config: dmbp_jax.DMBP
-) -> dict[str, float]:
-    """Seconds until `dmbp_jax.attribute` could start: tracing, then compiling (or the cache)."""
-    network = jax.block_until_ready(network)
-    begin = time.perf_counter()
-    call = check_call(network, x, labels, dtype=config.dtype, precision=config.precision)
-    rows = (call.images, call.labels)
-    explainer = DmbpExplainer(call.network, config, low=call.low)
-    lowered = compiled(driver._explain).lower(explainer, rows)
-    traced = time.perf_counter()
-    lowered.compile()
-    return {"trace": traced - begin, "compile": time.perf_counter() - traced}
 
 
 @jax.jit

@@ -25,7 +25,7 @@ def row_lines(row: dict[str, Any]) -> list[str]:
             + _cell(per_second, 10, ".3g")
             + f"{row['first_step'][key]:10.1f} s"
         )
-    lines += [f"  {line}" for line in (*_memory(row), *_bounds(row), *_compilation(row))]
+    lines += [f"  {line}" for line in (*_memory(row), *_bounds(row))]
     for full in row.get("full", []):
         steps, total = full["steps"], full["seconds"]
         lines.append(
@@ -110,13 +110,3 @@ def _bounds(row: dict[str, Any]) -> list[str]:
             f"{bound / step:.0%} of a step"
         )
     return lines
-
-
-def _compilation(row: dict[str, Any]) -> list[str]:
-    if not row.get("compilation"):
-        return []
-    parts = [
-        f"{key} {times['trace'] + times['compile']:.1f} s (tracing {times['trace']:.1f})"
-        for key, times in row["compilation"].items()
-    ]
-    return [f"compilation of attribute(): {', '.join(parts)}"]

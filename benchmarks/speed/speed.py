@@ -17,8 +17,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.speed.compile_time import NUMBERS, PAPER_STEPS, compile_once, time_in_new_processes
-
 if TYPE_CHECKING:
     import dmbp_jax
     from benchmarks.speed.contenders import Contender
@@ -26,6 +24,12 @@ if TYPE_CHECKING:
 NETWORKS = ("resnet50", "vgg16", "builtin", "squeezenet")
 CONTENDERS = ("forward", "forward-default", "jax", "convolutions", "torch-gated", "torch-double")
 # Settings of `dmbp_jax.DMBP`: "default" is TF32 on recent GPUs, and float32 on a CPU.
+NUMBERS: dict[str, dict[str, Any]] = {
+    "float32": {"precision": "highest"},
+    "default": {},
+    "bfloat16": {"dtype": "bfloat16"},
+}
+PAPER_STEPS = 200
 _FULL = f"also time attribute() in chunks of its own choice; steps: {PAPER_STEPS}, or those given"
 _LONG = 2.0  # seconds; a longer call of attribute() is timed once, others three times
 AGREEMENT = 1e-3  # largest difference of y±, relative to the larger of y⁺ and |y⁻| of that step
@@ -45,11 +49,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--no-torch-compile", action="store_true", help="run PyTorch operation by operation")
     add("--no-cuda-graph", action="store_true", help="launch PyTorch's kernels from Python")
     add("--full", type=int, nargs="*", metavar="STEPS", help=_FULL)
-    add("--no-compile-time", action="store_true", help="do not time compilation")
     add("--peak-tflops", type=float, help="of the device, for the roofline; default: measured")
     add("--peak-gbps", type=float, help="of its memory, for the roofline; default: measured")
     add("--json", type=Path, default=Path("speed.json"), help="where the results go")
-    add("--compile-only", metavar="CACHE", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if "squeezenet" in args.networks and any(key.startswith("torch") for key in args.contenders):
         parser.error("--contenders: Expected none of PyTorch with squeezenet, got some.")
@@ -63,9 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # PyTorch's threads would spin while they wait: in JAX's turn, and for a core that is taken.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if args.compile_only:
-        print(json.dumps(compile_once(args)))
-        return 0
     _fill_in(args)
     machine = _describe_machine()
     print("\n".join(f"{key}: {value}" for key, value in machine.items()))
@@ -86,8 +85,6 @@ def main(arguments: list[str] | None = None) -> int:
             peaks = _peaks(args, numbers)
             for batch in args.batches:
                 row = _measure(name, network, numbers, batch, peaks, args)
-                if (numbers, batch) == (args.numbers[0], args.batches[0]):
-                    row["compilation"] = time_in_new_processes(name, args)
                 print("\n".join(["", *row_lines(row)]), flush=True)
                 results["rows"].append(row)
                 args.json.write_text(json.dumps(results, indent=1))

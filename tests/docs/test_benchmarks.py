@@ -33,7 +33,7 @@ def row(quiet_threads, tmp_path_factory):
 
     target = tmp_path_factory.mktemp("speed") / "speed.json"
     arguments = ["--networks", "builtin", "--batches", "2", "--rounds", "1", "--steps", "3"]
-    arguments += ["--no-compile-time", "--no-torch-compile", "--peak-tflops", "1"]
+    arguments += ["--no-torch-compile", "--peak-tflops", "1"]
     arguments += ["--peak-gbps", "10", "--full", "2", "3"]
     assert main([*arguments, "--json", str(target)]) == 0
     (row,) = json.loads(target.read_text())["rows"]
