@@ -117,7 +117,7 @@ def lower(name: str, numbers: str, batch: int, on: Any, args: argparse.Namespace
     config = dmbp_jax.DMBP(steps=args.steps, dtype=dtype, tolerance=args.tolerance)
     low = None if dtype is None else traced(dtype)
     explainer = DmbpExplainer(traced("float32"), config, low=low)
-    program = driver._explain.trace(explainer, (images, labels))
+    program = jax.jit(driver.explain_traced).trace(explainer, (images, labels))
     return program.lower(lowering_platforms=("cuda",))
 
 

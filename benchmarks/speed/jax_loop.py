@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 import dmbp_jax
 from dmbp_jax.dmbp.explainer import DmbpExplainer
-from dmbp_jax.engine import driver
 from dmbp_jax.engine.compiling import compiled
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.graph import Rules
@@ -35,10 +34,11 @@ class Loop:
         call = check_call(network, x, labels, dtype=config.dtype, precision=config.precision)
         self._explainer = DmbpExplainer(call.network, replace(config, steps=steps), low=call.low)
         self._rows = (call.images, call.labels)
-        self._start = compiled(driver._start)
+        self._start = compiled(DmbpExplainer.start)
         self._run = self._start(self._explainer, self._rows)
-        advance = driver.advance_program().lower(self._explainer, self._run, steps=steps)
-        self._compiled = advance.compile()
+        options = {"static_argnames": "steps", "donate_argnames": "state"}
+        advance = compiled(DmbpExplainer.advance, **options)
+        self._compiled = advance.lower(self._explainer, self._run, steps=steps).compile()
 
     def terms(self) -> jax.Array:
         """(N, steps, 3): y⁺, y⁻ and ỹ of the first steps, from a fresh start."""

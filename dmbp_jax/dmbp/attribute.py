@@ -10,12 +10,14 @@ from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine.driver import explain
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputTypeError
 from dmbp_jax.graph.axes import check_axes
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
 
 
+@on_any_mesh("x")
 def attribute(
     params: Any,
     x: ArrayLike,

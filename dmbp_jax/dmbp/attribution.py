@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import DataError, InputError, InputTypeError
 from dmbp_jax.files import replacing
 from dmbp_jax.graph.model import is_traced
@@ -166,6 +167,7 @@ def _places(index: Any, count: int) -> np.ndarray:
         raise InputTypeError(f"index: {expected}, got {index}.") from error
 
 
+@on_any_mesh("batch")
 @jax.jit
 def _take(batch: Attribution, index: jax.Array) -> Attribution:
     """One program for all leaves; outside of one, every shape of a leaf would be compiled."""

@@ -1,12 +1,14 @@
 """Settings of one DMBP run (paper Sec. 3.2 and 4): frozen, hashable, checked when made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
 import optax
 
 from dmbp_jax.checks import check_choice, check_count, check_number
+from dmbp_jax.dmbp.content import content
 from dmbp_jax.dmbp.objective import OBJECTIVES, Objective
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.pieces import check_slope
@@ -38,7 +40,8 @@ class DMBP:
       last_rate: the learning rate falls linearly to it over the steps; None keeps it constant.
       alternate: in so many first steps y⁺ and y⁻ have the gradient in turn, whatever ỹ is. Eq. 10
         pulls y⁻ only once y⁺ has passed y, which few steps may never reach.
-      optimizer: any `optax.GradientTransformation`, instead of `update`.
+      optimizer: any `optax.GradientTransformation`, instead of `update`. Two that were made alike
+        are equal, so that a new one in every call compiles once.
       precision: precision of convolutions and matrix products, as in
         `jax.default_matmul_precision`: None (the device's default, TF32 on recent GPUs),
         "highest", "float32", "tensorfloat32", "bfloat16", ...
@@ -104,6 +107,17 @@ class DMBP:
                 raise InputError(
                     f"steps: Expected a multiple of {BLOCK} with a tolerance, got {self.steps}."
                 )
+
+    @cached_property
+    def _content(self) -> tuple[Any, ...]:
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return (*(values | {"optimizer": content(self.optimizer)}).values(),)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
 
     @classmethod
     def quick(cls, **options: Any) -> "DMBP":

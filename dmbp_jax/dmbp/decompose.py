@@ -14,6 +14,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.dmbp.decomposition import Masks, attribution_by_backward, freeze, mask_dtype
+from dmbp_jax.engine.compiling import run
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.channels_last import as_network, from_network
@@ -50,6 +52,7 @@ class Decomposition:
         return self.positive + self.negative
 
 
+@on_any_mesh("x")
 def init_masks(
     params: Any,
     x: ArrayLike,
@@ -85,6 +88,7 @@ def init_masks(
     return tuple(jnp.full(shape, value, mask_dtype(call.images)) for shape in _mask_shapes(call))
 
 
+@on_any_mesh("x")
 def decompose(
     params: Any,
     x: ArrayLike,
@@ -128,7 +132,7 @@ def decompose(
     slope = check_slope(pointwise, segments)
     call = check_call(params, x, label, apply_fn, nonaffine=nonaffine)
     checked = _check_masks(masks, call)
-    parts = _decompose_batch(call.network, call.images, call.labels, checked, slope=slope)
+    parts = run(_decompose, call.network, call.images, call.labels, checked, slope=slope)
     return call.unbatch(parts)
 
 
@@ -174,8 +178,7 @@ def _check_masks(masks: Any, call: Call) -> Masks:
     return tuple(checked)
 
 
-@partial(jax.jit, static_argnames="slope")
-def _decompose_batch(
+def _decompose(
     network: TracedNetwork,
     x: jax.Array,
     labels: jax.Array | None,

@@ -16,7 +16,7 @@ import optax
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.carrying import carry_biases
-from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.dmbp.config import BLOCK, DMBP
 from dmbp_jax.dmbp.decompose import drop_leading_one
 from dmbp_jax.dmbp.decomposition import (
     Frozen,
@@ -92,12 +92,17 @@ class DmbpExplainer:
     return_masks: bool = field(metadata={"static": True}, default=False)
     low: TracedNetwork | None = None
 
-    steps_per_call = None
-
     @property
     def steps(self) -> int:
         """Optimiser steps."""
         return self.config.steps
+
+    @property
+    def steps_per_call(self) -> int:
+        """About twenty; all of them where no such number divides them."""
+        unit = 1 if self.config.tolerance is None else BLOCK
+        parts = [n for n in range(unit, self.steps + 1, unit) if self.steps % n == 0 and n > 4]
+        return min(parts or [self.steps], key=lambda n: abs(n - 20))
 
     @property
     def bytes_per_row(self) -> int:

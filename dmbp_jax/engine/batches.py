@@ -1,4 +1,4 @@
-"""Equal padded batches: the one place that cuts rows into pieces of one compiled shape."""
+"""Equal batches of one compiled shape: the one place that cuts rows into pieces."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 class Batch(NamedTuple):
@@ -28,13 +29,6 @@ def equal_size(count: int, largest: int) -> int:
     return -(-count // -(-count // largest)) if count else largest
 
 
-def slice_rows(rows: Any, count: int, size: int) -> Iterator[Batch]:
-    """The rows of arrays in batches of `size`."""
-    for first in range(0, count, size):
-        piece = jax.tree.map(lambda a, i=first: pad(a[i : i + size], size), rows)
-        yield Batch(piece, min(size, count - first))
-
-
 def collect_rows(items: Iterable[tuple[Any, Any]], size: int) -> Iterator[Batch]:
     """Single rows as they come, `(item, row)`, in batches of `size`."""
     items = iter(items)
@@ -44,13 +38,63 @@ def collect_rows(items: Iterable[tuple[Any, Any]], size: int) -> Iterator[Batch]
         yield Batch(rows, len(group), [item for item, _ in group])
 
 
-def fold(rows: Any, count: int, size: int) -> Any:
-    """The rows as (batches, size, …), for a loop inside a trace."""
-    batches = -(-count // size)
-    return jax.tree.map(lambda a: pad(a, batches * size).reshape(batches, size, *a.shape[1:]), rows)
+class Cut(NamedTuple):
+    """How rows in memory become pieces, each with the same number of rows of every shard.
+
+    Piece i has the rows i, i + pieces, i + 2 pieces, … of each shard, so that a device works on
+    its own rows only; inside a trace, where nothing is known of devices, the rows of a piece are
+    spread over all of them.
+
+    Attributes:
+      shards: of axis 0, each on its own device(s).
+      rows: of a shard.
+      size: rows of a piece from each shard.
+    """
+
+    shards: int
+    rows: int
+    size: int
+
+    @property
+    def pieces(self) -> int:
+        """How many there are; the last rows of a shard are repeated to fill them."""
+        return -(-self.rows // self.size)
+
+    def piece(self, rows: Any, index: Any) -> Any:
+        """Piece number `index` of a pytree of arrays."""
+        missing = self.size * self.pieces - self.rows
+
+        def cut(a: jax.Array) -> jax.Array:
+            own = a.reshape(self.shards, self.rows, *a.shape[1:])
+            if missing:
+                own = jnp.concatenate([own, jnp.repeat(own[:, -1:], missing, axis=1)], axis=1)
+            own = own.reshape(self.shards, self.size, self.pieces, *a.shape[1:])
+            own = jax.lax.dynamic_index_in_dim(own, index, axis=2, keepdims=False)
+            return own.reshape(self.shards * self.size, *a.shape[1:])
+
+        return jax.tree.map(cut, rows)
+
+    def join(self, results: Any) -> Any:
+        """The results of all pieces, each array (pieces, rows of a piece, …), in order of rows."""
+
+        def joined(a: Any) -> Any:
+            own = a.reshape(self.pieces, self.shards, self.size, *a.shape[2:])
+            own = own.transpose(1, 2, 0, *range(3, own.ndim))
+            own = own.reshape(self.shards, self.size * self.pieces, *a.shape[2:])
+            return own[:, : self.rows].reshape(self.shards * self.rows, *a.shape[2:])
+
+        return jax.tree.map(joined, results)
 
 
-def pad(a: jax.Array, length: int) -> jax.Array:
-    """Repeat the first row up to `length` rows: ordinary numbers, thrown away later."""
-    missing = length - a.shape[0]
-    return jnp.concatenate([a, jnp.repeat(a[:1], missing, axis=0)]) if missing else a
+def count_shards(a: jax.Array) -> int:
+    """Into how many parts axis 0 is cut over devices; 1 inside a trace, where it is not known."""
+    if isinstance(a, jax.core.Tracer) or not isinstance(a, jax.Array):
+        return 1
+    return len(a) // a.sharding.shard_shape(a.shape)[0]
+
+
+def batch_sharding(a: jax.Array) -> NamedSharding | None:
+    """How axis 0 lies on devices, for any array with that axis; None where it is not cut."""
+    if count_shards(a) == 1 or not isinstance(a.sharding, NamedSharding):
+        return None
+    return NamedSharding(a.sharding.mesh, PartitionSpec(a.sharding.spec[0]))

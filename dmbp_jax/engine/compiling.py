@@ -1,71 +1,59 @@
-"""How programs are compiled: on a CPU, convolutions and products by XLA itself, not by YNNPACK.
+"""How programs are compiled and for how long they stay: as long as they are among the newest.
 
-jaxlib 0.10 hands them to YNNPACK there, whose convolutions take up to twice as long as XLA's, and
-which is set up anew for each of them when a program runs for the first time (docs/speed.md).
+On a CPU convolutions and products are XLA's own, not YNNPACK's: those of jaxlib 0.10 take up to
+twice as long, and are set up anew when a program runs for the first time (docs/speed.md).
 """
 
 import os
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache, lru_cache
 from typing import Any
 
 import jax
 
-from dmbp_jax.graph.tracing import TracedNetwork
+from dmbp_jax.graph.model import is_traced
 
+KEPT = 40  # programs of one kind in memory; a new network in every call must not fill it
 _OPTION = "xla_cpu_experimental_ynn_fusion_type"  # what goes to YNNPACK: nothing
 
 
-@cache
-def compiled(function: Callable[..., Any], **options: Any) -> "Compiled":
-    """`jax.jit(function, **options)`, the same one for equal arguments.
+def run(function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
+    """`function(*arguments, **static)` as a compiled program; inside a trace it is part of that.
 
-    Not for use in a trace: JAX takes XLA's options from the outermost function only.
+    `jax.jit(function)` would keep what it compiled, and with it the networks that it was compiled
+    for, as long as the function lives.
 
     Args:
-      function: of a module, it is kept.
-      options: of `jax.jit`, hashable.
+      function: of a module, so that equal calls compile once.
+      arguments: pytrees of arrays.
+      static: hashable.
     """
-    return Compiled(function, options)
+    if is_traced(arguments):
+        return function(*arguments, **static)
+    leaves, tree = jax.tree.flatten(arguments)
+    items = tuple(sorted(static.items()))
+    return _program(function, tree, items, jax.default_backend())(*leaves)
 
 
-class Compiled:
-    """A function compiled for each network by itself: its programs go when the network goes."""
+@lru_cache(KEPT)
+def _program(
+    function: Callable[..., Any], tree: Any, static: tuple[tuple[str, Any], ...], platform: str
+) -> Callable[..., Any]:
+    def of_leaves(*leaves: jax.Array) -> Any:
+        return function(*jax.tree.unflatten(tree, leaves), **dict(static))
 
-    def __init__(self, function: Callable[..., Any], options: dict[str, Any]):
-        self._function, self._options = function, options
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        return self._of(arguments)(*arguments, **keywords)
-
-    def lower(self, *arguments: Any, **keywords: Any) -> Any:
-        """As `jax.jit(…).lower`."""
-        return self._of(arguments).lower(*arguments, **keywords)
-
-    def _of(self, arguments: Any) -> Any:
-        platform = jax.default_backend()
-        key = self, platform
-        programs = _programs_of(arguments)
-        if key not in programs:
-
-            @wraps(self._function)  # JAX keeps what it knows of a function while that lives
-            def function(*arguments: Any, **keywords: Any) -> Any:
-                return self._function(*arguments, **keywords)
-
-            options = compiler_options(platform)
-            programs[key] = jax.jit(function, compiler_options=options, **self._options)
-        return programs[key]
+    return compiled(of_leaves, platform)
 
 
-def _programs_of(arguments: Any) -> dict[Any, Any]:
-    """Where the programs of the first network among arguments are kept."""
-    leaves = jax.tree.leaves(arguments, is_leaf=lambda one: isinstance(one, TracedNetwork))
-    networks = (one for one in leaves if isinstance(one, TracedNetwork))
-    network = next(networks, None)
-    return _without_network if network is None else network.trace.compiled
+def compiled(
+    function: Callable[..., Any], platform: str | None = None, **options: Any
+) -> Callable[..., Any]:
+    """`jax.jit(function, **options)` with XLA's options for a platform; None is JAX's default one.
 
-
-_without_network: dict[Any, Any] = {}
+    Not for use in a trace: JAX takes XLA's options from the outermost function only.
+    """
+    chosen = compiler_options(platform or jax.default_backend())
+    return jax.jit(function, compiler_options=chosen, **options)
 
 
 @cache

@@ -17,19 +17,18 @@ class Explainer(Protocol):
 
     Attributes:
       steps: how often `advance` goes on with a batch, in all.
-      steps_per_call: steps in one compiled call; None puts start, all steps and finish into one
-        program where nobody watches.
+      steps_per_call: steps in one compiled call, as often as a bar moves; divides `steps`.
       bytes_per_row: device memory that one row of a batch takes, in bytes.
 
     An explainer with an attribute `identity`, a text that says everything its program depends on
-    but the shapes of its arrays, has its program kept on disk (`engine/kept_programs.py`).
+    but the shapes of its arrays, has its programs kept on disk (`engine/kept_programs.py`).
     """
 
     @property
     def steps(self) -> int: ...
 
     @property
-    def steps_per_call(self) -> int | None: ...
+    def steps_per_call(self) -> int: ...
 
     @property
     def bytes_per_row(self) -> int: ...

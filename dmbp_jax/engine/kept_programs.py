@@ -1,15 +1,18 @@
 """Programs of explainers, kept beside JAX's compilation cache: later processes do not trace them.
 
-JAX keeps what XLA compiled, but finds it by the program, which has to be traced first. That is most
-of a first call from the cache. Where the cache has a folder, the traced program is kept there too,
+JAX keeps what XLA compiled, but finds it by the program, which has to be traced first: most of a
+first call from the cache. Where the cache has a folder, the traced programs are kept there too and
 found by the content of the network and the settings (`graph/identity.py`) and of this package.
+Those that were used last stay, up to a size and an age.
 """
 
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,38 +21,108 @@ import numpy as np
 from jax import export
 from jax.dtypes import canonicalize_dtype
 
-from dmbp_jax.engine.compiling import compiled, compiler_options
 from dmbp_jax.files import replacing
 from dmbp_jax.graph.model import is_traced
 from dmbp_jax.graph.tracing import settings_of_traces
 
-Program = Callable[[Any, Any], Any]
-_DIGEST = 32  # bytes of the SHA-256 before a program in its file
+MOST_BYTES = 2**28  # of all kept programs; those of ResNet50 for one shape take 1 MiB
+OLDEST = 90 * 24 * 3600  # seconds since one was used
+_DIGEST = 32  # bytes of the SHA-256 before the programs in their file
+_LENGTH = 8  # bytes of a length
 
 
-def run(program: Program, explainer: Any, rows: Any) -> Any:
-    """`program(explainer, rows)`, without tracing it where a process before this one did.
+class Place(NamedTuple):
+    """What programs are found by: equal places hold programs that compute the same."""
+
+    identity: str
+    structure: str
+    platform: str
+    shapes: tuple[Any, ...]
+    settings: tuple[Any, ...]
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The file of the programs, for these versions of JAX and of the package."""
+        text = repr((*self[:-1], jax.__version__, jaxlib.__version__, _SOURCE))
+        return self.folder / f"{sha256(text.encode()).hexdigest()}.jax"
+
+
+def find_place(explainer: Any, rows: Any) -> Place | None:
+    """Where the programs of an explainer are kept; None where they cannot be.
 
     Args:
-      program: a function of an explainer and its rows.
-      explainer: has an attribute `identity` if its program can be kept: a text that, with the
-        shapes of its arrays, says everything that the program depends on.
+      explainer: has an attribute `identity` if its programs can be kept: a text that, with the
+        shapes of its arrays, says everything that they depend on.
       rows: a pytree of arrays.
     """
     folder = _folder()
     identity = getattr(explainer, "identity", None) if folder else None
     if folder is None or identity is None:
-        return compiled(program)(explainer, rows)
-    leaves, tree = jax.tree.flatten((explainer, rows))
+        return None
+    leaves = jax.tree.leaves((explainer, rows))
     platform, shapes = _platform(leaves), _shapes(leaves)
     if platform is None or shapes is None:
-        return compiled(program)(explainer, rows)
-    structure = str(jax.tree.structure(rows))
-    found_by = (identity, structure, platform, shapes, _settings(), folder)
-    if (program, found_by) not in _known:
-        _known[program, found_by] = _find(program, tree, found_by)
-    call = _known[program, found_by]
-    return compiled(program)(explainer, rows) if call is None else call(*leaves)
+        return None
+    return Place(identity, str(jax.tree.structure(rows)), platform, shapes, settings(), folder)
+
+
+def settings() -> tuple[Any, ...]:
+    """Settings of JAX that change a program."""
+    config: Any = jax.config
+    return (*settings_of_traces(), config.jax_threefry_partitionable)
+
+
+def export_program(program: Any, arguments: Any) -> export.Exported | None:
+    """A jitted function as one that can be kept; None where JAX does not promise to read it."""
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
+    program.trace(*shapes)  # whatever is wrong with the network is raised here
+    try:
+        made = export.export(program)(*shapes)
+        # A network that names several devices itself cannot be called with arrays of one.
+        return export.deserialize(made.serialize()) if made.nr_devices == 1 else None
+    except (ValueError, TypeError, KeyError, NotImplementedError):
+        return None
+
+
+def read(place: Place) -> list[export.Exported] | None:
+    """The programs at a place; None where they are absent or damaged: they are written again."""
+    try:
+        data = place.path.read_bytes()
+        digest, content = data[:_DIGEST], data[_DIGEST:]
+        if sha256(content).digest() != digest:
+            return None
+        programs = []
+        while content:
+            end = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
+            programs.append(export.deserialize(bytearray(content[_LENGTH:end])))
+            content = content[end:]
+        os.utime(place.path)  # used now
+    except Exception:  # not there, or not programs of this JAX
+        return None
+    return programs
+
+
+def write(place: Place, programs: Sequence[export.Exported]) -> None:
+    """Keep programs; those that were not used for longest go where there are too many."""
+    serialized = [bytes(program.serialize()) for program in programs]
+    content = b"".join(len(one).to_bytes(_LENGTH, "little") + one for one in serialized)
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(place.path) as part:
+            part.write_bytes(sha256(content).digest() + content)
+        _prune(place.folder)
+    except OSError:  # a full disk, a folder of somebody else: as JAX's own cache, it is not needed
+        pass
+
+
+def _prune(folder: Path) -> None:
+    found = [(path.stat(), path) for path in folder.glob("*.jax")]
+    left = MOST_BYTES
+    for status, path in sorted(found, key=lambda one: one[0].st_mtime, reverse=True):
+        left -= status.st_size
+        if left < 0 or status.st_mtime < time.time() - OLDEST:
+            path.unlink(missing_ok=True)
 
 
 def _folder() -> Path | None:
@@ -65,11 +138,6 @@ def _folder() -> Path | None:
     if _SOURCE is None or not jax.sharding.get_abstract_mesh().empty:
         return None
     return Path(folder) / "dmbp_jax"
-
-
-def _settings() -> tuple[Any, ...]:
-    config: Any = jax.config
-    return (*settings_of_traces(), config.jax_threefry_partitionable)
 
 
 def _platform(leaves: list[Any]) -> str | None:
@@ -109,60 +177,6 @@ def _plain(dtype: Any, x64: bool) -> Any:
     return None if jnp.issubdtype(dtype, jax.dtypes.extended) else canonicalize_dtype(dtype)
 
 
-def _find(program: Program, tree: Any, found_by: tuple[Any, ...]) -> Callable[..., Any] | None:
-    """The compiled function of the leaves; None where it cannot be kept."""
-    *content, platform, shapes, settings, folder = found_by
-    versions = (jax.__version__, jaxlib.__version__, _SOURCE)
-    text = repr((content, platform, shapes, settings, versions))
-    path = folder / f"{sha256(text.encode()).hexdigest()}.jax"
-    kept = _read(path)
-    if kept is None:
-        kept = _export(program, tree, shapes, platform)
-        if kept is None:
-            return None
-        _write(path, kept)
-        kept = export.deserialize(bytearray(kept))
-    return jax.jit(kept.call, compiler_options=compiler_options(platform))
-
-
-def _export(program: Program, tree: Any, shapes: Any, platform: str) -> bytes | None:
-    """A program as bytes; None where JAX does not promise that it can be read again."""
-
-    def explain(*leaves: jax.Array) -> Any:
-        return program(*jax.tree.unflatten(tree, leaves))
-
-    arguments = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
-    function = jax.jit(explain)
-    function.trace(*arguments)  # whatever is wrong with the network is raised here
-    try:
-        kept = export.export(function, platforms=[platform])(*arguments)
-        # A network that names several devices itself cannot be called with arrays of one.
-        return bytes(kept.serialize()) if kept.nr_devices == 1 else None
-    except (ValueError, TypeError, KeyError, NotImplementedError):
-        return None
-
-
-def _read(path: Path) -> export.Exported | None:
-    """None where the file is absent or damaged; it is written again then."""
-    try:
-        data = path.read_bytes()
-        digest, program = data[:_DIGEST], data[_DIGEST:]
-        if sha256(program).digest() == digest:
-            return export.deserialize(bytearray(program))
-    except Exception:  # not there, or not a program of this JAX
-        pass
-    return None
-
-
-def _write(path: Path, program: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            part.write_bytes(sha256(program).digest() + program)
-    except OSError:  # a full disk, a folder of somebody else: as JAX's own cache, it is not needed
-        pass
-
-
 def _hash_source() -> str | None:
     """SHA-256 of the code of this package; None where there is none to read."""
     root, digest = Path(__file__).parents[1], sha256()
@@ -177,4 +191,3 @@ def _hash_source() -> str | None:
 
 # When it is imported: a process goes on with this code when the files change below it.
 _SOURCE = _hash_source()
-_known: dict[Any, Callable[..., Any] | None] = {}  # as jax.jit remembers what it compiled

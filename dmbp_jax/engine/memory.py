@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import psutil
 
-from dmbp_jax.engine.batches import equal_size
+from dmbp_jax.engine.batches import count_shards, equal_size
 from dmbp_jax.graph.model import is_traced
 
 _SHARE_OF_FREE = 0.6
@@ -19,14 +19,27 @@ _LIMITS = (  # limit and use of a container's memory: version 2 of control group
 )
 
 
-def fitting_rows(batch: int, bytes_per_row: int, on: jax.Array) -> int:
-    """Rows to compute at once, of `batch` in all, on the device(s) of the array `on`.
+def rows_at_once(rows: int, chunk_size: int | None, bytes_per_row: int, on: jax.Array) -> int:
+    """Rows of one shard to compute at once, of `rows` that it has.
 
-    Equal pieces need little padding; a sharded batch stays whole on every device. Inside a trace
-    nothing is known of devices, and all rows are taken.
+    Args:
+      rows: of one shard of the batch.
+      chunk_size: rows at once of all shards together, or None for as many as fit.
+      bytes_per_row: device memory of a row.
+      on: an array of the batch.
+    """
+    if chunk_size is None:
+        return fitting_rows(rows, bytes_per_row, on)
+    return min(rows, max(1, chunk_size // count_shards(on)))
+
+
+def fitting_rows(rows: int, bytes_per_row: int, on: jax.Array) -> int:
+    """Rows that one device computes at once, of `rows` that it has, as the array `on` lies.
+
+    Equal pieces need little padding. Inside a trace nothing is known of devices, and all are taken.
     """
     if is_traced(on) or not hasattr(on, "devices"):
-        return batch
+        return rows
     devices = sorted(on.devices(), key=lambda device: device.id)
     platform = devices[0].platform
     usable = int(_SHARE_OF_FREE * min(_free_bytes(device) for device in devices))
@@ -34,7 +47,7 @@ def fitting_rows(batch: int, bytes_per_row: int, on: jax.Array) -> int:
         usable = min(usable, _MOST_BYTES_ON_CPU) // len(devices)
     ceiling = _LARGEST_CHUNK.get(platform, _LARGEST_CHUNK["other"])
     each = max(1, min(usable // max(1, bytes_per_row), ceiling))
-    return len(devices) * equal_size(-(-batch // len(devices)), each)
+    return equal_size(rows, each)
 
 
 def _free_bytes(device: jax.Device) -> int:

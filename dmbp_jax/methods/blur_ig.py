@@ -10,14 +10,17 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.engine.baselines import filter_separably, gaussian_taps, kernel_radius
+from dmbp_jax.engine.meshes import on_any_mesh
+from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call, each_image, logit, sum_samples
+from dmbp_jax.methods.calling import check_method_call, each_image, logit
 
 SPACINGS = ("linear", "sqrt")
 
 
+@on_any_mesh("x")
 def blur_ig(
     params: Any,
     x: ArrayLike,

@@ -1,7 +1,7 @@
 """One calling convention for all compared methods: check, trace, label, explain, un-batch.
 
 A method writes its equation for one image, as a module-level function, and hands it to
-`each_image` (one evaluation per image) or `sum_samples` (a sum over many evaluations).
+`each_image` (one evaluation per image) or `engine.sampling.sum_samples` (a sum over many).
 """
 
 from collections.abc import Callable
@@ -12,8 +12,7 @@ import jax
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.driver import explain
-from dmbp_jax.engine.mapping import BatchFunction, SampleSum
-from dmbp_jax.engine.memory import fitting_rows
+from dmbp_jax.engine.mapping import BatchFunction
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn
@@ -59,27 +58,3 @@ def each_image(rule: Callable[..., Any], call: Call, *rows: jax.Array, **options
 
 def _each_image(network: TracedNetwork, rows: Any, *, rule: Callable[..., Any], **options: Any):
     return jax.vmap(lambda *row: rule(network, *row, **options))(*rows)
-
-
-def sum_samples(
-    sample: Callable[..., jax.Array],
-    call: Call,
-    count: int,
-    *rows: jax.Array,
-    progress: bool = False,
-    **options: Any,
-) -> jax.Array:
-    """Σᵢ `sample(network, image, label, i, *row, **options)`, i = 0 … count − 1, for every image.
-
-    `chunk_size` evaluations (images times samples) are made at once and only sums are kept, so
-    memory does not grow with `count` or with the batch; None is as many as fit.
-    """
-    batch, each = len(call.images), call.network.trace.bytes_per_image
-    at_once = call.chunk_size or fitting_rows(batch * count, each, call.images)
-    images = min(batch, at_once)
-    chunks = -(-count // max(1, at_once // images))
-    samples = -(-count // chunks)
-    static = tuple(sorted(options.items()))
-    explainer = SampleSum(call.network, sample, count, samples, static, each * samples)
-    title = sample.__name__.strip("_") if progress else None
-    return explain(explainer, (call.images, call.labels, *rows), chunk_size=images, progress=title)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.baselines import make_baseline
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.graph import Graph, Rules, choosing
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import Choice, Piece
@@ -15,6 +16,7 @@ from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 
 
+@on_any_mesh("x")
 def deeplift(
     params: Any,
     x: ArrayLike,

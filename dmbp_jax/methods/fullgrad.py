@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.dmbp.decomposition import multiply
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.axes import as_picture, check_axes
 from dmbp_jax.graph.graph import Rules, applying, choosing
 from dmbp_jax.graph.model import ApplyFn
@@ -17,6 +18,7 @@ from dmbp_jax.methods.calling import check_method_call, each_image
 EPSILON = 1e-6  # the authors', added to the range of a map before dividing by it
 
 
+@on_any_mesh("x")
 def fullgrad(
     params: Any,
     x: ArrayLike,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import SiteNotFoundError
 from dmbp_jax.graph.axes import as_picture, check_axes
 from dmbp_jax.graph.call import Call
@@ -17,6 +18,7 @@ from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 
 
+@on_any_mesh("x")
 def gradcam(
     params: Any,
     x: ArrayLike,

@@ -5,11 +5,13 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image, logit
 
 
+@on_any_mesh("x")
 def gradient(
     params: Any,
     x: ArrayLike,

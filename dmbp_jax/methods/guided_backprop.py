@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.graph import Rules
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 
 
+@on_any_mesh("x")
 def guided_backprop(
     params: Any,
     x: ArrayLike,

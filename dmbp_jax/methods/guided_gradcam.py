@@ -5,6 +5,7 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -13,6 +14,7 @@ from dmbp_jax.methods.gradcam import class_activation, find_layer
 from dmbp_jax.methods.guided_backprop import guided_gradient
 
 
+@on_any_mesh("x")
 def guided_gradcam(
     params: Any,
     x: ArrayLike,

@@ -10,13 +10,16 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.engine.baselines import make_baseline
+from dmbp_jax.engine.meshes import on_any_mesh
+from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call, each_image, logit, sum_samples
+from dmbp_jax.methods.calling import check_method_call, each_image, logit
 
 RULES = ("gauss-legendre", "trapezoid")
 
 
+@on_any_mesh("x")
 def integrated_gradients(
     params: Any,
     x: ArrayLike,

@@ -12,6 +12,7 @@ from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.dmbp.decomposition import Frozen, freeze
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.driver import explain
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.graph import Graph, Rules, applying
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import check_slope
@@ -21,6 +22,7 @@ from dmbp_jax.methods.calling import check_method_call
 SATURATION = 0.9  # the share of pixels below which the mask is not yet 1
 
 
+@on_any_mesh("x")
 def lpr(
     params: Any,
     x: ArrayLike,
@@ -159,9 +161,9 @@ class LprExplainer:
             theta = optax.apply_updates(run.theta, updates)
             return run._replace(theta=theta, optimizer=optimizer)
 
-        for _ in range(steps):
-            state = jax.vmap(one_image)(state)
-        return state
+        if steps == 1:  # outside of a loop: see `engine.sampling.SampleSum`
+            return jax.vmap(one_image)(state)
+        return jax.lax.fori_loop(0, steps, lambda _, run: jax.vmap(one_image)(run), state)
 
     def finish(self, state: Run) -> jax.Array:
         """The maps."""

@@ -7,13 +7,16 @@ import jax
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
+from dmbp_jax.engine.meshes import on_any_mesh
+from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call, sum_samples
+from dmbp_jax.methods.calling import check_method_call
 from dmbp_jax.methods.keys import shared_keys
 
 
+@on_any_mesh("x")
 def rise(
     params: Any,
     x: ArrayLike,

@@ -6,12 +6,15 @@ import jax
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
+from dmbp_jax.engine.meshes import on_any_mesh
+from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call, logit, sum_samples
+from dmbp_jax.methods.calling import check_method_call, logit
 from dmbp_jax.methods.keys import image_keys
 
 
+@on_any_mesh("x")
 def smoothgrad(
     params: Any,
     x: ArrayLike,

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.metrics.heatmaps import check_maps, check_masks
 
 Sign = Literal["positive", "negative"]
 
 
+@on_any_mesh("heatmap")
 def attribution_inside(heatmap: Any, masks: ArrayLike, *, sign: Sign = "positive") -> jax.Array:
     r"""Share of the attribution of one sign that lies inside a mask.
 

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.dmbp.explainer import carried_share
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError
 from dmbp_jax.metrics.heatmaps import as_array, check_finite, check_maps
 
 
+@on_any_mesh("heatmap")
 def carried(heatmap: Any, total: ArrayLike) -> jax.Array:
     r"""Share of a method's own total that the pixels of its map carry.
 

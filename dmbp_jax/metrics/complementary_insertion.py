@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.baselines import Baseline, make_baseline
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn, is_traced
@@ -27,6 +28,7 @@ from dmbp_jax.metrics.heatmaps import as_baseline
 LabelSets = ArrayLike | Sequence[int] | Sequence[Sequence[int]]
 
 
+@on_any_mesh("x")
 def complementary_insertion(
     params: Any,
     x: ArrayLike,

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmbp_jax.checks import check_choice, check_count
-from dmbp_jax.engine.driver import explain
-from dmbp_jax.engine.mapping import BatchFunction
+from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
 from dmbp_jax.errors import InputError
 from dmbp_jax.graph.call import Call
@@ -134,17 +133,10 @@ def score_curve(
       finish: (N, H, W, C) images at fraction 1.
       labels: (N, K) int32; the score is the mean over the labels that are not -1, NaN if all are.
     """
-    counts, images = arguments.counts, start.shape[0]
-    call = arguments.call
-    changed = jnp.asarray(counts, jnp.int32)
-    explainer = BatchFunction(
-        _Pictures(call.network, start, finish, arguments.ranks, labels, changed),
-        _scores,
-        (("activation", arguments.activation),),
-        call.network.trace.bytes_per_image,
-    )
-    places = (jnp.arange(images * counts.size),)
-    scores = explain(explainer, places, chunk_size=call.chunk_size).reshape(images, counts.size)
+    counts, call = arguments.counts, arguments.call
+    changed = jnp.broadcast_to(jnp.asarray(counts, jnp.int32), (len(start), counts.size))
+    rows = (start, finish, arguments.ranks, labels, changed)
+    scores = sum_samples(_score, call, counts.size, *rows, activation=arguments.activation)
     fractions = counts / counts[-1]
     widths = np.diff(fractions)
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
@@ -154,26 +146,24 @@ def score_curve(
     return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
 
 
-class _Pictures(NamedTuple):
-    """What the N * S pictures of a curve are made from."""
-
-    network: TracedNetwork
-    start: jax.Array
-    finish: jax.Array
-    ranks: jax.Array
-    labels: jax.Array
-    counts: jax.Array
-
-
-def _scores(pictures: _Pictures, rows: tuple[jax.Array], *, activation: str) -> jax.Array:
-    """Scores of some of the pictures, made here and not stored."""
-    index, counts = rows[0], pictures.counts
-    image, count = index // counts.size, counts[index % counts.size]
-    changed = pictures.ranks[image] < count[:, None, None]
-    x = jnp.where(changed[..., None], pictures.finish[image], pictures.start[image])
-    logits = at_least_float32(pictures.network(x))
+def _score(
+    network: TracedNetwork,
+    image: jax.Array,
+    label: None,
+    i: jax.Array,
+    start: jax.Array,
+    finish: jax.Array,
+    ranks: jax.Array,
+    labels: jax.Array,
+    counts: jax.Array,
+    *,
+    activation: str,
+) -> jax.Array:
+    """(S,) the score of the picture at point i, at its place: the sum over i is the curve."""
+    x = jnp.where((ranks < counts[i])[..., None], finish, start)
+    logits = at_least_float32(network.logits(x))
     values = logits if activation == "none" else PROBABILITIES[activation](logits)
-    wanted = pictures.labels[image]
-    picked = jnp.take_along_axis(values, jnp.maximum(wanted, 0), axis=-1)
-    number = (wanted >= 0).sum(-1).astype(values.dtype)
-    return jnp.where(wanted >= 0, picked, 0).sum(-1) / number  # 0 / 0 = NaN: no label, undefined
+    number = (labels >= 0).sum().astype(values.dtype)
+    # 0 / 0 = NaN: no label, undefined
+    score = jnp.where(labels >= 0, values[jnp.maximum(labels, 0)], 0).sum() / number
+    return jnp.where(jnp.arange(counts.size) == i, score, 0)

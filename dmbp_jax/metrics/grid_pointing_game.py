@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.images import check_images
 from dmbp_jax.graph.model import is_traced
@@ -18,6 +19,7 @@ from dmbp_jax.metrics.attribution_inside import share_inside
 from dmbp_jax.metrics.heatmaps import check_maps
 
 
+@on_any_mesh("images")
 def mosaic(images: ArrayLike, n: int) -> jax.Array:
     """Lay n * n images, row by row, into one image.
 
@@ -49,6 +51,7 @@ def mosaic(images: ArrayLike, n: int) -> jax.Array:
     return grid.reshape(n * height, n * width, channels)
 
 
+@on_any_mesh("heatmap")
 def grid_pointing_game(heatmap: Any, cell: ArrayLike, n: int) -> jax.Array:
     r"""Share of the positive attribution that lies inside the target's own cell.
 

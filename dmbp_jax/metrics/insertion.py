@@ -8,6 +8,7 @@ from typing import Any
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.baselines import Baseline, make_baseline
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
@@ -22,6 +23,7 @@ from dmbp_jax.metrics.curves import (
 from dmbp_jax.metrics.heatmaps import as_baseline
 
 
+@on_any_mesh("x")
 def insertion(
     params: Any,
     x: ArrayLike,

@@ -4,20 +4,22 @@ No names are needed, so it works for dense and 1x1 convolutional classifiers of 
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.compiling import run
 from dmbp_jax.engine.keys import check_key
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, SiteNotFoundError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn, split_arrays
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
+@on_any_mesh("x")
 def redraw_last_layer(
     params: Any,
     x: ArrayLike,
@@ -96,7 +98,8 @@ def _search(network: TracedNetwork, image: jax.Array, weights: dict[str, int]) -
     """The one kernel of which the top logit depends on its own slice and on no other."""
     classes = network.classes
     candidates = [name for name, i in weights.items() if classes in network.inputs[i].shape]
-    fits = _depends_on_own_slice(network, image, tuple(weights[name] for name in candidates))
+    indices = tuple(weights[name] for name in candidates)
+    fits = run(_depends_on_own_slice, network, image, candidates=indices)
     fitting = [name for name, fit in zip(candidates, fits, strict=True) if fit]
     if len(fitting) == 1:
         return fitting[0]
@@ -107,9 +110,8 @@ def _search(network: TracedNetwork, image: jax.Array, weights: dict[str, int]) -
     )
 
 
-@partial(jax.jit, static_argnames="candidates")
 def _depends_on_own_slice(
-    network: TracedNetwork, image: jax.Array, candidates: tuple[int, ...]
+    network: TracedNetwork, image: jax.Array, *, candidates: tuple[int, ...]
 ) -> tuple[jax.Array, ...]:
     """For each candidate, whether the top logit depends on that slice of it and no other.
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.model import is_traced
 from dmbp_jax.metrics.heatmaps import check_maps, check_masks
@@ -37,6 +38,7 @@ class PointingGame:
     mean: jax.Array
 
 
+@on_any_mesh("heatmap")
 def pointing_game(
     heatmap: Any, masks: ArrayLike, label: ArrayLike | None = None, *, tolerance: float = 15
 ) -> PointingGame:

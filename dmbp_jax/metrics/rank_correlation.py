@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError
 from dmbp_jax.metrics.heatmaps import check_maps
 
 
+@on_any_mesh("a")
 def rank_correlation(a: Any, b: Any) -> jax.Array:
     r"""Spearman's rank correlation per image, over the pixels.
 

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.engine.keys import check_key
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.errors import InputTypeError
 from dmbp_jax.graph.call import check_call
@@ -59,6 +60,7 @@ class Reinitialisation:
     redrawn: jax.Array
 
 
+@on_any_mesh("x")
 def layer_reinitialisation(
     params: Any,
     x: ArrayLike,

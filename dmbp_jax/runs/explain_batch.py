@@ -12,7 +12,7 @@ import numpy as np
 
 from dmbp_jax.catalogue import find_method
 from dmbp_jax.dmbp.attribute import attribute
-from dmbp_jax.engine.compiling import compiled
+from dmbp_jax.engine.compiling import run
 from dmbp_jax.engine.scores import PROBABILITIES, pick
 from dmbp_jax.methods.keys import image_key
 from dmbp_jax.networks.network import Network
@@ -71,7 +71,7 @@ def explain_batch(
     else:
         row = find_method(method)
         keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
-        logits = compiled(_logits)(net, images)
+        logits = run(_logits, net, images)
         label = _first_choices(logits, labels)
         values = row.function(net, images, label, key=keys, **options)
         terms = pick(logits, label), None, None, None
@@ -90,7 +90,7 @@ def _labels(net: Network, images: jax.Array, labels: Sequence[int | None]) -> ja
         return None
     if None not in labels:
         return jnp.asarray(labels, jnp.int32)
-    return _first_choices(compiled(_logits)(net, images), labels)
+    return _first_choices(run(_logits, net, images), labels)
 
 
 def _first_choices(logits: jax.Array, labels: Sequence[int | None]) -> jax.Array:

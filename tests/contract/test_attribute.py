@@ -282,11 +282,11 @@ def test_config_is_frozen_and_hashable():
 
 
 def test_out_of_memory_names_the_argument(monkeypatch):
-    from dmbp_jax.engine import kept_programs
+    from dmbp_jax.engine import driver
 
     def exhausted(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
-    monkeypatch.setattr(kept_programs, "run", exhausted)
+    monkeypatch.setattr(driver, "find", exhausted)
     with pytest.raises(DeviceMemoryError, match=r"chunk_size=4.*chunk_size=2"):
         attribute(IMAGES, LABELS, chunk_size=4)

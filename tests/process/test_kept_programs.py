@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jax.extend import core as jex
 import dmbp_jax
 import dmbp_jax.models
 from dmbp_jax.dmbp.explainer import DmbpExplainer
-from dmbp_jax.engine import kept_programs
+from dmbp_jax.engine import kept_programs, programs
 from dmbp_jax.graph import pieces
 from dmbp_jax.graph.identity import identity
 from dmbp_jax.graph.model import bind
@@ -45,10 +46,10 @@ def folder(tmp_path):
     """A compilation cache of its own, and nothing remembered from before."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    kept_programs._known.clear()
+    programs._newest.clear()
     yield tmp_path / "dmbp_jax"
     jax.config.update("jax_compilation_cache_dir", before)
-    kept_programs._known.clear()
+    programs._newest.clear()
 
 
 def _maps(apply_fn=network, config=CONFIG, params=PARAMS, x=X, label=1, **options):
@@ -63,7 +64,7 @@ def _assert_equal(one, other):
 
 def _forget(monkeypatch):
     """As in another process; tracing the loop is an error."""
-    kept_programs._known.clear()
+    programs._newest.clear()
     jax.clear_caches()
 
     def fail(*_):
@@ -82,10 +83,11 @@ def test_another_process_does_not_trace_and_gets_the_same_bytes(folder, monkeypa
     assert not folder.exists()
     _assert_equal(_maps(return_masks=True), expected)
     (file,) = folder.iterdir()
-    written = file.stat().st_mtime_ns
+    written = file.stat().st_ino
     _forget(monkeypatch)
     _assert_equal(_maps(return_masks=True), expected)
-    assert [one.stat().st_mtime_ns for one in folder.iterdir()] == [written]
+    _assert_equal(_maps(return_masks=True, progress=True), expected)
+    assert [one.stat().st_ino for one in folder.iterdir()] == [written]
 
 
 def test_another_process_finds_it(folder):
@@ -141,10 +143,29 @@ def test_a_damaged_file_is_written_again(damage, folder):
     (file,) = folder.iterdir()
     content = file.read_bytes()
     file.write_bytes(damage)
-    kept_programs._known.clear()
+    programs._newest.clear()
     _assert_equal(_maps(), expected)
     assert file.read_bytes()[:32] != damage[:32]
     assert len(file.read_bytes()) == len(content)
+
+
+def test_the_folder_is_bounded_in_size_and_age(folder, monkeypatch):
+    _maps()
+    (first,) = folder.iterdir()
+    month = time.time() - 30 * 24 * 3600
+    os.utime(first, (month, month))
+    programs._newest.clear()
+    _maps()  # reads it: it was used now
+    assert first.stat().st_mtime > month + 1000
+    old = folder / "old.jax"
+    old.write_bytes(b"x")
+    os.utime(old, (month - 90 * 24 * 3600,) * 2)
+    _maps(biases="carry")
+    assert first.exists() and not old.exists() and len(list(folder.iterdir())) == 2
+    os.utime(first, (month, month))
+    monkeypatch.setattr(kept_programs, "MOST_BYTES", 2 * first.stat().st_size)
+    _maps(biases="spread")
+    assert not first.exists() and len(list(folder.iterdir())) == 1
 
 
 def test_a_folder_that_cannot_be_written_does_not_matter(folder):
@@ -204,7 +225,7 @@ def test_what_jax_cannot_keep_is_computed_as_ever(folder):
 def test_the_code_is_hashed_when_it_is_imported(folder, monkeypatch):
     _maps()
     monkeypatch.setattr(kept_programs, "_hash_source", lambda: "of files that changed since")
-    kept_programs._known.clear()
+    programs._newest.clear()
     _maps()
     assert len(list(folder.iterdir())) == 1
     monkeypatch.setattr(kept_programs, "_SOURCE", None)  # of a package without files
@@ -213,7 +234,7 @@ def test_the_code_is_hashed_when_it_is_imported(folder, monkeypatch):
 
 def test_many_settings_are_remembered(folder, monkeypatch):
     found = [_maps(config=dmbp_jax.DMBP(steps=0, init=init / 8)) for init in range(3)]
-    monkeypatch.setattr(kept_programs, "_find", lambda *_: pytest.fail("forgotten"))
+    monkeypatch.setattr(programs, "_compile", lambda *_: pytest.fail("forgotten"))
     for init, one in enumerate(found):
         again = _maps(lambda p, x: network(p, x), dmbp_jax.DMBP(steps=0, init=init / 8))
         _assert_equal(again, one)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmbp_jax.engine import compiling
-from dmbp_jax.engine.compiling import compiled, compiler_options
+from dmbp_jax.engine.compiling import compiled, compiler_options, run
 
 
 def convolve(x, kernel):
@@ -45,11 +45,17 @@ def test_a_cpu_runs_convolutions_by_xlas_own_kernels():
     np.testing.assert_allclose(program(x, kernel)[0], exact, rtol=1e-4, atol=1e-4)
 
 
-def test_equal_arguments_share_a_function_and_keep_their_options():
-    by_factor = compiled(scaled, static_argnames="factor")
-    assert compiled(scaled, static_argnames="factor") is by_factor
-    assert compiled(scaled) is not by_factor
-    assert float(by_factor(jnp.float32(2), factor=3)) == 6
+def test_programs_are_found_again_and_the_oldest_are_forgotten():
+    compiled_before = compiling._program.cache_info().currsize
+    assert compiled_before <= compiling.KEPT
+    for factor in range(compiling.KEPT + 5):
+        assert float(run(scaled, jnp.float32(2), factor=factor)) == 2 * factor
+    assert compiling._program.cache_info().currsize == compiling.KEPT
+    misses = compiling._program.cache_info().misses
+    run(scaled, jnp.float32(3), factor=factor)
+    assert compiling._program.cache_info().misses == misses
+    inside = jax.jit(lambda x: run(scaled, x, factor=4))(jnp.float32(2))
+    assert float(inside) == 8 and compiling._program.cache_info().misses == misses
 
 
 @pytest.mark.usefixtures("fresh")

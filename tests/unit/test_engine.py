@@ -1,4 +1,4 @@
-"""The engine, by explainers, sources and sinks that live outside the package, and its memory."""
+"""The engine, by explainers that live outside the package, and its memory."""
 
 from dataclasses import dataclass, field
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmbp_jax import DMBP, attribute
+from dmbp_jax import DMBP
 from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine import memory
-from dmbp_jax.engine.batches import collect_rows, equal_size, slice_rows
-from dmbp_jax.engine.driver import drive, explain
+from dmbp_jax.engine.batches import Cut, collect_rows, equal_size
+from dmbp_jax.engine.driver import explain
 from dmbp_jax.errors import DeviceMemoryError, InputError
 from dmbp_jax.graph.call import check_call
 
@@ -23,7 +23,7 @@ class Doubling:
 
     factor: jax.Array
     steps: int = field(metadata={"static": True})
-    steps_per_call: int | None = field(metadata={"static": True}, default=None)
+    steps_per_call: int = field(metadata={"static": True}, default=1)
     bytes_per_row: int = field(metadata={"static": True}, default=100)
 
     def start(self, rows):
@@ -41,7 +41,7 @@ EXPECTED = 8 * ROWS.sum(-1)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 3, 7, 20])
-@pytest.mark.parametrize("steps_per_call", [None, 1, 2])
+@pytest.mark.parametrize("steps_per_call", [1, 3])
 def test_any_explainer_runs_in_chunks_and_in_steps(chunk_size, steps_per_call):
     explainer = Doubling(jnp.float32(2), 3, steps_per_call)
     result = explain(explainer, (jnp.asarray(ROWS),), chunk_size=chunk_size)
@@ -50,51 +50,34 @@ def test_any_explainer_runs_in_chunks_and_in_steps(chunk_size, steps_per_call):
     np.testing.assert_allclose(traced["total"], EXPECTED)
 
 
-class Lines:
-    """A sink of the caller's own: text lines, as soon as a batch is done."""
-
-    def __init__(self):
-        self.lines, self.alive = [], []
-
-    def write(self, batch, results):
-        assert isinstance(results["total"], np.ndarray)
-        self.lines += [f"{item} {total:g}" for item, total in zip(batch.items, results["total"])]  # noqa: B905
-        self.alive.append(len(jax.live_arrays()))
+def test_a_bar_is_told_of_every_step_and_nothing_stays_on_the_device(capsys):
+    rows = (jnp.asarray(ROWS),)
+    explain(Doubling(jnp.float32(2), 4, 2), rows, chunk_size=3)
+    before = len(jax.live_arrays())
+    result = explain(Doubling(jnp.float32(2), 4, 2), rows, chunk_size=3, progress="rows")
+    np.testing.assert_allclose(result["total"], 16 * ROWS.sum(-1))
+    assert "12/12" in capsys.readouterr().err  # three pieces of four steps
+    assert len(jax.live_arrays()) <= before + 2
 
 
-def test_a_new_sink_gets_every_item_once_and_nothing_stays_on_the_device():
-    sink, taken = Lines(), []
-    items = ((f"row {i}", (row,)) for i, row in enumerate(ROWS))
-    drive(Doubling(jnp.float32(2), 3), collect_rows(items, 3), sink, taken.append)
-    assert sink.lines == [f"row {i} {total:g}" for i, total in enumerate(EXPECTED)]
-    assert sum(taken) == 3 * 3  # batches of 3, 3 and 1 padded, 3 steps each
-    assert max(sink.alive) - min(sink.alive) <= 1
-
-
-def test_maps_go_through_a_sink_of_the_callers_own():
-    rng = np.random.default_rng(0)
-    x, weights = rng.normal(size=(5, 4, 4, 3)), rng.normal(size=(48, 3))
-    x, weights = x.astype(np.float32), weights.astype(np.float32)
-
-    def network(params, x):
-        return jax.nn.relu(x.reshape(len(x), -1)) @ params
-
-    call = check_call(weights, x, 1, network)
-    maps = []
-
-    class Sink:
-        def write(self, batch, results):
-            maps.extend(results.map)
-
-    config = DMBP(steps=3)
-    drive(DmbpExplainer(call.network, config), slice_rows((x, call.labels), 5, 2), Sink())
-    expected = attribute(weights, x, 1, apply_fn=network, config=config)
-    np.testing.assert_allclose(maps, expected.map, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("shards", "rows", "size"), [(1, 7, 3), (2, 4, 4), (3, 5, 2), (4, 2, 1)])
+def test_pieces_have_rows_of_every_shard_and_join_in_order(shards, rows, size):
+    cut = Cut(shards, rows, size)
+    values = jnp.arange(shards * rows * 2).reshape(-1, 2)
+    pieces = [cut.piece((values, None), i)[0] for i in range(cut.pieces)]
+    assert {piece.shape for piece in pieces} == {(shards * size, 2)}
+    for piece in pieces:
+        shard_of = np.asarray(piece[:, 0]) // 2 // rows
+        np.testing.assert_array_equal(shard_of, np.repeat(np.arange(shards), size))
+    np.testing.assert_array_equal(cut.join(jnp.stack(pieces)), values)
+    np.testing.assert_array_equal(cut.join(np.stack(pieces)), values)
 
 
 def test_batches_are_of_one_shape():
-    batches = list(slice_rows((ROWS, None), 7, 3))
+    items = ((f"row {i}", (row, None)) for i, row in enumerate(ROWS))
+    batches = list(collect_rows(items, 3))
     assert [batch.count for batch in batches] == [3, 3, 1]
+    assert [len(batch.items) for batch in batches] == [3, 3, 1]
     assert all(batch.rows[0].shape == (3, 2) and batch.rows[1] is None for batch in batches)
     np.testing.assert_array_equal(batches[-1].rows[0], ROWS[[6, 6, 6]])
     assert [equal_size(count, 16) for count in (1, 16, 17, 33)] == [1, 16, 9, 11]
@@ -107,7 +90,7 @@ def test_memory_that_runs_out_while_results_leave_is_named(monkeypatch):
 
     monkeypatch.setattr("dmbp_jax.engine.driver.explain_batch", lambda *_: {"total": Exhausted()})
     with pytest.raises(DeviceMemoryError, match=r"chunk_size=3.*chunk_size=1"):
-        drive(Doubling(jnp.float32(2), 1), slice_rows((ROWS,), 7, 3), Lines())
+        explain(Doubling(jnp.float32(2), 1), (jnp.asarray(ROWS),), chunk_size=3)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +144,16 @@ def test_bfloat16_gradients_do_not_cancel_where_a_mask_is_nearly_1():
         config = DMBP(loss="positive")
         _, (gradients[dtype],) = loop.terms_and_gradient(graph, frozen, theta, 1, config)
     np.testing.assert_allclose(gradients["bfloat16"], gradients["float32"], rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("steps", "each"),
+    [(0, 0), (3, 3), (6, 6), (37, 37), (46, 23), (200, 20), (250, 25), (199, 199)],
+)
+def test_calls_of_the_loop_have_one_length(steps, each):
+    """A last call of another length was compiled for itself."""
+    call = check_call(np.eye(3, dtype=np.float32), ROWS[:, None, None, [0, 1, 1]], 1, _mean_relu)
+    assert DmbpExplainer(call.network, DMBP(steps=steps)).steps_per_call == each
+    if steps % 10 == 0:
+        stopping = DmbpExplainer(call.network, DMBP(steps=steps, tolerance=1e-3))
+        assert stopping.steps_per_call % 10 == 0

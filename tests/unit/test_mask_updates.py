@@ -12,7 +12,6 @@ import dmbp_jax
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.decomposition import freeze, masked_cotangents
 from dmbp_jax.dmbp.explainer import DmbpExplainer
-from dmbp_jax.engine import driver
 from dmbp_jax.engine.compiling import compiled
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import bind
@@ -86,8 +85,9 @@ def test_a_cpu_updates_the_masks_in_place():
     variables = Relus().init(jax.random.key(0), x)
     call = check_call(variables, x, np.array([0, 1]), Relus().apply)
     explainer = DmbpExplainer(call.network, dmbp_jax.DMBP(steps=10))
-    state = compiled(driver._start)(explainer, (call.images, call.labels))
-    program = driver.advance_program().lower(explainer, state, steps=5).compile().as_text()
+    state = explainer.start((call.images, call.labels))
+    advance = compiled(lambda explainer, state: explainer.advance(state, 5), donate_argnums=1)
+    program = advance.lower(explainer, state).compile().as_text()
     copied = re.findall(r"f32\[2,1,8,8,[567]\]\S* copy\(", program)
     assert "while(" in program
     assert not copied

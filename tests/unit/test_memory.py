@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dmbp_jax import DMBP
 from dmbp_jax.dmbp.explainer import DmbpExplainer, bytes_per_image
@@ -39,10 +40,26 @@ def test_equal_pieces_that_fit(batch: int, fitting: int, chunk: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "each", "chunk"), [(40, 100, 40), (40, 5, 20), (44, 5, 16), (40, 0, 4)]
+    ("own", "each", "chunk"), [(10, 100, 10), (10, 5, 5), (11, 5, 4), (10, 0, 1)]
 )
-def test_a_sharded_batch_is_cut_alike_on_every_device(batch: int, each: int, chunk: int) -> None:
-    assert chosen(batch, int(each * IMAGE / 0.6) + 1, devices=4) == chunk
+def test_of_several_devices_each_has_its_own_memory(own: int, each: int, chunk: int) -> None:
+    assert chosen(own, int(each * IMAGE / 0.6) + 1, devices=4) == chunk
+
+
+def test_simulated_devices_share_one_memory() -> None:
+    resnet50, plenty = 9_608_704, 2**40
+    assert chosen(8, plenty, units=resnet50, platform="cpu") == 8
+    assert chosen(8, plenty, devices=4, units=resnet50, platform="cpu") == 2
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 7, 8, 100])
+def test_a_chunk_is_cut_alike_on_every_device(chunk_size: int) -> None:
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    x = jax.device_put(jnp.ones((12, 2)), NamedSharding(mesh, PartitionSpec("data")))
+    own = memory.rows_at_once(3, chunk_size, 1, x)
+    assert own == {1: 1, 4: 1, 7: 1, 8: 2, 100: 3}[chunk_size]
+    everywhere = jax.device_put(x, NamedSharding(mesh, PartitionSpec()))
+    assert memory.rows_at_once(12, chunk_size, 1, everywhere) == min(12, chunk_size)
 
 
 def test_a_cpu_takes_fewer_images_of_a_large_network() -> None:

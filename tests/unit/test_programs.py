@@ -1,0 +1,140 @@
+"""Programs are found by content, made once for every caller, and the oldest are forgotten."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small_networks import NETWORKS, apply_fn_of, make_image, make_params
+
+import dmbp_jax
+from dmbp_jax import DMBP
+from dmbp_jax.dmbp.content import content
+from dmbp_jax.engine import programs
+from dmbp_jax.engine.compiling import KEPT
+from dmbp_jax.methods import METHODS
+
+LAYERS = NETWORKS["conv"]
+PARAMS = jax.tree.map(lambda a: np.float32(a), make_params(LAYERS, 0))
+X = make_image(0).astype(np.float32)
+NETWORK = apply_fn_of(LAYERS)
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@contextmanager
+def compilations() -> Iterator[list[float]]:
+    found: list[float] = []
+
+    def listen(event: str, seconds: float, **_: object) -> None:
+        if event == COMPILED:
+            found.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def attribute(config, apply_fn=NETWORK, **options):
+    return dmbp_jax.attribute(PARAMS, X, 1, apply_fn=apply_fn, config=config, **options)
+
+
+OPTIMIZERS = {
+    "adam": lambda: optax.adam(0.05),
+    "a schedule": lambda: optax.sgd(optax.linear_schedule(0.1, 0.01, 5), momentum=0.9),
+    "a chain": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(0.01)),
+    "of the caller's own": lambda: optax.stateless(lambda updates, _: jax.tree.map(
+        lambda g: -0.1 * g, updates)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimiser_made_anew_is_the_same(name):
+    one, other = (DMBP(steps=2, optimizer=OPTIMIZERS[name]()) for _ in range(2))
+    assert one == other and hash(one) == hash(other)
+    expected = attribute(one)
+    with compilations() as found:
+        again = attribute(other)
+    assert not found
+    np.testing.assert_array_equal(again.map, expected.map)
+
+
+def test_optimisers_that_differ_in_a_number_differ():
+    made = [
+        optax.adam(0.05),
+        optax.adam(0.06),
+        optax.adam(0.05, b1=0.8),
+        optax.sgd(0.05),
+        optax.sgd(optax.linear_schedule(0.1, 0.01, 5)),
+        optax.sgd(optax.linear_schedule(0.1, 0.01, 6)),
+        optax.stateless(lambda updates, _: updates),
+        optax.stateless(lambda updates, _: jax.tree.map(jnp.negative, updates)),
+    ]
+    assert len({DMBP(optimizer=one) for one in made}) == len(made)
+    assert DMBP() != DMBP(optimizer=made[0]) and DMBP() == DMBP() != "DMBP()"
+
+
+def test_content_of_what_functions_capture():
+    def make(captured, default=1):
+        return lambda x, default=default: x + captured + default
+
+    for one, other in [(1, 1.0), (0.0, -0.0), (1, True), ((1, 2), [1, 2]), (1, np.ones(1))]:
+        assert content(make(one)) == content(make(one))
+        assert content(make(one)) != content(make(other))
+    assert content(make(1)) != content(make(1, default=2))
+    assert content(make(float("nan"))) == content(make(float("nan")))
+    assert content(make(np.ones(1))) != content(make(np.ones(1)))  # arrays may change
+
+    def recursive(n):
+        return recursive(n - 1) if n else 0
+
+    hash(content(recursive))
+
+
+@pytest.mark.parametrize("steps", [46, 37])
+def test_a_bar_and_chunks_run_the_programs_of_a_call_without(steps):
+    expected = attribute(DMBP(steps=steps))
+    with compilations() as found:
+        watched = attribute(DMBP(steps=steps), progress=True)
+    assert not found
+    np.testing.assert_array_equal(watched.map, expected.map)
+
+
+def test_a_call_compiles_three_programs():
+    attribute(DMBP(steps=3))  # the small ones around them
+    with compilations() as found:
+        attribute(DMBP(steps=4))
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("steps", [3, 12])
+def test_lpr_inside_jit_is_a_loop(steps):
+    def lines(steps):
+        def f(x):
+            return METHODS["lpr"](PARAMS, x, 1, apply_fn=NETWORK, steps=steps)
+
+        return len(jax.jit(f).lower(X).as_text().splitlines())
+
+    assert lines(steps) < 1.05 * lines(2)
+
+
+def _maps() -> int:
+    with open("/proc/self/maps") as lines:
+        return sum(1 for _ in lines)
+
+
+@pytest.mark.slow
+def test_new_networks_do_not_fill_the_memory():
+    """Each kept 96 memory maps: after 680 of them the process ended."""
+    found = []
+    for number in range(KEPT + 40):
+        attribute(DMBP(steps=1), lambda params, x: NETWORK(params, x))
+        METHODS["gradient"](PARAMS, X, None, apply_fn=lambda params, x: NETWORK(params, x))
+        if number > KEPT:
+            gc.collect()
+            found.append(_maps())
+    assert len(programs._newest) <= KEPT
+    assert found[-1] < 1.02 * found[0]
