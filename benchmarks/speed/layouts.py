@@ -21,7 +21,6 @@ import numpy as np
 
 import dmbp_jax
 from dmbp_jax.dmbp.explainer import DmbpExplainer
-from dmbp_jax.engine import driver
 from dmbp_jax.engine.compiling import compiled
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
@@ -184,7 +183,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, np.ndarray]:
     x = jnp.asarray(np.random.default_rng(1).standard_normal(shape, np.float32))
     labels = jnp.zeros(args.images, jnp.int32)
     config = dmbp_jax.DMBP(steps=args.steps)
-    begin, advance = compiled(driver._start), driver.advance_program()
+    begin = compiled(DmbpExplainer.start)
+    advance = compiled(DmbpExplainer.advance, static_argnames="steps", donate_argnames="state")
     loops: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
     for layout in args.layouts:
         apply_fn, params = make(name, layout, args.size)
