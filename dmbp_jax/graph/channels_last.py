@@ -150,7 +150,7 @@ def evaluate_turned(
             for value, order in zip(values, arranged.reads, strict=True)
         ]
         is_turned = not all(map(is_plain, orders))
-        if is_turned and name in CALLS and _is_elementwise(equation):
+        if name in _OWN_DERIVATIVE and is_turned and _is_elementwise(equation):
             return _of_any_order(equation, values, next(o for o in orders if not is_plain(o)), bind)
         if name in CALLS and name not in _OWN_DERIVATIVE and (is_turned or _asks(equation)):
             inner, constants = body(called_jaxpr(equation))

@@ -64,7 +64,7 @@ def arrange(equation: Any, orders: Sequence[Order]) -> Arranged:
     """
     name = equation.primitive.name
     if name == "conv_general_dilated":
-        return _convolution(equation.params)
+        return _convolution(equation)
     if all(map(is_plain, orders)):
         return as_it_is(equation)
     if name in POINTWISE or name == "optimization_barrier":
@@ -87,8 +87,12 @@ def _numbered(axes: Sequence[int]) -> Order:
     return tuple(sorted(axes).index(axis) for axis in axes)
 
 
-def _convolution(params: Mapping[str, Any]) -> Arranged:
-    """Batch, space, features; the axes of space follow each other as they do in the network."""
+def _convolution(equation: Any) -> Arranged:
+    """Batch, space, features; the axes of space follow each other as they do in the network.
+
+    A kernel of one position may stay as it is: the matrix of a product is read from both sides.
+    """
+    params, kernel_shape = equation.params, _shape(equation.invars[1])
     numbers = params["dimension_numbers"]
     rank = len(numbers.lhs_spec)
     space = sorted(range(rank - 2), key=lambda axis: numbers.lhs_spec[2 + axis])
@@ -104,12 +108,15 @@ def _convolution(params: Mapping[str, Any]) -> Arranged:
         key: spatial(params[key])
         for key in ("window_strides", "padding", "lhs_dilation", "rhs_dilation")
     }
-    changed["dimension_numbers"] = lax.ConvDimensionNumbers(
-        image, (rank - 1, rank - 2, *range(rank - 2)), image
-    )
     out_features, in_features, *window = numbers.rhs_spec
-    reads = last(numbers.lhs_spec), (*spatial(window), in_features, out_features)
-    return Arranged({**params, **changed}, reads, [last(numbers.out_spec)])
+    kernel, kernel_spec = plain(rank), numbers.rhs_spec
+    if any(kernel_shape[axis] > 1 for axis in window):
+        kernel = *spatial(window), in_features, out_features
+        kernel_spec = rank - 1, rank - 2, *range(rank - 2)
+    changed["dimension_numbers"] = lax.ConvDimensionNumbers(image, kernel_spec, image)
+    return Arranged(
+        {**params, **changed}, (last(numbers.lhs_spec), kernel), [last(numbers.out_spec)]
+    )
 
 
 def _together(equation: Any, orders: Sequence[Order]) -> Arranged | None:
