@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageFont
 
@@ -42,8 +43,13 @@ def find_font(text: str, usual: ImageFont.FreeTypeFont) -> tuple[Path | None, st
 
 def _has(font: ImageFont.FreeTypeFont, letters: str) -> bool:
     """Whether none of the letters is drawn as a missing one, or as nothing."""
-    missing = bytes(font.getmask(_NOWHERE))
-    return all(bytes(font.getmask(letter)) not in (b"", missing) for letter in letters)
+    missing = _drawn(font, _NOWHERE)
+    return all(_drawn(font, letter) not in (b"", missing) for letter in letters)
+
+
+def _drawn(font: ImageFont.FreeTypeFont, letter: str) -> bytes:
+    mask: Any = font.getmask(letter)
+    return bytes(mask)
 
 
 def _in_ascii(letter: str) -> str:

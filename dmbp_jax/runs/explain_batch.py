@@ -66,7 +66,8 @@ def explain_batch(
         given = _labels(net, images, labels)
         att = attribute(net, images, given, chunk_size=len(x), **options)
         terms = att.y, att.y_positive, att.y_negative, att.y_nuisance
-        label, logits, finite = att.label, att.logits, att.status
+        logits: Any = att.logits  # there, unless an older version has written the attribution
+        label, finite = att.label, att.status
         maps = {name: getattr(att, name) for name in save}
     else:
         row = find_method(method)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import jax_settings_as_before  # noqa: F401 - on for every test here
 from PIL import Image
 from tiny_evaluation import SHORT, log_of, preprocess, run, watched
 
