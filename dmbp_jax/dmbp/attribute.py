@@ -52,7 +52,7 @@ def attribute(
       biases: "drop" gives the paper's maps, what the pixels carry. The others add the biases' part
         of y± (ours): Σ positive and Σ negative are then F_σ(x) − F_0 and F_{1−σ}(x) − F_0.
         "spread" resizes it from its layers to the picture, as coarse as these; "carry" takes it
-        back through gates, masks and |weights| to the pixels that reach it, as crisp as the map.
+        back layer by layer, to what gave each unit its value, as crisp as the map.
       nonaffine: what becomes of the product of two values that depend on x. "refuse" raises an
         error that names it. "freeze" takes the factor that is a nonlinear function of x
         (normalisation statistics, attention weights, gates) as a constant at x (ours).
