@@ -126,13 +126,13 @@ def photos(
     params, apply_fn, kinds = load(network, real_dir)
     paths = _paths(start, step, real_dir)
     if limit is not None and limit < len(paths):
-        paths = [paths[i] for i in _spread(len(paths), limit)]
+        paths = [paths[i] for i in spread(len(paths), limit)]
     labels = np.array([kinds.index(_kind(path)) for path in paths])
     x = np.stack([preprocess(path) for path in paths])
     return Pictures(params, apply_fn, tuple(path.stem for path in paths), x, labels)
 
 
-def _spread(count: int, limit: int) -> list[int]:
+def spread(count: int, limit: int) -> list[int]:
     """The first `limit` of 0 … count − 1 in an order in which every start is spread evenly."""
     bits = max(1, (count - 1).bit_length())
     order = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits))

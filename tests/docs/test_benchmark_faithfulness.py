@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.faithfulness.faithfulness import main
+from benchmarks.faithfulness import caltech
+from benchmarks.faithfulness.faithfulness import lattice, main
 from benchmarks.faithfulness.faithfulness_cases import count_passes, make_case, parse_row
 from benchmarks.faithfulness.faithfulness_tables import tables
 from dmbp_jax import DMBP
@@ -102,3 +103,27 @@ def test_table_3_is_measured_on_request(tmp_path, capsys):
     for line in map(json.loads, (tmp_path / "builtin.jsonl").read_text().splitlines()):
         signed, absolute = (line["numbers"][name] for name in ("re-drawn", "re-drawn, |h|"))
         assert signed != absolute and max(abs(signed), abs(absolute)) <= 1
+
+
+def test_fewer_photos_are_among_the_more_and_lie_evenly():
+    few, many = caltech.spread(75, 8), caltech.spread(75, 60)
+    assert many[:8] == few and len(set(many)) == 60 and max(many) < 75
+    assert sorted(few)[::2] == [0, 16, 32, 48] and sorted(few)[1] == 8
+
+
+def test_dots_are_a_lattice_and_noise_is_not(rng):
+    dots = np.zeros((1, 64, 64))
+    dots[:, ::16, ::16] = 1.0
+    noise = rng.normal(size=(1, 64, 64))
+    assert lattice(dots)[0] == pytest.approx(1.0)
+    assert lattice(noise)[0] == pytest.approx(1 / 16**2, rel=0.5)
+
+
+@pytest.mark.skipif(not caltech.have("resnet50"), reason="weights and photos are absent")
+def test_a_mosaic_has_both_labels_and_knows_where():
+    found = caltech.mosaics("resnet50", 0, 2, 1)
+    assert found.x.shape == (2, 224, 224, 3) and (found.x[0] == found.x[1]).all()
+    assert found.labels.tolist() == found.others[::-1].tolist()
+    assert (found.own[0] == ~found.own[1]).all() and found.own.mean() == 0.5
+    top = np.argsort(-found.apply_fn(found.params, found.x[:1])[0])[:3]
+    assert set(found.labels.tolist()) <= set(top.tolist())
