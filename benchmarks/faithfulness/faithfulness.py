@@ -299,7 +299,7 @@ def redrawn(case: Case, row: str, heatmap: jax.Array, redraws: int) -> Numbers:
 def lattice(pictures: jax.Array, period: int = 16) -> np.ndarray:
     """Share of the power at the frequencies of dots every `period` pixels; (N, H, W).
 
-    White noise has 1 / period², and a smooth picture little more than its lowest such frequency.
+    White noise has (period / size)², .005 at 224 pixels.
     """
     values = np.asarray(pictures, np.float64)
     power = abs(np.fft.fft2(values - values.mean((1, 2), keepdims=True))) ** 2

@@ -17,7 +17,6 @@ import numpy as np
 
 from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.data.samples import Dataset, FilePicture, Skipped, Target
-from dmbp_jax.engine.batches import pad
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.experiments.batches import Batch
 from dmbp_jax.networks.network import Network
@@ -67,7 +66,8 @@ class StoredRow:
         """The maps of one batch, for whatever network; NaN where the store has none."""
         size = batch.x.shape[1:3]
         heat = np.stack([self._heatmap(target, size) for target in batch.targets])
-        maps = pad(jnp.asarray(heat), len(batch.x))
+        repeats = heat[:1].repeat(len(batch.x) - len(heat), axis=0)  # the rows that fill a batch
+        maps = jnp.asarray(np.concatenate([heat, repeats]))
         return lambda params, x, label, *, apply_fn=None: maps
 
     def _heatmap(self, target: Target, size: tuple[int, ...]) -> np.ndarray:

@@ -108,7 +108,7 @@ def test_table_3_is_measured_on_request(tmp_path, capsys):
 def test_fewer_photos_are_among_the_more_and_lie_evenly():
     few, many = caltech.spread(75, 8), caltech.spread(75, 60)
     assert many[:8] == few and len(set(many)) == 60 and max(many) < 75
-    assert sorted(few)[::2] == [0, 16, 32, 48] and sorted(few)[1] == 8
+    assert max(np.diff(sorted(few))) <= 16
 
 
 def test_dots_are_a_lattice_and_noise_is_not(rng):
@@ -116,7 +116,7 @@ def test_dots_are_a_lattice_and_noise_is_not(rng):
     dots[:, ::16, ::16] = 1.0
     noise = rng.normal(size=(1, 64, 64))
     assert lattice(dots)[0] == pytest.approx(1.0)
-    assert lattice(noise)[0] == pytest.approx(1 / 16**2, rel=0.5)
+    assert lattice(noise)[0] == pytest.approx((16 / 64) ** 2, rel=0.5)
 
 
 @pytest.mark.skipif(not caltech.have("resnet50"), reason="weights and photos are absent")
