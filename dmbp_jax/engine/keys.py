@@ -49,7 +49,7 @@ def check_key(key: Any, batch: int | None = None) -> jax.Array:
 
 
 def _of_words(words: jax.Array) -> jax.Array:
-    key = jax.random.wrap_key_data(jnp.resize(words[:2], 2), impl=THREEFRY)
+    key = jax.random.wrap_key_data(jnp.resize(words[:2], (2,)), impl=THREEFRY)
     for word in words[2:]:
         key = jax.random.fold_in(key, word)
     return key

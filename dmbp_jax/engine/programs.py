@@ -119,7 +119,7 @@ def _compile(
                 exported.append(one)
                 donated = {"donate_argnums": 1} if program is made.advance else {}
                 program = compiled(one.call, place.platform, **donated)
-            lowered = program.lower(leaves, state)
+            lowered: Any = program.lower(leaves, state)  # pyrefly: ignore[missing-attribute]
             found.append((program, pool.submit(lowered.compile)))
             state = lowered.out_info
     for _, job in found:

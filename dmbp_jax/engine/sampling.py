@@ -36,8 +36,8 @@ def sum_samples(
     static = tuple(sorted(options.items()))
     explainer = SampleSum(call.network, sample, count, samples, static, each * samples)
     title = sample.__name__.strip("_") if progress else None
-    rows = (call.images, call.labels, *rows)
-    return explain(explainer, rows, chunk_size=images * shards, progress=title)
+    every = (call.images, call.labels, *rows)
+    return explain(explainer, every, chunk_size=images * shards, progress=title)
 
 
 class Sums(NamedTuple):

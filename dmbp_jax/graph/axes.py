@@ -341,13 +341,10 @@ def _convolution(step: Step, read: Read, out: tuple[int, ...], number: int, _: A
     found = list(map(_other, out))
     found[numbers.out_spec[0]] = axes[numbers.lhs_spec[0]]
     for at in range(len(out) - 2):
-        window = _Window(
-            kernel[numbers.rhs_spec[2 + at]],
-            params["window_strides"][at],
-            *params["padding"][at],
-            params["rhs_dilation"][at],
-            params["lhs_dilation"][at],
-        )
+        low, high = params["padding"][at]
+        size, stride = kernel[numbers.rhs_spec[2 + at]], params["window_strides"][at]
+        dilations = params["rhs_dilation"][at], params["lhs_dilation"][at]
+        window = _Window(size, stride, low, high, *dilations)
         into = numbers.out_spec[2 + at]
         found[into] = _slide(axes[numbers.lhs_spec[2 + at]], window, out[into])
     return tuple(found)
@@ -364,8 +361,8 @@ def _pool(step: Step, read: Read, out: tuple[int, ...], number: int, _: Any) -> 
         strict=True,
     )
     return tuple(
-        _slide(axis, _Window(size, stride, *padding, dilation, spread), length)
-        for axis, (size, stride, padding, dilation, spread), length in zip(
+        _slide(axis, _Window(size, stride, low, high, dilation, spread), length)
+        for axis, (size, stride, (low, high), dilation, spread), length in zip(
             _first(read), windows, out, strict=True
         )
     )

@@ -47,7 +47,7 @@ class Call:
 
         Rows of a label that is no class, which only a traced one can be, have no numbers.
         """
-        if is_traced(self.labels):
+        if self.labels is not None and is_traced(self.labels):
             results = jax.tree.map(partial(_only_where, self.labels >= 0), results)
         return _first_row(results) if self.single else results
 

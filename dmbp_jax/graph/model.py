@@ -120,7 +120,7 @@ def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
             f"apply_fn: Expected a function (params, x) -> logits, got {type(apply_fn).__name__}."
         )
     while isinstance(apply_fn, _Jitted):  # it would read what it captured once and for all
-        apply_fn = apply_fn.__wrapped__
+        apply_fn = apply_fn.__wrapped__  # pyrefly: ignore[missing-attribute]
     arrays, skeleton = split_arrays(params)
     try:
         hash((apply_fn, skeleton))

@@ -146,7 +146,8 @@ def _flatten(network: TracedNetwork) -> tuple[Any, Any]:
 
 def _unflatten(static: Any, children: Any) -> TracedNetwork:
     reference, nonaffine = static
-    return TracedNetwork(*children, reference(), nonaffine)
+    (inputs,) = children
+    return TracedNetwork(inputs, reference(), nonaffine)
 
 
 jax.tree_util.register_pytree_node(TracedNetwork, _flatten, _unflatten)
