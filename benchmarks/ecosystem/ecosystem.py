@@ -18,7 +18,7 @@ import numpy as np
 
 import dmbp_jax
 from benchmarks.ecosystem.ecosystem_networks import ROWS, Foreign
-from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze
+from dmbp_jax.dmbp.decomposition import attribution_by_backward
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.tracing import TracedNetwork
 
@@ -104,11 +104,11 @@ def errors(network: Foreign, x: jax.Array, label: int = LABEL) -> tuple[float, f
 def _parts(network: TracedNetwork, x: jax.Array, label: int) -> tuple[jax.Array, ...]:
     """F_1(x); y = F_1(x) − F_0, Σ map and Σ biases of one logit, all masks 1."""
     graph = network.graph()
-    frozen = freeze(graph, x)
+    frozen = graph.freeze(x)
     ones = [jnp.ones(site.shape) for site in graph.masked]
-    y_positive, image_map = attribution_by_backward(graph, frozen, x, ones, label)
-    y, carried = frozen.logits[label] - frozen.output_bias[label], image_map.sum()
-    return frozen.logits, y, carried, y_positive - carried
+    y_positive, image_map = attribution_by_backward(frozen, x, ones, label)
+    y, carried = frozen.fixed.logits[label] - frozen.fixed.output_bias[label], image_map.sum()
+    return frozen.fixed.logits, y, carried, y_positive - carried
 
 
 def line(name: str, found: Found) -> str:

@@ -139,10 +139,11 @@ def _linear_passes(
 ) -> jax.Array:
     """Two forwards and one backward of the linear part; `previous` chains the steps of a loop."""
     graph = network.graph()
-    rules = Rules(
-        masked=lambda index, piece, z: z,
-        unmasked=lambda index, pool, z: pool.apply(jnp.zeros_like(pool.choose(z)), z),
-    )
+
+    def first_winner(index: int, piece: Any, z: jax.Array) -> jax.Array:
+        return z if piece.masked else piece.apply(jnp.zeros_like(piece.choose(z)), z)
+
+    rules = Rules(first_winner)
     # A value too small to matter, but one that the compiler cannot know: nothing can be moved out
     # of the loop, and the two forwards differ. Cotangents differ by image for the same reason.
     nudge = (1e-30 * previous).astype(x.dtype)

@@ -9,18 +9,16 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.dmbp.decomposition import Frozen, gated_logits, output_products
-from dmbp_jax.graph.graph import Graph, Rules
+from dmbp_jax.dmbp.decomposition import gated_logits
+from dmbp_jax.graph.graph import FrozenNetwork, Rules
 from dmbp_jax.graph.pieces import Piece
 
 
 def carry_biases(
-    graph: Graph,
-    frozen: Frozen,
+    network: FrozenNetwork,
     x: jax.Array,
     label: jax.Array,
-    image_map: jax.Array,
-    products: Sequence[jax.Array],
+    found: tuple[jax.Array, Sequence[jax.Array]],
     total: jax.Array,
 ) -> jax.Array:
     """The map with the biases' part added, so that it sums to `total`.
@@ -42,23 +40,22 @@ def carry_biases(
 
     Args:
       x: (1, H, W, C).
-      image_map: (1, H, W, C), ∇ₓF ⊙ x.
-      products: ∇_{b_l}F ⊙ b_l of every bias, in order of evaluation.
+      found: as `bias_products` returns it: ∇ₓF ⊙ x (1, H, W, C), and ∇_{b_l}F ⊙ b_l of every bias.
       total: scalar, y⁺ or y⁻, without the output bias, which is not carried either.
     """
-    absolute = graph.with_magnitudes()
-    outside = output_products(graph, frozen, x, label)
-    activations = gated_logits(graph, frozen, [jnp.ones((), x.dtype)] * len(graph.masked))[2]
+    image_map, products = found
+    outside = network.output_products(x, label)
+    choices, masked = network.fixed.choices, network.graph.masked
+    activations = gated_logits(network, [jnp.ones((), x.dtype)] * len(masked))[2]
+    given_by = dict(zip((site.index for site in masked), activations, strict=True))
 
-    def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+    def piece(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+        if index not in given_by:  # of a frozen factor it is the factor's magnitude
+            return abs(piece.apply(choices[index], *z))
         # Of one input all of it, whatever its slope: a ReLU6 above 6 got its 6 from there.
-        given = z[0] if len(z) == 1 else abs(piece.apply(frozen.gates[index], *z))
-        share = jax.lax.stop_gradient(_ratio(abs(activations[index]).astype(given.dtype), given))
+        given = z[0] if len(z) == 1 else abs(piece.apply(choices[index], *z))
+        share = jax.lax.stop_gradient(_ratio(abs(given_by[index]).astype(given.dtype), given))
         return share * given
-
-    # Of a frozen factor it is the factor's magnitude.
-    def unmasked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        return abs(piece.apply(frozen.winners[index], *z))
 
     def reached(magnitude: jax.Array) -> list[jax.Array]:
         """Σ_k |h_k| |w_kj| at every bias."""
@@ -68,7 +65,7 @@ def carry_biases(
             values.append(value)
             return value
 
-        absolute.run(magnitude, Rules(masked, unmasked, bias))
+        network.graph.with_magnitudes().run(magnitude, Rules(piece, bias))
         return values
 
     magnitude = abs(x)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.dmbp.decomposition import Masks, attribution_by_backward, freeze, mask_dtype
+from dmbp_jax.dmbp.decomposition import Masks, attribution_by_backward, mask_dtype
 from dmbp_jax.engine.compiling import run
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, InputTypeError
@@ -189,14 +189,15 @@ def _decompose(
     graph = network.graph(*slope)
 
     def one_image(x: jax.Array, label: jax.Array | None, masks: Masks) -> Decomposition:
-        frozen = freeze(graph, x[None])
+        frozen = graph.freeze(x[None])
+        logits, output_bias = frozen.fixed.logits, frozen.fixed.output_bias
         if label is None:
-            label = jnp.argmax(frozen.logits)
+            label = jnp.argmax(logits)
         sigma = stored_masks(masks, graph.masked)
-        both = partial(attribution_by_backward, graph, frozen, x[None], label=label)
+        both = partial(attribution_by_backward, frozen, x[None], label=label)
         y_positive, positive = both(sigma)
         y_negative, negative = both([1 - mask for mask in sigma])
-        y = frozen.logits[label] - frozen.output_bias[label]
+        y = logits[label] - output_bias[label]
         return Decomposition(
             y, y_positive, y_negative, y - y_positive - y_negative, positive[0], negative[0]
         )

@@ -5,13 +5,13 @@ with the masked ReLU; both give the same numbers.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dmbp_jax.dmbp.masked_relu import mask_cotangent
-from dmbp_jax.graph.graph import Graph, Rules, applying, choosing
+from dmbp_jax.graph.graph import FrozenNetwork
 from dmbp_jax.graph.pieces import Choice, Piece
 from dmbp_jax.graph.pieces.relu import Relu
 
@@ -23,47 +23,8 @@ def mask_dtype(x: jax.Array) -> Any:
     return jnp.promote_types(jnp.float32, jnp.result_type(x))
 
 
-class Frozen(NamedTuple):
-    """What one ordinary forward pass fixes: it does not change while the masks are learned."""
-
-    gates: tuple[Choice, ...]  # per activation; of a ReLU H_l = 1[z_l > 0], bool
-    winners: tuple[Choice, ...]  # per max-pool
-    before_pieces: tuple[jax.Array, ...]  # the first layer's pre-activation
-    logits: jax.Array  # F(x), (classes,)
-    output_bias: jax.Array  # F_0, (classes,)
-
-
-def freeze(graph: Graph, x: jax.Array) -> Frozen:
-    """Gates, pooling winners, F(x) and F_0 of one image `x` (1, H, W, C).
-
-    F_0 is the constant of the closed network: all masks 0, winners frozen, at x = 0. At x itself a
-    path that bypasses every activation would count as a constant; Eq. 11 counts it in y⁺ and y⁻.
-    """
-    gates: list[Choice] = []
-    winners: list[Choice] = []
-
-    before = graph.before_pieces(x)
-    logits = graph.run_from(before, Rules(choosing(gates), choosing(winners)))[0]
-    closed = graph.run_closed(jnp.zeros_like(x), Rules(unmasked=applying(winners)))[0]
-    return Frozen(tuple(gates), tuple(winners), before, logits, closed)
-
-
-def keep_input_evidence(graph: Graph, frozen: Frozen, x: jax.Array) -> tuple[Graph, Frozen]:
-    """The linear part of the frozen network: y± is then ∇ₓF±ᵀx, what the pixels carry (Eq. 11).
-
-    With gates and winners fixed at x, F_σ(x) − F_σ(0) is a gated pass with every additive constant
-    left out. The cotangents are those of F_σ itself, so a step still takes three passes.
-    """
-    linear = graph.without_biases()
-    before = linear.before_pieces(x)
-    logits = linear.run_from(before, Rules(applying(frozen.gates), applying(frozen.winners)))[0]
-    return linear, frozen._replace(
-        before_pieces=before, logits=logits, output_bias=jnp.zeros_like(frozen.output_bias)
-    )
-
-
 def gated_logits(
-    graph: Graph, frozen: Frozen, divisors: Sequence[jax.Array]
+    network: FrozenNetwork, divisors: Sequence[jax.Array]
 ) -> tuple[jax.Array, Masks, Masks]:
     """F_σ(x), and H_l ⊙ z_l and u_l = σ_l ⊙ H_l ⊙ z_l at its activations (the forward form, Eq. 8).
 
@@ -78,18 +39,16 @@ def gated_logits(
     gated: list[jax.Array] = []
     activations: list[jax.Array] = []
 
-    def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        gated.append(piece.apply(frozen.gates[index], *z))
-        activations.append(gated[index] / divisors[index].astype(gated[index].dtype))
-        return activations[index]
+    def activation(number: int, piece: Piece, gate: Choice, *z: jax.Array) -> jax.Array:
+        gated.append(piece.apply(gate, *z))
+        activations.append(gated[number] / divisors[number].astype(gated[number].dtype))
+        return activations[number]
 
-    rules = Rules(masked, applying(frozen.winners))
-    logits = graph.run_from(frozen.before_pieces, rules)[0]
-    return logits, tuple(gated), tuple(activations)
+    return network.logits(activation), tuple(gated), tuple(activations)
 
 
 def masked_cotangents(
-    graph: Graph, frozen: Frozen, divisors: Sequence[jax.Array], label: jax.Array
+    network: FrozenNetwork, divisors: Sequence[jax.Array], label: jax.Array
 ) -> tuple[Masks, tuple[jax.Array | None, ...]]:
     """The cotangents c_l of F_σ's logit after every activation: one masked backward pass.
 
@@ -103,33 +62,32 @@ def masked_cotangents(
       `((c_0, ...), (d_0, ...))`, where d_l = σ_l ⊙ H_l ⊙ c_l is what a ReLU passes on to z_l; None
       for any other activation.
     """
-    divided = _divided_first(frozen, divisors)
+    divided = _divided_first(divisors)
     relus: set[int] = set()
 
     def logit(after: Masks, before: Masks) -> jax.Array:
-        def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+        def activation(number: int, piece: Piece, gate: Choice, *z: jax.Array) -> jax.Array:
             if isinstance(piece, Relu):
-                relus.add(index)
-                z = (z[0] + before[index],)
-            return divided(index, piece, *z) + after[index]
+                relus.add(number)
+                z = (z[0] + before[number],)
+            return divided(number, piece, gate, *z) + after[number]
 
-        rules = Rules(masked, applying(frozen.winners))
-        return graph.run_from(frozen.before_pieces, rules)[0, label]
+        return network.logits(activation)[label]
 
-    zeros = tuple(jnp.zeros(site.shape, site.dtype) for site in graph.masked)
+    zeros = tuple(jnp.zeros(site.shape, site.dtype) for site in network.graph.masked)
     value, pull_back = jax.vjp(logit, zeros, zeros)
     after, before = pull_back(jnp.ones_like(value))
-    return after, tuple(d if index in relus else None for index, d in enumerate(before))
+    return after, tuple(d if number in relus else None for number, d in enumerate(before))
 
 
-def _divided_first(frozen: Frozen, divisors: Sequence[jax.Array]) -> Callable[..., jax.Array]:
+def _divided_first(divisors: Sequence[jax.Array]) -> Callable[..., jax.Array]:
     """The rule σ ⊙ H ⊙ z, divided before it is gated.
 
     The way back then gates first, and what it returns is a division, which XLA keeps.
     """
 
-    def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        gate, divisor = frozen.gates[index], divisors[index].astype(z[0].dtype)
+    def rule(number: int, piece: Piece, gate: Choice, *z: jax.Array) -> jax.Array:
+        divisor = divisors[number].astype(z[0].dtype)
         if piece.has_intercept:
             return piece.apply(gate, *z) / divisor
         return piece.apply(gate, *(one / divisor for one in z))
@@ -138,7 +96,7 @@ def _divided_first(frozen: Frozen, divisors: Sequence[jax.Array]) -> Callable[..
 
 
 def masked_map(
-    graph: Graph, frozen: Frozen, x: jax.Array, divisors: Sequence[jax.Array], label: jax.Array
+    network: FrozenNetwork, x: jax.Array, divisors: Sequence[jax.Array], label: jax.Array
 ) -> jax.Array:
     """The map ∇ₓF ⊙ x (1, H, W, C) of one sign's masks, by the masked backward pass (Eq. 7).
 
@@ -146,73 +104,26 @@ def masked_map(
       x: (1, H, W, C).
       divisors: 1 / σ_l, as in `gated_logits`.
     """
-    rules = Rules(_divided_first(frozen, divisors), applying(frozen.winners))
+    rules = network.rules(_divided_first(divisors))
 
     def logit(x: jax.Array) -> jax.Array:
-        return graph.run(x, rules)[0, label]
+        return network.graph.run(x, rules)[0, label]
 
     value, pull_back = jax.vjp(logit, x)
     return pull_back(jnp.ones_like(value))[0] * x
 
 
 def bias_products(
-    graph: Graph, frozen: Frozen, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
+    network: FrozenNetwork, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """The map ∇ₓF ⊙ x and every ∇_{b_l}F ⊙ b_l of Eq. 14, for one sign's masks.
-
-    Args:
-      x: (1, H, W, C).
-
-    Returns:
-      `(map (1, H, W, C), one array per bias, in the shape of the value it is added to)`.
-    """
-    biases: list[jax.Array] = []
-
-    def logit(x: jax.Array, probes: Sequence[jax.Array]) -> jax.Array:
-        def bias(index: int, value: jax.Array, constant: jax.Array) -> jax.Array:
-            biases.append(constant)
-            return value + probes[index]
-
-        return graph.run(x, _masked_rules(frozen, masks, bias))[0, label]
-
-    probes = [jnp.zeros(site.shape, site.dtype) for site in graph.biases]
-    _, pull_back = jax.vjp(logit, x, probes)
-    gradient, bias_gradients = pull_back(jnp.ones((), frozen.logits.dtype))
-    return gradient * x, multiply(bias_gradients, biases)
-
-
-def output_products(
-    graph: Graph, frozen: Frozen, x: jax.Array, label: jax.Array
-) -> list[jax.Array]:
-    """The part of `bias_products` that is F_0: of biases that reach the logit past all activations.
-
-    Returns:
-      One array per bias, in the shape of the value it is added to; their sum is F_0 of the label.
-    """
-    zeros = [jnp.zeros(site.shape, site.dtype) for site in graph.biases]
-    biases = list(zeros)
-
-    def logit(probes: Sequence[jax.Array]) -> jax.Array:
-        def bias(index: int, value: jax.Array, constant: jax.Array) -> jax.Array:
-            biases[index] = constant
-            return value + probes[index]
-
-        rules = Rules(unmasked=applying(frozen.winners), bias=bias)
-        return graph.run_closed(jnp.zeros_like(x), rules)[0, label]
-
-    _, pull_back = jax.vjp(logit, zeros)
-    (gradients,) = pull_back(jnp.ones((), frozen.logits.dtype))
-    return multiply(gradients, biases)
-
-
-def multiply(gradients: Sequence[jax.Array], biases: Sequence[jax.Array]) -> list[jax.Array]:
-    """∇b ⊙ b, 0 where no gradient arrives: −∞ that a pool or a softmax never chose adds nothing."""
-    pairs = zip(gradients, biases, strict=True)
-    return [jnp.where(g == 0, 0, g * b) for g, b in pairs]
+    """As `FrozenNetwork.bias_products`, for one sign's masks on the cotangents."""
+    return network.bias_products(
+        x, label, after=lambda number, value: mask_cotangent(value, masks[number])
+    )
 
 
 def attribution_by_backward(
-    graph: Graph, frozen: Frozen, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
+    network: FrozenNetwork, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """y± and its map by the paper's backward form (Eq. 11, 14), for one sign's masks.
 
@@ -224,16 +135,6 @@ def attribution_by_backward(
     Returns:
       `(y_signed scalar, map (1, H, W, C))`.
     """
-    image_map, products = bias_products(graph, frozen, x, masks, label)
+    image_map, products = bias_products(network, x, masks, label)
     from_biases = sum(product.sum() for product in products)
-    return image_map.sum() + from_biases - frozen.output_bias[label], image_map
-
-
-def _masked_rules(frozen: Frozen, masks: Sequence[jax.Array], bias: Any = None) -> Rules:
-    """The network frozen at x, its cotangents masked on the way back."""
-    return Rules(
-        applying(frozen.gates),
-        applying(frozen.winners),
-        bias,
-        after=lambda index, value: mask_cotangent(value, masks[index]),
-    )
+    return image_map.sum() + from_biases - network.fixed.output_bias[label], image_map

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +19,15 @@ from dmbp_jax.dmbp.carrying import carry_biases
 from dmbp_jax.dmbp.config import BLOCK, DMBP
 from dmbp_jax.dmbp.decompose import drop_leading_one
 from dmbp_jax.dmbp.decomposition import (
-    Frozen,
     bias_products,
-    freeze,
     gated_logits,
-    keep_input_evidence,
     mask_dtype,
     masked_map,
 )
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.errors import InputError
 from dmbp_jax.graph.channels_last import as_network, to_network
-from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
 from dmbp_jax.graph.pieces import Pointwise
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -53,23 +50,23 @@ class Run(NamedTuple):
     """A batch while its masks are learned.
 
     Attributes:
-      frozen: what the loop reads; with evidence "input" the network without its biases.
-      whole: boundary, logits and output bias of the whole network where they differ from these.
+      fixed: what the loop reads; with evidence "input" of the network without its biases.
+      whole: of the network with them, where that is another one, without the choices.
       done: steps taken by the batch.
     """
 
     images: jax.Array
     labels: jax.Array
-    frozen: Frozen
-    whole: tuple[Any, ...]
+    fixed: Fixed
+    whole: Fixed | None
     state: loop.State
     history: jax.Array  # (N, steps, 3)
     done: jax.Array
 
     @property
-    def logits(self) -> jax.Array:
-        """F(x) of the whole network, (N, classes)."""
-        return self.whole[1] if self.whole else self.frozen.logits
+    def of_whole(self) -> Fixed:
+        """What is fixed of the network with its biases."""
+        return self.whole._replace(choices=self.fixed.choices) if self.whole else self.fixed
 
 
 @jax.tree_util.register_dataclass
@@ -114,7 +111,7 @@ class DmbpExplainer:
             if step.piece is not None and step.piece.masked and step.piece.has_intercept
             if not (isinstance(step.piece, Pointwise) and step.piece.exact)
         )
-        factors = sum(4 * math.prod(s.shape) for s in program.unmasked if s.kind == "frozen")
+        factors = sum(4 * math.prod(s.shape) for s in program.sites if s.kind == "frozen")
         return bytes_per_image(program.masked, self.config.tolerance) + choices + factors
 
     @property
@@ -133,35 +130,35 @@ class DmbpExplainer:
         graph = self.network.graph(self.config.pointwise, self.config.segments)
         dtype = mask_dtype(images)
 
-        def begin(image: jax.Array) -> tuple[Frozen, jax.Array, tuple[Any, ...], loop.State]:
-            frozen, state = loop.start(graph, image, self.config, dtype)
-            top, whole = jnp.argmax(frozen.logits), ()
+        def begin(image: jax.Array) -> tuple[Fixed, Fixed | None, loop.State]:
+            frozen, whole = graph.freeze(image), None
             if self.config.evidence == "input":
-                whole = frozen[2:]
-                _, frozen = keep_input_evidence(graph, frozen, image)
-            return frozen, top.astype(jnp.int32), whole, state
+                whole = frozen.fixed._replace(choices=())
+                frozen = frozen.without_biases(image)
+            return frozen.fixed, whole, loop.start(graph, self.config, dtype)
 
         cast = images.astype(self.network.image_dtype)
-        frozen, top, whole, state = jax.vmap(lambda image: begin(image[None]))(cast)
-        labels = top if labels is None else labels
+        fixed, whole, state = jax.vmap(lambda image: begin(image[None]))(cast)
+        if labels is None:
+            labels = jnp.argmax((whole or fixed).logits, -1).astype(jnp.int32)
         history = jnp.zeros((len(images), self.steps, 3), state.terms.dtype)
-        return Run(images, labels, frozen, whole, state, history, jnp.int32(0))
+        return Run(images, labels, fixed, whole, state, history, jnp.int32(0))
 
     def advance(self, state: Run, steps: int) -> Run:
         """Take optimiser steps with every image."""
         run = state
         if steps == 0:
             return run
-        graph, frozen = self.network.graph(), run.frozen
+        graph, fixed = self.network.graph(), run.fixed
         if self.low is not None:
-            graph, frozen = self.low.graph(), self._lowered(frozen, run.images)
+            graph, fixed = self.low.graph(), self._lowered(fixed, run.images)
         if self.config.evidence == "input":
             graph = graph.without_biases()
-        learned, terms = loop.advance(graph, frozen, run.state, run.labels, self.config, steps)
+        learned, terms = loop.advance(graph, fixed, run.state, run.labels, self.config, steps)
         history = jax.lax.dynamic_update_slice_in_dim(run.history, terms, run.done, axis=1)
         return run._replace(state=learned, history=history, done=run.done + steps)
 
-    def _lowered(self, frozen: Frozen, images: jax.Array) -> Frozen:
+    def _lowered(self, fixed: Fixed, images: jax.Array) -> Fixed:
         """What is frozen, in the precision of the loop; F(x) and F_0 stay as they are.
 
         Raises:
@@ -170,15 +167,15 @@ class DmbpExplainer:
         assert self.low is not None
         low = self.low.graph(self.config.pointwise, self.config.segments)
         image = jax.ShapeDtypeStruct((1, *images.shape[1:]), self.low.image_dtype)
-        wanted = jax.eval_shape(lambda x: freeze(low, x), image)
-        found = jax.tree.map(lambda a: a.shape[1:], frozen)  # without the batch
+        wanted = jax.eval_shape(lambda x: low.freeze(x).fixed, image)
+        found = jax.tree.map(lambda a: a.shape[1:], fixed)  # without the batch
         if found != jax.tree.map(lambda a: a.shape, wanted):
             raise InputError(
                 f"dtype: Expected a network with the same activations in {self.config.dtype}, "
                 "got one that chooses them by the dtype of its input."
             )
-        cast = jax.tree.map(lambda a, like: a.astype(like.dtype), frozen, wanted)
-        return cast._replace(logits=frozen.logits, output_bias=frozen.output_bias)
+        cast = jax.tree.map(lambda a, like: a.astype(like.dtype), fixed, wanted)
+        return cast._replace(logits=fixed.logits, output_bias=fixed.output_bias)
 
     def finish(self, state: Run) -> Attribution:
         """Maps and terms of the learned masks."""
@@ -191,7 +188,7 @@ class DmbpExplainer:
         label, theta = run.labels, run.state.theta
         dtype = mask_dtype(run.images)
         x = run.images.astype(self.network.image_dtype)[None]
-        whole = run.frozen._replace(**dict(zip(Frozen._fields[2:], run.whole, strict=False)))
+        whole, learned = FrozenNetwork(graph, run.of_whole), FrozenNetwork(graph, run.fixed)
         sigma = loop.masks_of(theta)
 
         def signed(sign: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -199,23 +196,23 @@ class DmbpExplainer:
             # The value by the forward form: the same number as the backward form's, with the
             # gradients to the biases left out of the program.
             divisors = loop.divisors(theta, sign)
-            logits = gated_logits(graph, whole, divisors)[0]
+            logits = gated_logits(whole, divisors)[0]
             total = loop.signed_part(whole, logits, label)
             if self.biases == "drop":
-                image_map = masked_map(graph, whole, x, divisors, label)
+                image_map = masked_map(whole, x, divisors, label)
                 return total, image_map.sum().astype(dtype), image_map
             masks = loop.signed_masks(sigma, sign)
-            image_map, products = bias_products(graph, whole, x, masks, label)
+            image_map, products = found = bias_products(whole, x, masks, label)
             if self.biases == "spread":
                 complete = spread_biases(image_map, products, graph.biases, total)
             else:
-                complete = carry_biases(graph, whole, x, label, image_map, products, total)
+                complete = carry_biases(whole, x, label, found, total)
             return total, image_map.sum().astype(dtype), complete
 
         totals, sums, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))
         positive, negative = maps[:, 0].astype(dtype)
-        y = loop.signed_part(whole, whole.logits, label)
-        counted = loop.signed_part(run.frozen, run.frozen.logits, label)
+        y = loop.signed_part(whole, whole.fixed.logits, label)
+        counted = loop.signed_part(learned, learned.fixed.logits, label)
         y_positive, y_negative = sums if self.config.evidence == "input" else totals
         finite = jnp.isfinite(jnp.stack([y, *totals, *sums])).all()
         finite &= jnp.isfinite(positive).all() & jnp.isfinite(negative).all()
@@ -238,7 +235,7 @@ class DmbpExplainer:
             history=run.history,
             status=finite,
             steps=run.state.steps,
-            logits=run.logits.astype(y.dtype),
+            logits=whole.fixed.logits.astype(y.dtype),
             masks=masks,
             frozen=self.network.program().frozen,
         )

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from dmbp_jax.dmbp.config import BLOCK, DMBP
-from dmbp_jax.dmbp.decomposition import Frozen, Masks, freeze, gated_logits, masked_cotangents
+from dmbp_jax.dmbp.decomposition import Masks, gated_logits, masked_cotangents
 from dmbp_jax.errors import InputError
-from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
 
 
 class State(NamedTuple):
@@ -31,21 +31,20 @@ class State(NamedTuple):
     stopped: jax.Array  # the loss has reached its plateau
 
 
-def start(graph: Graph, x: jax.Array, config: DMBP, dtype: Any) -> tuple[Frozen, State]:
-    """Freeze the network at `x` (1, H, W, C) and set every θ to its initial value."""
+def start(graph: Graph, config: DMBP, dtype: Any) -> State:
+    """Every θ at its initial value."""
     theta = tuple(jnp.full(site.shape, config.init, dtype) for site in graph.masked)
-    state = State(
+    return State(
         theta=theta,
         optimizer=config.transformation().init(theta),
         terms=jnp.full((3,), jnp.inf, dtype),
         steps=jnp.int32(0),
         stopped=jnp.bool_(False),
     )
-    return freeze(graph, x), state
 
 
 def advance(
-    graph: Graph, frozen: Frozen, state: State, labels: jax.Array, config: DMBP, steps: int
+    graph: Graph, fixed: Fixed, state: State, labels: jax.Array, config: DMBP, steps: int
 ) -> tuple[State, jax.Array]:
     """Take `steps` optimiser steps with N images, fewer with those whose loss stops changing.
 
@@ -57,8 +56,9 @@ def advance(
       InputError: with a tolerance, `steps` is no multiple of the block between two looks at it.
     """
 
-    def step(frozen: Frozen, state: State, label: jax.Array) -> State:
-        terms, gradient = terms_and_gradient(graph, frozen, state.theta, label, config, state.steps)
+    def step(fixed: Fixed, state: State, label: jax.Array) -> State:
+        network = FrozenNetwork(graph, fixed)
+        terms, gradient = terms_and_gradient(network, state.theta, label, config, state.steps)
         updates, optimizer = config.transformation().update(gradient, state.optimizer, state.theta)
         theta = optax.apply_updates(state.theta, updates)
         return State(theta, optimizer, terms, state.steps + 1, state.stopped)
@@ -66,7 +66,7 @@ def advance(
     def take(state: State, count: int) -> tuple[State, jax.Array]:
         # Not a vmapped loop: JAX would trace the step again to find what is batched in it.
         def body(state: State, _: None) -> tuple[State, jax.Array]:
-            state = jax.vmap(step)(frozen, state, labels)
+            state = jax.vmap(step)(fixed, state, labels)
             return state, state.terms
 
         state, terms = jax.lax.scan(body, state, None, length=count)
@@ -113,8 +113,7 @@ def _on_plateau(before: jax.Array, after: jax.Array, config: DMBP) -> jax.Array:
 
 
 def terms_and_gradient(
-    graph: Graph,
-    frozen: Frozen,
+    network: FrozenNetwork,
     theta: Masks,
     label: jax.Array,
     config: DMBP,
@@ -128,19 +127,19 @@ def terms_and_gradient(
     """
 
     def forward(sign: jax.Array) -> tuple[jax.Array, Masks, Masks]:
-        logits, gated, activations = gated_logits(graph, frozen, divisors(theta, sign))
-        return signed_part(frozen, logits, label), gated, activations
+        logits, gated, activations = gated_logits(network, divisors(theta, sign))
+        return signed_part(network, logits, label), gated, activations
 
     def gradient(sign: jax.Array, weight: jax.Array, activations: Masks) -> Masks:
         """Weight ∂y±/∂θ of one sign."""
-        after, before = masked_cotangents(graph, frozen, divisors(theta, sign), label)
+        after, before = masked_cotangents(network, divisors(theta, sign), label)
         scalars = _one_each((sign, sign * weight), len(theta))
         multiply = partial(jax.lax.platform_dependent, cpu=multiply_passed, default=multiply_after)
         return multiply(activations, after, before, theta, scalars)
 
     signs = jnp.array([1.0, -1.0], theta[0].dtype)
     (y_positive, y_negative), both_gated, both_activations = jax.vmap(forward)(signs)
-    y = signed_part(frozen, frozen.logits, label)
+    y = signed_part(network, network.fixed.logits, label)
     objective = config.objective()
     weights = jnp.stack(objective.weights(y, y_positive, y_negative))
     if config.alternate:
@@ -149,7 +148,7 @@ def terms_and_gradient(
     if objective.one_sided:
         active = jnp.where(weights[0] != 0, 0, 1)
         divided = divisors(theta, signs[active])
-        on_gpu = partial(index_sign, pooled=graph.pooled)
+        on_gpu = partial(index_sign, pooled=network.graph.pooled)
         read = partial(jax.lax.platform_dependent, cpu=select_sign, default=on_gpu)
         chosen = read(active, both_activations, both_gated, divided)
         pulled = gradient(signs[active], weights[active], chosen)
@@ -265,7 +264,7 @@ def divisors(theta: Masks, sign: jax.Array) -> Masks:
     return tuple(1 + jnp.exp(-sign * t) for t in theta)
 
 
-def signed_part(frozen: Frozen, logits: jax.Array, label: jax.Array) -> jax.Array:
+def signed_part(network: FrozenNetwork, logits: jax.Array, label: jax.Array) -> jax.Array:
     """F_σ(x) − F_0 of the label, in the precision of the masks."""
     dtype = jnp.promote_types(jnp.float32, logits.dtype)
-    return logits[label].astype(dtype) - frozen.output_bias[label].astype(dtype)
+    return logits[label].astype(dtype) - network.fixed.output_bias[label].astype(dtype)

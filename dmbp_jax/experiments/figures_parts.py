@@ -11,7 +11,7 @@ from PIL import Image
 
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.decompose import stored_masks
-from dmbp_jax.dmbp.decomposition import freeze, masked_map
+from dmbp_jax.dmbp.decomposition import masked_map
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics import blur_images
@@ -40,13 +40,13 @@ def mappings(
     """
     call = check_call(params, x, label, apply_fn, nonaffine=nonaffine)
     graph = call.network.graph(config.pointwise, config.segments)
-    frozen = freeze(graph, call.images)
+    frozen = graph.freeze(call.images)
     sigma = stored_masks(list(map(jnp.asarray, masks)), graph.masked)
     # Frozen at x the network is affine: its gradient is the map of an input that is 1 everywhere.
     ones = jnp.ones_like(call.images)
     signs = ([jnp.ones_like(m) for m in sigma], sigma, [1 - m for m in sigma])
     open_, positive, negative = (
-        np.asarray(masked_map(graph, frozen, ones, [1 / m for m in masks], jnp.int32(label))[0])
+        np.asarray(masked_map(frozen, ones, [1 / m for m in masks], jnp.int32(label))[0])
         for masks in signs
     )
     return open_, positive, negative

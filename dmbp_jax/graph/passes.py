@@ -4,6 +4,7 @@ Trace and remove dead code (`tracing`), then flatten, turn axes, join pointwise 
 gates, refuse what is left, assemble.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -124,13 +125,12 @@ def _assemble(flat: Flat) -> Program:
 def _number(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Number the pieces, and mark what comes after one."""
     after_piece: set[int] = set()
-    count = {True: 0, False: 0}  # masked and others, so far
+    count = itertools.count()
     numbered = []
     for step in steps:
         after, index = any(operand in after_piece for operand in step.operands), -1
         if step.piece is not None:
-            index = count[step.piece.masked]
-            count[step.piece.masked] += 1
+            index = next(count)
         if after or step.piece is not None:
             after_piece.update(step.results)
             step = replace(step, after_piece=after, index=index)

@@ -44,8 +44,8 @@ class Site:
     Attributes:
       kind: kind of the piece, such as "relu" or "max_pool", "frozen" for a factor that is a
         constant at x, or "bias".
-      index: position among the masked pieces (activations), the other pieces (pools, frozen
-        factors) or the biases, in order of evaluation.
+      index: position among the pieces (activations, pools, frozen factors) or among the biases, in
+        order of evaluation.
       name: unique name made of the name scopes around it, such as `ResNet/layer1_0/relu1`.
       shape: shape of the piece's value, or of the value after the bias was added, for one image
         (leading axis 1).
@@ -97,7 +97,7 @@ class Step:
       depends: which operands depend on x.
       after_piece: whether it reads what a piece made.
       piece: of kind "piece".
-      index: of kind "piece": among the masked pieces, or among the others.
+      index: of kind "piece": its position among them.
     """
 
     kind: str
@@ -196,11 +196,6 @@ class Program:
     def masked(self) -> tuple[Site, ...]:
         """Sites of the masked pieces (activations) in order of evaluation."""
         return tuple(site for site in self.sites if site.masked)
-
-    @property
-    def unmasked(self) -> tuple[Site, ...]:
-        """Sites of the other pieces (pools, frozen factors) in order of evaluation."""
-        return tuple(site for site in self.sites if not site.masked and site.kind != "bias")
 
     @property
     def pooled(self) -> tuple[bool, ...]:

@@ -1,6 +1,6 @@
 """DeepLift (Shrikumar et al., ICML 2017), Rescale rule: slopes between a baseline and the image."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,9 +9,9 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.meshes import on_any_mesh
-from dmbp_jax.graph.graph import Graph, Rules, choosing
+from dmbp_jax.graph.graph import Graph, Rules
 from dmbp_jax.graph.model import ApplyFn
-from dmbp_jax.graph.pieces import Choice, Piece
+from dmbp_jax.graph.pieces import FrozenFactor, Piece
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 
@@ -91,32 +91,26 @@ def _deeplift(
 ) -> tuple[jax.Array, jax.Array]:
     graph = network.graph()
     factors = _frozen_factors(graph, image[None])
-    before_masked, before_unmasked, logits_at_start = _piece_inputs(graph, start[None], factors)
+    before, logits_at_start = _piece_inputs(graph, start[None], factors)
 
-    def masked(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        if len(z) > 1:
-            return _by_winners(piece, z, before_masked[index])
-        (z_here,), (before,) = z, before_masked[index]
-        value = piece(z_here)
-        fallback = _derivative(piece, z_here)
-        slope = _slope(value - piece(before), z_here - before, fallback)
-        return _linearise(value, slope * z_here)
-
-    def unmasked(index: int, pool: Piece, *z: jax.Array) -> jax.Array:
+    def by_slope(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
         if index in factors:
             return factors[index]
-        return _by_winners(pool, z, before_unmasked[index])
+        if len(z) > 1 or not piece.masked:
+            return _by_winners(piece, z, before[index])
+        (z_here,), (z_there,) = z, before[index]
+        value = piece(z_here)
+        fallback = _derivative(piece, z_here)
+        slope = _slope(value - piece(z_there), z_here - z_there, fallback)
+        return _linearise(value, slope * z_here)
 
     def logit_by_slopes(image: jax.Array) -> jax.Array:
-        return graph.run(image[None], Rules(masked, unmasked))[0, label]
+        return graph.run(image[None], Rules(by_slope))[0, label]
 
     logit, multipliers = jax.value_and_grad(logit_by_slopes)(image)
     shares = multipliers * (image - start)
     residual = shares.sum() - (logit - logits_at_start[0, label])
     return (shares if multiply_by_inputs else multipliers), residual
-
-
-Inputs = list[tuple[jax.Array, ...]]
 
 
 def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, ...]) -> jax.Array:
@@ -133,32 +127,31 @@ def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, 
 
 
 def _frozen_factors(graph: Graph, x: jax.Array) -> dict[int, jax.Array]:
-    """The factors that are constants at x, by their index among the unmasked pieces."""
-    frozen = [site.index for site in graph.unmasked if site.kind == "frozen"]
-    if not frozen:
-        return {}
-    choices: list[Choice] = []
-    graph.run(x, Rules(unmasked=choosing(choices)))
-    return {index: choices[index] for index in frozen}
+    """The factors that are constants at x, by the index of their site."""
+    found: dict[int, jax.Array] = {}
+
+    def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+        value = piece(*z)
+        if isinstance(piece, FrozenFactor):
+            found[index] = value
+        return value
+
+    graph.run(x, Rules(rule))
+    return found
 
 
 def _piece_inputs(
     graph: Graph, x: jax.Array, factors: Mapping[int, jax.Array]
-) -> tuple[Inputs, Inputs, jax.Array]:
-    """Inputs of every activation and of every pool at x, and the logits."""
-    inputs: tuple[Inputs, Inputs] = ([], [])
+) -> tuple[list[tuple[jax.Array, ...]], jax.Array]:
+    """Inputs of every piece at x, and the logits."""
+    inputs: list[tuple[jax.Array, ...]] = []
 
-    def recording(into: Inputs) -> Callable[..., jax.Array]:
-        def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-            into.append(z)
-            if not piece.masked and index in factors:
-                return factors[index]
-            return piece(*z)
+    def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+        inputs.append(z)
+        return factors[index] if index in factors else piece(*z)
 
-        return rule
-
-    logits = graph.run(x, Rules(recording(inputs[0]), recording(inputs[1])))
-    return *inputs, logits
+    logits = graph.run(x, Rules(rule))
+    return inputs, logits
 
 
 def _derivative(piece: Piece, z: jax.Array) -> jax.Array:

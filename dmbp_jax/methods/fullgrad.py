@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dmbp_jax.dmbp.decomposition import multiply
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.axes import as_picture, check_axes
-from dmbp_jax.graph.graph import Rules, applying, choosing
 from dmbp_jax.graph.model import ApplyFn
-from dmbp_jax.graph.pieces import Choice, check_slope
+from dmbp_jax.graph.pieces import check_slope
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 
@@ -85,31 +83,14 @@ def fullgrad(
 def _fullgrad(
     network: TracedNetwork, image: jax.Array, label: jax.Array, *, slope: tuple[str, int]
 ) -> tuple[jax.Array, jax.Array]:
-    graph = network.graph(*slope)
-    gates: list[Choice] = []
-    winners: list[Choice] = []
-    graph.run(image[None], Rules(choosing(gates), choosing(winners)))
-
-    def logit(image: jax.Array, probes: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
-        constants: list[jax.Array] = []
-
-        def bias(index: int, value: jax.Array, constant: jax.Array) -> jax.Array:
-            constants.append(constant)
-            return value + probes[index]
-
-        rules = Rules(applying(gates), applying(winners), bias)
-        return graph.run(image[None], rules)[0, label], constants
-
-    probes = [jnp.zeros(site.shape, site.dtype) for site in graph.biases]
-    (value, constants), (g, bias_gradients) = jax.value_and_grad(
-        logit, argnums=(0, 1), has_aux=True
-    )(image, probes)
-    products = multiply(bias_gradients, constants)
-    residual = (image * g).sum() + sum(product.sum() for product in products) - value
-    layers = [(image * g)[None]]
+    frozen = network.graph(*slope).freeze(image[None])
+    image_map, products = frozen.bias_products(image[None], label)
+    value = frozen.fixed.logits[label]
+    residual = image_map.sum() + sum(product.sum() for product in products) - value
+    layers = [image_map]
     layers += [
         as_picture(product, site)
-        for product, site in zip(products, graph.biases, strict=True)
+        for product, site in zip(products, frozen.graph.biases, strict=True)
         if site.has_positions
     ]
     maps = [enlarge(scale_to_unit(layer).sum(-1)[0], image.shape[:2]) for layer in layers]

@@ -80,15 +80,10 @@ def class_activation(
     def run(at_layer: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """Logits (1, classes) with the layer's output A replaced by `at_layer(A)`."""
 
-        def at(is_masked: bool) -> Callable[..., jax.Array]:
-            def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-                is_layer = (is_masked, index) == (layer.masked, layer.index)
-                return at_layer(piece(*z)) if is_layer else piece(*z)
+        def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+            return at_layer(piece(*z)) if index == layer.index else piece(*z)
 
-            return rule
-
-        rules = Rules(at(True), at(False))
-        return graph.run(image[None], rules)
+        return graph.run(image[None], Rules(rule))
 
     outputs: list[jax.Array] = []
     run(lambda value: outputs.append(value) or value)

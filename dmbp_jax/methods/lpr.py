@@ -9,11 +9,10 @@ import optax
 from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
-from dmbp_jax.dmbp.decomposition import Frozen, freeze
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.meshes import on_any_mesh
-from dmbp_jax.graph.graph import Graph, Rules, applying
+from dmbp_jax.graph.graph import Fixed, FrozenNetwork
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import check_slope
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -113,7 +112,7 @@ class Run(NamedTuple):
     images: jax.Array
     labels: jax.Array
     fill: jax.Array
-    frozen: Frozen
+    fixed: Fixed
     theta: tuple[jax.Array, ...]  # w = sigmoid(θ)
     optimizer: Any
 
@@ -139,18 +138,17 @@ class LprExplainer:
     def start(self, rows: tuple[jax.Array, jax.Array, jax.Array]) -> Run:
         """Gates and winners of every image, θ = 0."""
         graph, images = self.network.graph(*self.slope), rows[0]
-        frozen = jax.vmap(lambda image: freeze(graph, image[None]))(images)
+        fixed = jax.vmap(lambda image: graph.freeze(image[None]).fixed)(images)
         theta = tuple(jnp.zeros((len(images), *site.shape), images.dtype) for site in graph.masked)
-        return Run(*rows, frozen, theta, jax.vmap(self._adam().init)(theta))
+        return Run(*rows, fixed, theta, jax.vmap(self._adam().init)(theta))
 
     def advance(self, state: Run, steps: int) -> Run:
         """Take steps of Adam."""
         graph = self.network.graph()
 
         def one_image(run: Run) -> Run:
-            gradient = jax.grad(loss, argnums=2)(
-                graph,
-                run.frozen,
+            gradient = jax.grad(loss, argnums=1)(
+                FrozenNetwork(graph, run.fixed),
                 run.theta,
                 run.images,
                 run.labels,
@@ -170,7 +168,8 @@ class LprExplainer:
         graph = self.network.graph()
 
         def one_image(run: Run) -> jax.Array:
-            return evidence(graph, run.frozen, run.theta, run.images, run.labels)
+            network = FrozenNetwork(graph, run.fixed)
+            return evidence(network, run.theta, run.images, run.labels)
 
         return jax.vmap(one_image)(state)
 
@@ -179,8 +178,7 @@ class LprExplainer:
 
 
 def loss(
-    graph: Graph,
-    frozen: Frozen,
+    network: FrozenNetwork,
     theta: tuple[jax.Array, ...],
     image: jax.Array,
     label: jax.Array,
@@ -189,9 +187,9 @@ def loss(
     area_weight: float,
 ) -> jax.Array:
     """relu(F_c(x) − F_c(x_m)) / |F_c(x)| + λ mean(m); not divided where F_c(x) = 0."""
-    mask = clipped_mask(evidence(graph, frozen, theta, image, label))
+    mask = clipped_mask(evidence(network, theta, image, label))
     shown = mask[..., None] * image + (1 - mask[..., None]) * fill
-    y, masked = frozen.logits[label], graph.run(shown[None], Rules())[0, label]
+    y, masked = network.fixed.logits[label], network.graph.run(shown[None])[0, label]
     size = jnp.where(y == 0, 1, jnp.abs(y))
     return jax.nn.relu(y - masked) / size + area_weight * mask.mean()
 
@@ -204,17 +202,13 @@ def clipped_mask(positive: jax.Array) -> jax.Array:
 
 
 def evidence(
-    graph: Graph, frozen: Frozen, theta: tuple[jax.Array, ...], image: jax.Array, label: jax.Array
+    network: FrozenNetwork, theta: tuple[jax.Array, ...], image: jax.Array, label: jax.Array
 ) -> jax.Array:
     """The map s (H, W), not negative, of the weights w = sigmoid(θ).
 
     Weights on the values give the same gradient as weights on the cotangents, since the network
     with frozen gates is linear between its sites, and can be differentiated with respect to w.
     """
-    rules = Rules(
-        applying(frozen.gates),
-        applying(frozen.winners),
-        after=lambda index, value: jax.nn.sigmoid(theta[index]) * value,
-    )
-    g = jax.grad(lambda image: graph.run(image[None], rules)[0, label])(image)
+    rules = network.rules(after=lambda number, value: jax.nn.sigmoid(theta[number]) * value)
+    g = jax.grad(lambda image: network.graph.run(image[None], rules)[0, label])(image)
     return jax.nn.relu((g * image).sum(-1))

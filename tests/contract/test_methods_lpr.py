@@ -10,7 +10,6 @@ from scipy.ndimage import gaussian_filter
 
 import dmbp_jax
 from dmbp_jax.data import choose_targets, list_generated
-from dmbp_jax.dmbp.decomposition import freeze
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
@@ -24,8 +23,8 @@ from dmbp_jax.metrics import pointing_game
 def test_map_is_the_positive_part_of_the_weighted_backward_pass(name):
     f, params, x, oracle = make_case(name)
     theta = _theta(oracle, x)
-    graph, frozen, arrays = _prepare(f, params, x, theta)
-    got = evidence(graph, frozen, arrays, jnp.asarray(x), LABEL)
+    frozen, arrays = _prepare(f, params, x, theta)
+    got = evidence(frozen, arrays, jnp.asarray(x), LABEL)
     expected = oracle.lpr_map(x, theta)
     np.testing.assert_allclose(got, expected, **CLOSE)
     assert expected.max() > 0 and expected.min() == 0
@@ -43,15 +42,13 @@ def test_gradient_is_that_of_finite_differences(seed, label, logit_falls):
     oracle.label = label
     theta = _theta(oracle, x)
     fill = gaussian_filter(x, (2.0, 2.0, 0))
-    graph, frozen, arrays = _prepare(f, params, x, theta)
+    frozen, arrays = _prepare(f, params, x, theta)
     assert (oracle.lpr_loss(x, theta, fill, 0.0) > 0) == logit_falls
 
     @jax.jit
     @jax.value_and_grad
     def both(theta):
-        return lpr_loss(
-            graph, frozen, theta, jnp.asarray(x), label, jnp.asarray(fill), area_weight=2.0
-        )
+        return lpr_loss(frozen, theta, jnp.asarray(x), label, jnp.asarray(fill), area_weight=2.0)
 
     value, gradient = both(arrays)
     np.testing.assert_allclose(value, oracle.lpr_loss(x, theta, fill, 2.0), rtol=1e-10)
@@ -138,7 +135,7 @@ def _theta(oracle, x):
 
 def _prepare(f, params, x, theta):
     graph = trace(bind(params, f), jnp.asarray(x)[None]).graph()
-    return graph, freeze(graph, jnp.asarray(x)[None]), tuple(jnp.asarray(t)[None] for t in theta)
+    return graph.freeze(jnp.asarray(x)[None]), tuple(jnp.asarray(t)[None] for t in theta)
 
 
 def _finite_differences(function, theta):

@@ -21,7 +21,6 @@ import dmbp_jax
 from benchmarks.gpu.gpu_kernels import Kernel, count_step, summary
 from benchmarks.gpu.gpu_profile import Profile, lines
 from dmbp_jax.dmbp import loop
-from dmbp_jax.dmbp.decomposition import freeze
 from dmbp_jax.dmbp.loop import index_sign, select_sign
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
@@ -128,7 +127,7 @@ def test_what_a_gpu_runs_has_the_gradient_of_what_a_cpu_runs(name, monkeypatch, 
     theta = tuple(jnp.asarray(rng.normal(size=site.shape)) for site in graph.masked)
 
     def found():
-        call = partial(loop.terms_and_gradient, graph, freeze(graph, x), theta)
+        call = partial(loop.terms_and_gradient, graph.freeze(x), theta)
         return jax.jit(lambda: call(jnp.int32(1), dmbp_jax.DMBP()))()
 
     expected = found()

@@ -62,7 +62,17 @@ def tokens(_, x):
     return jax.nn.relu(h + B2)[:, 1:].mean(1) @ HEAD
 
 
-LAYOUTS = [features_last, features_first, mixed, windows_in_the_batch, tokens]
+def _each(network):
+    """The network of a batch; all of these are written for one image."""
+
+    @functools.wraps(network)
+    def of_batch(params, x):
+        return jnp.concatenate([network(params, x[i : i + 1]) for i in range(len(x))])
+
+    return of_batch
+
+
+LAYOUTS = [*map(_each, (features_last, features_first, mixed, windows_in_the_batch, tokens))]
 
 
 def _spread(_, x, label, apply_fn):
@@ -82,13 +92,14 @@ def _map(method, network):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_network_in_another_layout_has_the_same_maps(method, network):
     np.testing.assert_allclose(network(None, X[None]), features_last(None, X[None]), rtol=1e-4)
-    expected = _map(method, features_last)
+    expected = _map(method, LAYOUTS[0])
     np.testing.assert_allclose(_map(method, network), expected, atol=1e-5 * abs(expected).max())
 
 
 def _last_site(moved):
     """The site of a ReLU after `moved`, of a layer h (1, 8, 12, 3)."""
 
+    @_each
     def network(_, x):
         h = jax.nn.relu(moved(jax.nn.relu(_conv(x, W1[..., :3]))))
         return h.reshape(1, -1)[:, :5]

@@ -7,8 +7,9 @@ import pytest
 from jax import lax
 
 import dmbp_jax
-from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze
+from dmbp_jax.dmbp.decomposition import attribution_by_backward
 from dmbp_jax.errors import NonAffineError
+from dmbp_jax.graph.graph import FrozenNetwork
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import fullgrad
@@ -72,11 +73,11 @@ ENTERS = {
 
 
 def _network(enters):
-    def network(_, x):
-        h = enters(jax.nn.relu(x @ W + 0.1)[:1] - 0.2)
+    def one_image(x):
+        h = enters(jax.nn.relu(x @ W + 0.1) - 0.2)
         return jax.nn.relu(h.reshape(1, -1, 4) - 0.3).mean(1) @ HEAD[:, :1] + 0.5
 
-    return network
+    return lambda _, x: jnp.concatenate([one_image(x[i : i + 1]) for i in range(len(x))])
 
 
 def _every(names):
@@ -93,12 +94,12 @@ def test_every_constant_is_a_bias(part):
     ones = [jnp.ones(site.shape) for site in graph.masked]
 
     def by_backward(label):
-        return attribution_by_backward(graph, frozen, x, ones, label)[0]
+        return attribution_by_backward(frozen, x, ones, label)[0]
 
-    frozen = jax.jit(lambda: freeze(graph, x))()
+    frozen = FrozenNetwork(graph, jax.jit(lambda: graph.freeze(x).fixed)())
     found = jax.jit(jax.vmap(by_backward))(np.arange(len(names)))
     expected = network(None, X[None])[0]
-    np.testing.assert_allclose(frozen.logits, expected, rtol=1e-12)
+    np.testing.assert_allclose(frozen.fixed.logits, expected, rtol=1e-12)
     for name, y, logit in zip(names, found, expected, strict=True):
         np.testing.assert_allclose(y, logit - 0.5, rtol=1e-9, err_msg=name)
 

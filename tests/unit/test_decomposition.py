@@ -9,7 +9,7 @@ from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
 from dmbp_jax.dmbp import loop
-from dmbp_jax.dmbp.decomposition import freeze, gated_logits, masked_cotangents
+from dmbp_jax.dmbp.decomposition import gated_logits, masked_cotangents
 from dmbp_jax.dmbp.objective import OBJECTIVES
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.model import bind
@@ -66,9 +66,9 @@ def test_forward_form_equals_backward_form(name):
 
     @jax.jit
     def by_forward(x, masks):
-        frozen = freeze(graph, x)
+        frozen = graph.freeze(x)
         divisors = [1 / mask for mask in masks]
-        return (gated_logits(graph, frozen, divisors)[0] - frozen.output_bias)[LABEL]
+        return (gated_logits(frozen, divisors)[0] - frozen.fixed.output_bias)[LABEL]
 
     y_positive = by_forward(jnp.asarray(x)[None], [jnp.asarray(mask)[None] for mask in masks])
     np.testing.assert_allclose(y_positive, parts.y_positive, rtol=1e-11, atol=1e-13)
@@ -83,8 +83,8 @@ def test_mask_gradient_is_the_oracles(name, loss):
 
     @jax.jit
     def step(x, theta):
-        frozen = freeze(graph, x)
-        return loop.terms_and_gradient(graph, frozen, theta, jnp.int32(LABEL), config)
+        frozen = graph.freeze(x)
+        return loop.terms_and_gradient(frozen, theta, jnp.int32(LABEL), config)
 
     theta = tuple(jnp.asarray(np.log(mask / (1 - mask)))[None] for mask in masks)
     terms, gradient = step(jnp.asarray(x)[None], theta)
@@ -121,15 +121,15 @@ def test_no_double_back_propagation_is_needed():
 
     @jax.jit
     def both(x, sigma):
-        frozen = freeze(graph, x)
+        frozen = graph.freeze(x)
 
         def logit(masks):
-            logits, _, activations = gated_logits(graph, frozen, [1 / mask for mask in masks])
+            logits, _, activations = gated_logits(frozen, [1 / mask for mask in masks])
             return logits[LABEL], activations
 
         derivative, activations = jax.grad(logit, has_aux=True)(sigma)
         divisors = [1 / mask for mask in sigma]
-        cotangents, _ = masked_cotangents(graph, frozen, divisors, jnp.int32(LABEL))
+        cotangents, _ = masked_cotangents(frozen, divisors, jnp.int32(LABEL))
         return activations, cotangents, derivative
 
     sigma = [jnp.asarray(mask)[None] for mask in masks]

@@ -130,7 +130,6 @@ def _mean_relu(params, x):
 def test_bfloat16_gradients_do_not_cancel_where_a_mask_is_nearly_1():
     """∂y⁺/∂θ = u c (1 − m): in bfloat16 a difference c − d of rounded values would be 0 here."""
     from dmbp_jax.dmbp import loop
-    from dmbp_jax.dmbp.decomposition import freeze
 
     rng = np.random.default_rng(1)
     weights = np.abs(rng.normal(size=(3, 3))).astype(np.float32)
@@ -139,10 +138,10 @@ def test_bfloat16_gradients_do_not_cancel_where_a_mask_is_nearly_1():
     for dtype in ("float32", "bfloat16"):
         call = check_call(weights, x, 1, _mean_relu, dtype=dtype)
         graph = (call.low or call.network).graph()
-        frozen = freeze(graph, jnp.asarray(x, dtype))
+        frozen = graph.freeze(jnp.asarray(x, dtype))
         theta = tuple(jnp.full(site.shape, 7.0) for site in graph.masked)  # 1 − σ = 9e-4
         config = DMBP(loss="positive")
-        _, (gradients[dtype],) = loop.terms_and_gradient(graph, frozen, theta, 1, config)
+        _, (gradients[dtype],) = loop.terms_and_gradient(frozen, theta, 1, config)
     np.testing.assert_allclose(gradients["bfloat16"], gradients["float32"], rtol=0.05)
 
 

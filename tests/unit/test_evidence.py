@@ -13,7 +13,6 @@ from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 import dmbp_jax
 from dmbp_jax import DMBP
 from dmbp_jax.dmbp import loop
-from dmbp_jax.dmbp.decomposition import freeze, keep_input_evidence
 from dmbp_jax.dmbp.spreading import enlarge_sums
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
@@ -106,8 +105,8 @@ def input_step(name, masks):
 
     @jax.jit
     def step(x, theta):
-        linear, frozen = keep_input_evidence(graph, freeze(graph, x), x)
-        return loop.terms_and_gradient(linear, frozen, theta, jnp.int32(LABEL), DMBP())
+        frozen = graph.freeze(x).without_biases(x)
+        return loop.terms_and_gradient(frozen, theta, jnp.int32(LABEL), DMBP())
 
     return step(jnp.asarray(x)[None], tuple(jnp.asarray(logit(m))[None] for m in masks))
 

@@ -8,10 +8,8 @@ import pytest
 from small_networks import NETWORKS, apply_fn_of, make_params
 
 import dmbp_jax
-from dmbp_jax.dmbp.decomposition import freeze, keep_input_evidence
 from dmbp_jax.errors import ControlFlowError, InputError, NonAffineError, UnsupportedNetworkError
 from dmbp_jax.graph.call import check_call
-from dmbp_jax.graph.graph import Rules, applying
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(4, 4, 3)), jnp.float32)
@@ -270,13 +268,13 @@ def test_a_relu_network_is_the_same_program():
 
 def test_a_pass_with_recorded_choices_does_not_compute_the_gates():
     graph = check_call(None, X, apply_fn=_network(fused), nonaffine="freeze").network.graph()
-    frozen = freeze(graph, X[None])
+    frozen = graph.freeze(X[None])
 
     def loop_pass(boundary):
-        rules = Rules(applying(frozen.gates), applying(frozen.winners))
+        rules = frozen.rules()
         return graph.run_from(boundary, rules)
 
-    found = str(jax.make_jaxpr(loop_pass)(frozen.before_pieces))
+    found = str(jax.make_jaxpr(loop_pass)(frozen.fixed.before_pieces))
     assert " exp " not in found and "reduce_max" not in found
     assert found.count("dot_general") == 4  # q, k, v in one; weights · v; two layers
 
@@ -289,9 +287,9 @@ def test_the_linear_part_keeps_the_gates():
 
     graph = check_call(None, X, apply_fn=network, nonaffine="freeze").network.graph()
     x = X[None]
-    frozen = freeze(graph, x)
-    rules = Rules(applying(frozen.gates), applying(frozen.winners))
+    frozen = graph.freeze(x)
+    rules = frozen.rules()
     expected = graph.run(x, rules) - graph.run(0 * x, rules)
-    linear, parts = keep_input_evidence(graph, frozen, x)
-    np.testing.assert_allclose(parts.logits, expected[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(linear.run(x, rules), expected, rtol=1e-4, atol=1e-5)
+    linear = frozen.without_biases(x)
+    np.testing.assert_allclose(linear.fixed.logits, expected[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(linear.graph.run(x, rules), expected, rtol=1e-4, atol=1e-5)

@@ -22,7 +22,6 @@ from frozen_oracle import (
 
 import dmbp_jax
 from dmbp_jax.dmbp import loop
-from dmbp_jax.dmbp.decomposition import freeze
 from dmbp_jax.graph.call import check_call
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -287,8 +286,8 @@ def test_the_mask_gradient_is_the_finite_difference():
 
     @jax.jit
     def step(x, theta):
-        frozen = freeze(graph, x)
-        return loop.terms_and_gradient(graph, frozen, theta, jnp.int32(LABEL), dmbp_jax.DMBP())[1]
+        frozen = graph.freeze(x)
+        return loop.terms_and_gradient(frozen, theta, jnp.int32(LABEL), dmbp_jax.DMBP())[1]
 
     gradient = step(jnp.asarray(X)[None], tuple(jnp.asarray(t)[None] for t in theta))
     losses = [

@@ -1,4 +1,4 @@
-"""A few random programs of the whole table of operations; `python tests/fuzz.py` tries any number."""
+"""Random programs of the whole table of operations; `python tests/fuzz.py` tries any number."""
 
 import fuzz
 import pytest

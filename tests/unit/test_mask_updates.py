@@ -10,7 +10,7 @@ from flax import linen as nn
 
 import dmbp_jax
 from dmbp_jax.dmbp import loop
-from dmbp_jax.dmbp.decomposition import freeze, masked_cotangents
+from dmbp_jax.dmbp.decomposition import masked_cotangents
 from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine.compiling import compiled
 from dmbp_jax.graph.call import check_call
@@ -36,16 +36,14 @@ def gradients(theta_scale, dtype):
     variables = jax.jit(Mixed().init)(jax.random.key(0), x)
     variables = jax.tree.map(lambda a: a.astype(dtype), variables)
     graph = trace(bind(variables, Mixed().apply), x).graph()
-    frozen = jax.jit(lambda x: freeze(graph, x))(x)
+    frozen = jax.jit(graph.freeze)(x)
     rng = np.random.default_rng(0)
     theta = tuple(
         jnp.asarray(theta_scale * rng.standard_normal(site.shape), dtype) for site in graph.masked
     )
     sign = jnp.asarray(1, dtype)
     divided = loop.divisors(theta, sign)
-    after, before = jax.jit(lambda f, d: masked_cotangents(graph, f, d, jnp.int32(2)))(
-        frozen, divided
-    )
+    after, before = jax.jit(lambda f, d: masked_cotangents(f, d, jnp.int32(2)))(frozen, divided)
     activations = []
     for t, gate, passed, d in zip(theta, frozen.gates, before, divided, strict=True):
         u = jnp.asarray(rng.standard_normal(t.shape), dtype) / d

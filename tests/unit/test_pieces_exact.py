@@ -11,7 +11,6 @@ from pointwise_oracle import IMAGE, FrozenDense, apply_fn_of, make_params
 
 import dmbp_jax
 from dmbp_jax.dmbp import loop
-from dmbp_jax.dmbp.decomposition import freeze
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.pieces import Maximum, Relu
 from dmbp_jax.graph.pieces.min_pool import MinPool
@@ -151,9 +150,9 @@ def test_mask_gradient_is_the_finite_difference():
     rng = np.random.default_rng(2)
     theta = [rng.normal(size=6), rng.normal(size=5)]
     graph = trace(bind(PARAMS, apply_fn), jnp.asarray(X)[None]).graph()
-    frozen = freeze(graph, jnp.asarray(X)[None])
+    frozen = graph.freeze(jnp.asarray(X)[None])
     shaped = tuple(jnp.asarray(t)[None] for t in theta)
-    _, gradient = loop.terms_and_gradient(graph, frozen, shaped, LABEL, dmbp_jax.DMBP())
+    _, gradient = loop.terms_and_gradient(frozen, shaped, LABEL, dmbp_jax.DMBP())
     for layer, t in enumerate(theta):
         for unit in range(len(t)):
             losses = []
@@ -182,7 +181,7 @@ def test_a_bound_closes_the_gate_as_in_a_relu():
 def test_a_choice_of_an_exact_function_is_a_few_bytes():
     for name in ("relu6", "leaky_relu", "clamp", "abs", "times"):
         graph = trace(bind(PARAMS, _case(name)[0]), jnp.asarray(X)[None]).graph()
-        kept = jax.tree.leaves(freeze(graph, jnp.asarray(X)[None]).gates[0])
+        kept = jax.tree.leaves(graph.freeze(jnp.asarray(X)[None]).gates[0])
         assert 1 <= len(kept) <= 2 and {a.dtype.itemsize for a in kept} == {1}
 
 

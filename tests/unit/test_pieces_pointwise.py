@@ -12,7 +12,7 @@ from pointwise_oracle import IMAGE, FrozenDense, apply_fn_of, make_params
 
 import dmbp_jax
 from dmbp_jax.dmbp import loop
-from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze, keep_input_evidence
+from dmbp_jax.dmbp.decomposition import attribution_by_backward
 from dmbp_jax.errors import DmbpError
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
@@ -122,11 +122,11 @@ def test_every_slope_is_exact_and_complete_at_x(name, choice):
     activation, _, f = SMOOTH[name]
     apply_fn, x = apply_fn_of(activation), jnp.asarray(X)[None]
     graph = trace(bind(PARAMS, apply_fn), x).graph(choice)
-    frozen = freeze(graph, x)
-    np.testing.assert_allclose(frozen.logits, apply_fn(PARAMS, x)[0], rtol=1e-9)
+    frozen = graph.freeze(x)
+    np.testing.assert_allclose(frozen.fixed.logits, apply_fn(PARAMS, x)[0], rtol=1e-9)
     ones = [jnp.ones(site.shape) for site in graph.masked]
-    y, heat = attribution_by_backward(graph, frozen, x, ones, jnp.int32(LABEL))
-    expected = frozen.logits[LABEL] - PARAMS["b2"][LABEL]
+    y, heat = attribution_by_backward(frozen, x, ones, jnp.int32(LABEL))
+    expected = frozen.fixed.logits[LABEL] - PARAMS["b2"][LABEL]
     np.testing.assert_allclose(y, expected, rtol=1e-9)  # ∇ₓFᵀx + Σ biases
     oracle = FrozenDense(PARAMS, X, LABEL, f, _slope(f, choice))
     np.testing.assert_allclose(heat[0], oracle.attribution(ones_of(oracle)), rtol=1e-5, atol=1e-8)
@@ -185,7 +185,7 @@ def _slopes(f, z, *choice):
     def network(_, x):
         return f(x.reshape(len(x), -1)) @ jnp.eye(z.size)
 
-    return [a[0] for a in freeze(trace(bind(None, network), z).graph(*choice), z).gates[0]]
+    return [a[0] for a in trace(bind(None, network), z).graph(*choice).freeze(z).gates[0]]
 
 
 def test_many_segments_are_the_tangent():
@@ -225,9 +225,9 @@ def test_evidence_of_the_input_leaves_every_intercept_out():
     theta = [rng.normal(size=size) for size in (6, 5)]
     direction = [rng.normal(size=size) for size in (6, 5)]
     graph, x = trace(bind(PARAMS, apply_fn), X[None]).graph(), jnp.asarray(X)[None]
-    linear, frozen = keep_input_evidence(graph, freeze(graph, x), x)
+    frozen = graph.freeze(x).without_biases(x)
     shaped = tuple(jnp.asarray(t)[None] for t in theta)
-    found, gradient = loop.terms_and_gradient(linear, frozen, shaped, LABEL, dmbp_jax.DMBP())
+    found, gradient = loop.terms_and_gradient(frozen, shaped, LABEL, dmbp_jax.DMBP())
     np.testing.assert_allclose(found[:2], terms(theta)[1:], rtol=1e-9)
     moved = [
         loss([t + change * d for t, d in zip(theta, direction, strict=True)])

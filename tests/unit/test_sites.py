@@ -169,7 +169,7 @@ def test_graph_is_the_network_in_both_forms():
     variables = jax.tree.map(lambda a: a + 0.1, variables)
     graph = trace(bind(variables, net.apply), IMAGE).graph()
     expected = net.apply(variables, X[None])
-    frozen = Rules(unmasked=lambda i, pool, z: pool.apply(pool.choose(z), z))
+    frozen = Rules(lambda i, piece, z: piece.apply(piece.choose(z), z))
     np.testing.assert_allclose(graph.run(X[None]), expected, rtol=1e-6)
     np.testing.assert_allclose(graph.run(X[None], frozen), expected, rtol=1e-6)
     before = graph.before_pieces(X[None])
@@ -268,9 +268,9 @@ def test_the_linear_part_is_the_gradient_times_the_input(way):
         return _head(jax.nn.relu(0.3 - (move(x) - 0.05)))
 
     graph = trace(bind(None, apply_fn), IMAGE).graph()
-    gates, winners = [], []
-    graph.run(X[None], Rules(choosing(gates), choosing(winners)))
-    frozen = Rules(applying(gates), applying(winners))
+    choices = []
+    graph.run(X[None], Rules(choosing(choices)))
+    frozen = Rules(applying(choices))
     expected = graph.run(X[None], frozen) - graph.run(0 * X[None], frozen)
     linear = graph.without_biases()
     np.testing.assert_allclose(linear.run(X[None], frozen), expected, rtol=1e-5, atol=1e-6)

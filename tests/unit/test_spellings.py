@@ -11,8 +11,6 @@ import pytest
 from jax.scipy.special import erf, erfc
 
 import dmbp_jax
-from dmbp_jax.dmbp.decomposition import freeze
-from dmbp_jax.graph.graph import Rules, applying
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 
@@ -178,9 +176,8 @@ def _gate(activation):
         return activation(x.reshape(len(x), -1)) @ jnp.eye(Z.size)
 
     graph = trace(bind(None, network), x).graph()
-    frozen = freeze(graph, x)
-    open_gates = applying(frozen.gates)
-    rules = Rules(lambda *at: 0.3 * open_gates(*at), applying(frozen.winners))
+    frozen = graph.freeze(x)
+    rules = frozen.rules(lambda number, piece, choice, z: 0.3 * piece.apply(choice, z))
     at_zero, at_one = (graph.run(jnp.full_like(x, value), rules)[0] for value in (0, 1))
     return at_one - at_zero, at_zero, len(graph.masked)
 

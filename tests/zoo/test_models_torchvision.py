@@ -20,7 +20,7 @@ from references.torchvision_cases import FULL_SIDES, SMALL
 import dmbp_jax
 from dmbp_jax import DMBP
 from dmbp_jax.convert.conversion import convert_entry
-from dmbp_jax.dmbp.decomposition import attribution_by_backward, freeze
+from dmbp_jax.dmbp.decomposition import attribution_by_backward
 from dmbp_jax.errors import InputError, KeyMismatchError, NonAffineError
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
@@ -156,10 +156,10 @@ def test_sites_and_completeness(name):
     def both(net, x):
         """∇ₓFᵀx + Σ biases with all masks 1, and F(x) − F₀."""
         graph = replace(trace(bind(net, None), x), nonaffine=nonaffine).graph()
-        frozen = freeze(graph, x)
+        frozen = graph.freeze(x)
         ones = [jnp.ones(site.shape) for site in graph.masked]
-        by_backward, _ = attribution_by_backward(graph, frozen, x, ones, jnp.int32(label))
-        return by_backward, (frozen.logits - frozen.output_bias)[label]
+        by_backward, _ = attribution_by_backward(frozen, x, ones, jnp.int32(label))
+        return by_backward, (frozen.fixed.logits - frozen.fixed.output_bias)[label]
 
     by_backward, expected = both(net, x)
     np.testing.assert_allclose(by_backward, expected, rtol=TOLERANCE)
