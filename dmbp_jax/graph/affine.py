@@ -3,7 +3,13 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from dmbp_jax.graph.convolution import convolve, has_plain_adjoint, is_pointwise, mix_features
+from dmbp_jax.graph.convolution import (
+    bind_convolution,
+    convolve,
+    has_plain_adjoint,
+    is_pointwise,
+    mix_features,
+)
 from dmbp_jax.graph.jaxprs import bind
 from dmbp_jax.graph.program import Constant, Operand, Step
 
@@ -46,6 +52,8 @@ def evaluate_affine(step: Step, values: dict[int, Any], adjoints: dict[int, Any]
     elif step.results[0] in adjoints:
         x, kernel = operands
         results = [convolve(x, kernel, adjoints[step.results[0]], step)]
+    elif is_convolution_of_path(step):
+        results = [bind_convolution(step.equation, *operands)]
     else:
         results = bind(step.equation, operands)
     values.update(zip(step.results, results, strict=True))
