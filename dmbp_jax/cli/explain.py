@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dmbp_jax.cli import compilation
 from dmbp_jax.cli.commands import (
@@ -173,10 +174,11 @@ def choose_mapper(args: argparse.Namespace) -> Mapper:
     Raises:
       InputError: a setting out of range.
     """
+    options: dict[str, Any] = {"nonaffine": args.nonaffine}
     if args.method == "dmbp":
-        config = make_config(args)
-        return partial(map_by_dmbp, config, make_biases(args), args.nonaffine, not args.quiet)
+        options |= {"config": make_config(args), "biases": make_biases(args)}
+        return partial(map_by_dmbp, progress=not args.quiet, **options)
     import jax
 
     forward = jax.jit(lambda net, x: net(x))
-    return partial(map_by_method, args.method, args.nonaffine, forward)
+    return partial(map_by_method, name=args.method, forward=forward, **options)

@@ -43,13 +43,14 @@ Mapper = Callable[["Network", Sequence[Photo], "np.ndarray"], Iterator[PhotoMap]
 
 
 def map_by_dmbp(
+    net: "Network",
+    photos: Sequence[Photo],
+    x: "np.ndarray",
+    *,
     config: "DMBP",
     biases: str,
     nonaffine: str,
     progress: bool,
-    net: "Network",
-    photos: Sequence[Photo],
-    x: "np.ndarray",
 ) -> Iterator[PhotoMap]:
     """Attributions of a batch, with y, y+, y- and the nuisance y~ (paper Eq. 9)."""
     import numpy as np
@@ -107,12 +108,13 @@ def frozen_note(net: "Network", x: "np.ndarray", method: str, nonaffine: str) ->
 
 
 def map_by_method(
-    name: str,
-    nonaffine: str,
-    forward: "Callable[[Network, np.ndarray], jax.Array]",
     net: "Network",
     photos: Sequence[Photo],
     x: "np.ndarray",
+    *,
+    name: str,
+    nonaffine: str,
+    forward: "Callable[[Network, np.ndarray], jax.Array]",
 ) -> Iterator[PhotoMap]:
     """Maps of a batch by one of the compared methods, with the logit of the label."""
     import jax.numpy as jnp

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 from dmbp_jax.data.samples import Dataset
 from dmbp_jax.experiments.batches import Transform, Transforms
 from dmbp_jax.experiments.folder import FORMAT
+from dmbp_jax.experiments.measuring import EvaluatedNetwork
 from dmbp_jax.experiments.plan import Plan
 from dmbp_jax.experiments.settings import Settings
-from dmbp_jax.graph.model import ApplyFn, bind
+from dmbp_jax.graph.model import bind
 from dmbp_jax.runs.fingerprint import describe, fingerprint
 from dmbp_jax.version import __version__
 
 
 def configure(
-    params: Any,
-    apply_fn: ApplyFn | None,
+    evaluated: EvaluatedNetwork,
     network: str,
     dataset: Dataset,
     settings: Settings,
@@ -30,7 +30,7 @@ def configure(
 
     Long values, such as weights and code, are there as SHA-256 of what `describe` says of them.
     """
-    model = bind(params, apply_fn)
+    model = bind(evaluated.params, evaluated.apply_fn)
     chosen = sha256()
     for target in itertools.chain(*plan.batches):
         named = f"{target.picture.name}\n{target.label}\n{target.picture.labels}\n"

@@ -173,9 +173,9 @@ def _overview(maps: _Maps) -> Sheet:
         question.x,
         question.labels[0],
         label.masks,
-        maps.apply_fn,
-        maps.nonaffine,
-        maps.config,
+        apply_fn=maps.apply_fn,
+        nonaffine=maps.nonaffine,
+        config=maps.config,
     )
     parts = [np.asarray(part) for part in (label.positive, label.negative, label.map)]
     of_gradients, of_parts = shared_scale([positive, negative]), shared_scale(parts)

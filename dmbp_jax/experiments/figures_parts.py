@@ -22,6 +22,7 @@ def mappings(
     x: ArrayLike,
     label: int,
     masks: Sequence[ArrayLike],
+    *,
     apply_fn: ApplyFn | None = None,
     nonaffine: str = "refuse",
     config: DMBP = DMBP(),  # noqa: B008 (frozen)

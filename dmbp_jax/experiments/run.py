@@ -95,10 +95,10 @@ def evaluate(
     rows = settings.rows(network)
     plan = make_plan(dataset, settings, rows)
     failed = check_stored(plan.rows, params, list(itertools.chain(*plan.batches)))
-    configuration = configure(params, apply_fn, network, dataset, settings, plan, transforms)
+    evaluated = EvaluatedNetwork(params, apply_fn)
+    configuration = configure(evaluated, network, dataset, settings, plan, transforms)
     with open_folder(Path(out), configuration, force=force) as folder:
         journal = Journal(folder.store)
-        evaluated = EvaluatedNetwork(params, apply_fn)
         unread = _measure_missing(
             folder, journal, evaluated, plan, settings, transforms, progress=progress
         )

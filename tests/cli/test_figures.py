@@ -41,7 +41,7 @@ def test_mappings_are_the_products_of_the_masked_matrices(rng, network, x64):
     """Eq. 9 written out: wᵀ Σ₂ Ŵ₂ Σ₁ Ŵ₁, with Σ, with 1 − Σ, and with neither."""
     x = rng.normal(size=(2, 2, 3))
     masks = rng.uniform(size=5), rng.uniform(size=4)
-    got = mappings(network, x, 1, masks, two_layers)
+    got = mappings(network, x, 1, masks, apply_fn=two_layers)
 
     first = x.ravel() @ network["U"] + network["b"]
     second = np.maximum(first, 0) @ network["V"] + network["c"]
@@ -66,7 +66,7 @@ def test_the_mappings_are_those_that_the_masks_were_learned_for(rng, network, x6
     secant = (params["U"] * jax.nn.sigmoid(z)) @ params["w"][:, 1]
     for slope, expected in (("tangent", gradient), ("secant", secant.reshape(x.shape))):
         config = DMBP(pointwise=slope)
-        got = mappings(params, x, 1, masks, smooth, config=config)
+        got = mappings(params, x, 1, masks, apply_fn=smooth, config=config)
         np.testing.assert_allclose(got[0], expected, rtol=1e-10)
         np.testing.assert_allclose(got[1] + got[2], expected, rtol=1e-10)
 
@@ -88,8 +88,8 @@ def test_the_figures_take_all_settings_of_the_linearisation(rng, monkeypatch):
     params = {"U": rng.normal(size=(12, 5)), "b": rng.normal(size=5), "w": rng.normal(size=(5, 3))}
     told = []
 
-    def recorded(*args):
-        told.append(args[-1])
+    def recorded(*args, config, **options):
+        told.append(config)
         return [np.ones((2, 2, 3))] * 3
 
     module = "dmbp_jax.experiments.figures"

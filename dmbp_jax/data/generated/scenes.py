@@ -97,12 +97,12 @@ def compose(seed: int, index: int, classes: Sequence[int | str] | None = None) -
     things: list[Thing] = []
     for label in labels:
         radius = rng.uniform(13, 20)
-        things.append(_place(rng, things, base, label, *_KINDS[CLASSES[label]], radius))
+        things.append(_place(rng, things, base, label, _KINDS[CLASSES[label]], radius))
     objects = tuple(things)
     for _ in range(rng.integers(3, 8)):
-        shape, texture = _DISTRACTORS[rng.integers(len(_DISTRACTORS))]
-        radius = rng.uniform(9, 16) if shape in ("rod", "line") else rng.uniform(7, 13)
-        things.append(_place(rng, things, base, None, shape, texture, radius))
+        kind = _DISTRACTORS[rng.integers(len(_DISTRACTORS))]
+        radius = rng.uniform(9, 16) if kind[0] in ("rod", "line") else rng.uniform(7, 13)
+        things.append(_place(rng, things, base, None, kind, radius))
 
     grain = rng.standard_normal((SIZE, SIZE, 3), dtype=np.float32) * np.float32(0.02)
     return Scene(background, tuple(things[len(objects) :]) + objects, grain)
@@ -151,8 +151,7 @@ def _place(
     others: Sequence[Thing],
     base: Floats,
     label: int | None,
-    shape: str,
-    texture: str,
+    kind: tuple[str, str],
     radius: float,
 ) -> Thing:
     """Find a place that touches no other thing; the thing shrinks until there is one."""
@@ -169,8 +168,8 @@ def _place(
     paint, ink = _colours(rng, base)
     return Thing(
         label=label,
-        shape=shape,
-        texture=texture,
+        shape=kind[0],
+        texture=kind[1],
         x=float(x),
         y=float(y),
         radius=radius,
