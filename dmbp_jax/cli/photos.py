@@ -39,14 +39,15 @@ class Photo(NamedTuple):
 def label_photos(
     images: Sequence[Path], table: Path, net: "Network"
 ) -> list[tuple[Path, int | None]]:
-    """Each image with each of its labels in a table, whose names start from their common folder."""
+    """Each image with each of its labels; names start from their common folder or the table's."""
     from dmbp_jax.runs.inputs import label_files
 
     absolute = [path.absolute() for path in images]
     root = os.path.commonpath([path.parent for path in absolute])
     names = [path.relative_to(root).as_posix() for path in absolute]
     given = dict(zip(names, images, strict=True))
-    return [(given[name], label) for name, label in label_files(given, table, net.label_index)]
+    labelled = label_files(Path(root), names, table, net.label_index)
+    return [(given[name], label) for name, label in labelled]
 
 
 def name_results(images: Sequence[Path], folder: Path, method: str) -> list[Path]:

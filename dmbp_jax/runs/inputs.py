@@ -63,7 +63,7 @@ def list_inputs(images: Paths, labels: Label, resolve: Resolve) -> Inputs:
         of a table whose only column is `file`.
       labels: None or "top1"; a class by number or name for all; or a table with the columns
         `file,label` that names every picture at least once, as a path or a name ending in .csv
-        or .tsv.
+        or .tsv. Its names start from the folder of the pictures or from its own.
       resolve: from number or name to the index of a class.
 
     Raises:
@@ -76,7 +76,7 @@ def list_inputs(images: Paths, labels: Label, resolve: Resolve) -> Inputs:
         rows = _rows_of_table(Path(many[0]), labels, resolve)
     else:
         root, files, left_out = _list_files(many)
-        rows = list(label_files(files, labels, resolve))
+        rows = list(label_files(root, files, labels, resolve))
     files = [file for file, _ in rows]
     sizes = {file: _size(os.path.join(root, file)) for file in dict.fromkeys(files)}
     return Inputs(
@@ -118,7 +118,7 @@ def _rows_of_table(path: Path, labels: Label, resolve: Resolve) -> list[tuple[st
                 f"{path}: Expected the columns file,label, got {','.join(table.columns)}; for the "
                 "network's first choice, say so: label top1."
             )
-        return list(label_files([row.file for row in table.rows], labels, resolve))
+        return list(label_files(path.parent, [row.file for row in table.rows], labels, resolve))
     if labels is not None and labels != "top1":
         raise InputError(f"label: Expected none beside the labels of {path}, got {labels!r}.")
     return [(row.file, row.label) for row in table.rows]
@@ -184,9 +184,11 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def label_files(
-    files: Iterable[str], labels: Label, resolve: Resolve
+    root: Path, files: Sequence[str], labels: Label, resolve: Resolve
 ) -> Iterator[tuple[str, int | None]]:
     """Every file with its label, or with each of its labels; None is the network's first choice.
+
+    The names of a table start from `root`, as `files` do, or from the table's own folder.
 
     Raises:
       InputError: a label that is no class.
@@ -200,9 +202,18 @@ def label_files(
         yield from ((file, one) for file in files)
         return
     path = Path(labels)
+    known, own = set(files), path.absolute().parent
     named: dict[str, list[int | None]] = {}
     for row in read_table(path, resolve).rows:
-        named.setdefault(row.file, []).append(row.label)
+        file = row.file
+        if file not in known:
+            file = Path(os.path.relpath(own / file, root)).as_posix()
+        given = named.setdefault(file, [])
+        if row.label in given:
+            raise DataError(
+                f"{path}, line {row.line}: Expected a file and label not named before, got {file!r}."
+            )
+        given.append(row.label)
     for file in files:
         if file not in named:
             raise DataError(f"{path}: Expected a row for every picture, got none for {file}.")

@@ -61,6 +61,15 @@ def test_labels_of_a_folder_in_a_table(folder):
     assert inputs.labels == (0, 1, 2, 1)
 
 
+def test_names_of_a_table_start_from_the_pictures_or_from_the_table(folder):
+    (folder / "tables").mkdir()
+    table = folder / "tables" / "t.csv"
+    table.write_text("file,label\n../b/000.png,2\n001.png,1\n", "utf-8")
+    assert listed(folder / "b", table).labels == (2, 1)
+    (folder / "t.csv").write_text("file,label\nb/000.png,2\nb/001.png,1\n", "utf-8")
+    assert listed(str(folder / "b" / "*"), folder / "t.csv").labels == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
