@@ -245,24 +245,22 @@ def _broadcast(equation: Any, axes: Axes) -> Axis | None:
 
 
 def _product(equation: Any, axes: Axes) -> Axis | None:
-    (sums, batch) = equation.params["dimension_numbers"]
-    left, right = (one.aval.ndim for one in equation.invars)
-    places = []
-    for side, rank in enumerate((left, right)):
-        free = [d for d in range(rank) if d not in (*sums[side], *batch[side])]
-        before = len(batch[0]) + side * (left - len(batch[0]) - len(sums[0]))
-        axis = axes[side]
+    summed, batch = equation.params["dimension_numbers"]
+    ranks = [one.aval.ndim for one in equation.invars]
+    found = set()
+    for side, axis in enumerate(axes):
         if axis is None:
             continue
-        if axis.position in sums[side]:
-            return None
+        free = [d for d in range(ranks[side]) if d not in (*summed[side], *batch[side])]
+        others = side * (ranks[0] - len(summed[0]) - len(batch[0]))
         if axis.position in batch[side]:
-            places.append((axis._replace(position=tuple(batch[side]).index(axis.position)), True))
+            found.add(axis._replace(position=tuple(batch[side]).index(axis.position)))
+        elif axis.position in free and None in axes:
+            position = len(batch[0]) + others + free.index(axis.position)
+            found.add(axis._replace(position=position))
         else:
-            places.append((axis._replace(position=before + free.index(axis.position)), False))
-    if len(places) == 2 and (places[0] != places[1] or not places[0][1]):
-        return None
-    return places[0][0]
+            return None
+    return found.pop() if len(found) == 1 else None
 
 
 def _convolution(equation: Any, axes: Axes) -> Axis | None:
@@ -272,26 +270,6 @@ def _convolution(equation: Any, axes: Axes) -> Axis | None:
     if axis.position != numbers.lhs_spec[0]:
         return None
     return axis._replace(position=numbers.out_spec[0])
-
-
-def _update(equation: Any, axes: Axes) -> Axis | None:
-    axis = _only(axes[:2])
-    if axis is None or any(axes[2:]):
-        return None
-    whole, part = (one.aval.shape[axis.position] for one in equation.invars[:2])
-    return axis if whole == part else None
-
-
-def _gather(equation: Any, axes: Axes) -> Axis | None:
-    axis, numbers = axes[0], equation.params["dimension_numbers"]
-    if axis is None or axes[1] is not None:
-        return None
-    gone = (*numbers.collapsed_slice_dims, *getattr(numbers, "operand_batching_dims", ()))
-    size = equation.invars[0].aval.shape[axis.position]
-    if axis.position in gone or equation.params["slice_sizes"][axis.position] != size:
-        return None
-    kept = axis.position - sum(d < axis.position for d in gone)
-    return axis._replace(position=numbers.offset_dims[kept])
 
 
 _ELEMENTWISE = POINTWISE | {
@@ -316,11 +294,9 @@ _RULES: dict[str, Callable[[Any, Axes], Axis | None]] = {
     "pad": _whole("padding_config"),
     "slice": _whole("start_indices", "limit_indices", "strides"),
     "dynamic_slice": _whole("slice_sizes"),
-    "dynamic_update_slice": _update,
     "reshape": _reshape,
     "transpose": _transpose,
     "broadcast_in_dim": _broadcast,
     "dot_general": _product,
     "conv_general_dilated": _convolution,
-    "gather": _gather,
 }
