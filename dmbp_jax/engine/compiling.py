@@ -1,19 +1,21 @@
-"""How programs are compiled and for how long they stay: as long as they are among the newest.
+"""How programs are compiled, and for how long they stay: the newest of each network, as it does.
 
 On a CPU convolutions and products are XLA's own, not YNNPACK's: those of jaxlib 0.10 take up to
 twice as long, and are set up anew when a program runs for the first time (docs/speed.md).
 """
 
 import os
+import threading
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import jax
 
 from dmbp_jax.graph.model import is_traced
+from dmbp_jax.graph.tracing import TracedNetwork
 
-KEPT = 40  # programs of one kind in memory; a new network in every call must not fill it
+KEPT = 40  # programs of one network in memory; a new setting in every call must not fill it
 _OPTION = "xla_cpu_experimental_ynn_fusion_type"  # what goes to YNNPACK: nothing
 
 
@@ -28,21 +30,43 @@ def run(function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
       arguments: pytrees of arrays.
       static: hashable.
     """
-    if is_traced(arguments):
-        return function(*arguments, **static)
     leaves, tree = jax.tree.flatten(arguments)
-    items = tuple(sorted(static.items()))
-    return _program(function, tree, items, jax.default_backend())(*leaves)
+    platform = None if is_traced(leaves) else jax.default_backend()
 
-
-@lru_cache(KEPT)
-def _program(
-    function: Callable[..., Any], tree: Any, static: tuple[tuple[str, Any], ...], platform: str
-) -> Callable[..., Any]:
     def of_leaves(*leaves: jax.Array) -> Any:
-        return function(*jax.tree.unflatten(tree, leaves), **dict(static))
+        return function(*jax.tree.unflatten(tree, leaves), **static)
 
-    return compiled(of_leaves, platform)
+    def make() -> Callable[..., Any]:
+        return jax.jit(of_leaves) if platform is None else compiled(of_leaves, platform)
+
+    key = (function, tree, tuple(sorted(static.items())), platform)
+    return find_program(arguments, key, make)(*leaves)
+
+
+def find_program(arguments: Any, key: Any, make: Callable[[], Any]) -> Any:
+    """What was made before for a key, with the first network among arguments, or is made now."""
+    kept = _kept_with(arguments)
+    with _lock:
+        if key in kept:
+            kept[key] = kept.pop(key)
+            return kept[key]
+    made = make()
+    with _lock:
+        kept[key] = made
+        while len(kept) > KEPT:
+            del kept[next(iter(kept))]
+    return made
+
+
+def _kept_with(arguments: Any) -> dict[Any, Any]:
+    leaves = jax.tree.leaves(arguments, is_leaf=lambda one: isinstance(one, TracedNetwork))
+    networks = (one for one in leaves if isinstance(one, TracedNetwork))
+    network = next(networks, None)
+    return _without_network if network is None else network.trace.compiled
+
+
+_without_network: dict[Any, Any] = {}
+_lock = threading.Lock()
 
 
 def compiled(

@@ -43,7 +43,7 @@ def explain(
     cut = _cut(jax.tree.leaves(rows)[0], chunk_size, explainer.bytes_per_row)
     if is_traced((explainer, rows)):
         if cut.pieces == 1:
-            return explain_traced(explainer, rows)
+            return run(explain_traced, explainer, rows)
         pieces = jnp.arange(cut.pieces)
         each = jax.lax.map(lambda i: explain_traced(explainer, cut.piece(rows, i)), pieces)
         return cut.join(each)

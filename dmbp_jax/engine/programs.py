@@ -4,8 +4,6 @@ A bar, a piece of a batch and a call that nobody watches run the same three. The
 flat lists of arrays, so that those of a disk (`engine/kept_programs.py`) can take their place.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -15,7 +13,7 @@ from jax.sharding import NamedSharding
 
 from dmbp_jax.engine import kept_programs
 from dmbp_jax.engine.batches import batch_sharding
-from dmbp_jax.engine.compiling import KEPT, compiled
+from dmbp_jax.engine.compiling import compiled, find_program
 from dmbp_jax.engine.explainer import Explainer
 
 Arrays = list[Any]
@@ -30,7 +28,7 @@ class Programs(NamedTuple):
 
 
 def find(explainer: Explainer, rows: Any) -> Programs:
-    """The programs for arrays of these shapes, of the newest that were asked for or made now.
+    """The programs for arrays of these shapes, made before or made now.
 
     Two explainers with equal `identity` share them; so do equal explainers.
     """
@@ -40,21 +38,12 @@ def find(explainer: Explainer, rows: Any) -> Programs:
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in (*leaves, *row_leaves))
     batch, platform = batch_sharding(row_leaves[0]), jax.default_backend()
     key = place or (tree, rows_tree, shapes, batch, platform, kept_programs.settings())
-    with _lock:
-        if key in _newest:
-            _newest.move_to_end(key)
-            return _newest[key]
-    made = _make(tree, rows_tree, batch, explainer.steps_per_call, platform)
-    made = _compile(made, leaves, row_leaves, place)
-    with _lock:
-        _newest[key] = made
-        while len(_newest) > KEPT:
-            _newest.popitem(last=False)
-    return made
 
+    def make() -> Programs:
+        made = _make(tree, rows_tree, batch, explainer.steps_per_call, platform)
+        return _compile(made, leaves, row_leaves, place)
 
-_newest: OrderedDict[Any, Programs] = OrderedDict()
-_lock = threading.Lock()
+    return find_program(explainer, key, make)
 
 
 def _make(

@@ -50,6 +50,7 @@ class Trace:
       image_dtype: of x.
       bytes_per_image: of all values that one forward pass computes.
       identity: what it computes, with which constants known to be zero.
+      compiled: programs of this network (`engine/compiling.py`); they go when it goes.
     """
 
     def __init__(self, jaxpr: Any, identity: Identity, zeros: tuple[bool, ...]):
@@ -58,6 +59,7 @@ class Trace:
         self.image_dtype = jaxpr.invars[-1].aval.dtype
         self.bytes_per_image = value_bytes(jaxpr)
         self.identity = identity._replace(digest=f"{identity.digest} {zeros}")
+        self.compiled: dict[Any, Any] = {}
         self._zeros = zeros
         self._programs: dict[tuple[tuple[PieceFamily, ...], str, bool], Program] = {}
 

@@ -21,7 +21,7 @@ from dmbp_jax.engine import kept_programs, programs
 from dmbp_jax.graph import pieces
 from dmbp_jax.graph.identity import identity
 from dmbp_jax.graph.model import bind
-from dmbp_jax.graph.tracing import trace
+from dmbp_jax.graph.tracing import _alive, trace
 
 X = np.random.default_rng(0).normal(size=(6, 6, 3)).astype(np.float32)
 PARAMS = {
@@ -42,15 +42,20 @@ def network(params, x, bias=0.1):
     return jax.nn.relu(x + bias).mean((1, 2)) @ params["head"]
 
 
+def _forget_programs():
+    for known in list(_alive.values()):
+        known.compiled.clear()
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A compilation cache of its own, and nothing remembered from before."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    programs._newest.clear()
+    _forget_programs()
     yield tmp_path / "dmbp_jax"
     jax.config.update("jax_compilation_cache_dir", before)
-    programs._newest.clear()
+    _forget_programs()
 
 
 def _maps(apply_fn=network, config=CONFIG, params=PARAMS, x=X, label=1, **options):
@@ -65,7 +70,7 @@ def _assert_equal(one, other):
 
 def _forget(monkeypatch):
     """As in another process; tracing the loop is an error."""
-    programs._newest.clear()
+    _forget_programs()
     jax.clear_caches()
 
     def fail(*_):
@@ -166,7 +171,7 @@ def test_a_damaged_file_is_written_again(damage, folder):
     (file,) = folder.iterdir()
     content = file.read_bytes()
     file.write_bytes(damage)
-    programs._newest.clear()
+    _forget_programs()
     _assert_equal(_maps(), expected)
     assert file.read_bytes()[:32] != damage[:32]
     assert len(file.read_bytes()) == len(content)
@@ -177,7 +182,7 @@ def test_the_folder_is_bounded_in_size_and_age(folder, monkeypatch):
     (first,) = folder.iterdir()
     month = time.time() - 30 * 24 * 3600
     os.utime(first, (month, month))
-    programs._newest.clear()
+    _forget_programs()
     _maps()  # reads it: it was used now
     assert first.stat().st_mtime > month + 1000
     old = folder / "old.jax"
@@ -248,7 +253,7 @@ def test_what_jax_cannot_keep_is_computed_as_ever(folder):
 def test_the_code_is_hashed_when_it_is_imported(folder, monkeypatch):
     _maps()
     monkeypatch.setattr(kept_programs, "_hash_source", lambda: "of files that changed since")
-    programs._newest.clear()
+    _forget_programs()
     _maps()
     assert len(list(folder.iterdir())) == 1
     monkeypatch.setattr(kept_programs, "_SOURCE", None)  # of a package without files

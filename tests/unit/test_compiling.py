@@ -45,17 +45,22 @@ def test_a_cpu_runs_convolutions_by_xlas_own_kernels():
     np.testing.assert_allclose(program(x, kernel)[0], exact, rtol=1e-4, atol=1e-4)
 
 
-def test_programs_are_found_again_and_the_oldest_are_forgotten():
-    compiled_before = compiling._program.cache_info().currsize
-    assert compiled_before <= compiling.KEPT
+def test_programs_are_found_again_and_the_oldest_are_forgotten(monkeypatch):
+    kept, made = {}, []
+    monkeypatch.setattr(compiling, "_without_network", kept)
     for factor in range(compiling.KEPT + 5):
         assert float(run(scaled, jnp.float32(2), factor=factor)) == 2 * factor
-    assert compiling._program.cache_info().currsize == compiling.KEPT
-    misses = compiling._program.cache_info().misses
+    assert len(kept) == compiling.KEPT
+    newest = list(kept.values())[-1]
     run(scaled, jnp.float32(3), factor=factor)
-    assert compiling._program.cache_info().misses == misses
-    inside = jax.jit(lambda x: run(scaled, x, factor=4))(jnp.float32(2))
-    assert float(inside) == 8 and compiling._program.cache_info().misses == misses
+    assert list(kept.values())[-1] is newest and len(kept) == compiling.KEPT
+    assert compiling.find_program((), "key", lambda: made.append(1)) is None
+    assert compiling.find_program((), "key", lambda: made.append(1)) is None and made == [1]
+
+
+def test_inside_a_trace_a_program_is_a_part_of_it():
+    assert float(jax.jit(lambda x: run(scaled, x, factor=4))(jnp.float32(2))) == 8
+    assert jax.vmap(lambda x: run(scaled, x, factor=4))(jnp.ones(3)).tolist() == [4, 4, 4]
 
 
 @pytest.mark.usefixtures("fresh")

@@ -14,7 +14,6 @@ from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 import dmbp_jax
 from dmbp_jax import DMBP
 from dmbp_jax.dmbp.content import content
-from dmbp_jax.engine import programs
 from dmbp_jax.engine.compiling import KEPT
 from dmbp_jax.methods import METHODS
 
@@ -130,11 +129,11 @@ def _maps() -> int:
 def test_new_networks_do_not_fill_the_memory():
     """Each kept 96 memory maps: after 680 of them the process ended."""
     found = []
-    for number in range(KEPT + 40):
-        attribute(DMBP(steps=1), lambda params, x: NETWORK(params, x))
+    for number in range(2 * KEPT):
+        attribute(DMBP(steps=1), lambda params, x, n=number: NETWORK(params, x) + float(n))
         METHODS["gradient"](PARAMS, X, None, apply_fn=lambda params, x: NETWORK(params, x))
+        attribute(DMBP(steps=1, learning_rate=0.01 * (1 + number)))
         if number > KEPT:
             gc.collect()
             found.append(_maps())
-    assert len(programs._newest) <= KEPT
     assert found[-1] < 1.02 * found[0]
