@@ -210,9 +210,8 @@ def label_files(
             file = Path(os.path.relpath(own / file, root)).as_posix()
         given = named.setdefault(file, [])
         if row.label in given:
-            raise DataError(
-                f"{path}, line {row.line}: Expected a file and label not named before, got {file!r}."
-            )
+            where = f"{path}, line {row.line}"
+            raise DataError(f"{where}: Expected a file and label not named before, got {file!r}.")
         given.append(row.label)
     for file in files:
         if file not in named:
