@@ -24,6 +24,7 @@ from dmbp_jax.runs import records
 from dmbp_jax.runs.manifest import describe_network, difference
 from dmbp_jax.runs.reader import WHOLE, Run
 from dmbp_jax.runs.store import Store
+from dmbp_jax.version import __version__
 
 _AT_ONCE = 64  # records read at the same time
 
@@ -170,8 +171,10 @@ def check_stored(
 
 
 def _check_network(row: StoredRow, net: Network) -> None:
-    own = describe_network(net)
-    stored = {name: row.run.configuration.get(name) for name in own}
+    own, made = describe_network(net), row.run.configuration
+    stored = {name: made.get(name) for name in own}
+    if (made.get("package"), made.get("jax")) != (__version__, jax.__version__):
+        stored.pop("architecture"), own.pop("architecture")  # written otherwise by other versions
     stored.pop("network"), own.pop("network")  # a name; the weights say which it is
     if found := difference(stored, own):
         raise InputError(f"maps: {row.title}: Expected maps of {net.name}, got another {found}.")

@@ -48,11 +48,24 @@ def describe_network(net: "Network") -> dict[str, Any]:
     return {
         "network": net.name,
         "weights": _short_hash(net.variables),
-        "architecture": _short_hash(repr(net.module)),
+        "architecture": _short_hash(_program(net)),
         "preprocessing": _fields(net.preprocessing),
         "activation": net.activation,
         "classes": _short_hash(net.labels),
     }
+
+
+def _program(net: "Network") -> str:
+    """What the network computes, apart from its weights: the digest of its traced program."""
+    import jax
+    import jax.numpy as jnp
+
+    from dmbp_jax.graph.model import bind
+    from dmbp_jax.graph.tracing import trace
+
+    size = net.preprocessing.size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return trace(bind(net, None), image).trace.identity.digest
 
 
 def open_manifest(store: Store, plan: Plan) -> str:

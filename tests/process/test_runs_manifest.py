@@ -1,8 +1,11 @@
 """Going on with the same run, and refusing every other one by the name of what differs."""
 
 import dataclasses
+from collections.abc import Callable
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 from small_runs import CLASSES, contents, small_plan, tiny_network, write_pictures
@@ -74,6 +77,28 @@ def test_another_run_is_refused_naming_the_field(begun, options, field):
     store, folder = begun
     with pytest.raises(ResumeError, match=f"another {field}: stored .*, now "):
         open_manifest(store, small_plan(folder, **options))
+
+
+class Leaky(nn.Module):
+    """Its activation is a function of the caller."""
+
+    act: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(len(CLASSES))(self.act(x.reshape(len(x), -1)))
+
+
+def test_networks_that_differ_in_a_function_are_two(tmp_path):
+    """Their modules look alike, and so do their weights; their programs do not."""
+    folder, store = write_pictures(tmp_path / "in", 2), Store(tmp_path / "out")
+    slopes = [Leaky(lambda x, slope=slope: jnp.maximum(x, slope * x)) for slope in (0.1, 0.1, 0.2)]
+    variables = slopes[0].init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    first, same, other = (renamed(module=module, variables=variables) for module in slopes)
+    fingerprint = open_manifest(store, small_plan(folder, network=first))
+    assert open_manifest(store, small_plan(folder, network=same)) == fingerprint
+    with pytest.raises(ResumeError, match="another architecture: stored"):
+        open_manifest(store, small_plan(folder, network=other))
 
 
 def test_another_list_of_files_is_refused(begun):
