@@ -93,6 +93,8 @@ def attribute(
         dtype=config.dtype,
         precision=config.precision,
         nonaffine=nonaffine,
+        pointwise=config.pointwise,
+        segments=config.segments,
     )
     program = call.network.program()  # refuses what is not supported, before anything is compiled
     for site in program.biases if biases == "spread" else ():

@@ -11,7 +11,7 @@ from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.dmbp.content import content
 from dmbp_jax.dmbp.objective import OBJECTIVES, Objective
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.pieces import check_slope
+from dmbp_jax.graph.linearisation import Linearisation
 
 BLOCK = 10  # steps between two looks at the plateau, when there is a tolerance
 
@@ -85,7 +85,7 @@ class DMBP:
         check_number(self.init, "init")
         check_choice(self.loss, "loss", tuple(OBJECTIVES))
         check_choice(self.evidence, "evidence", ("all", "input"))
-        check_slope(self.pointwise, self.segments)
+        Linearisation(self.pointwise, self.segments)
         check_choice(self.update, "update", ("rmsprop", "sign"))
         check_count(self.alternate, "alternate", minimum=0)
         if self.last_rate is not None:

@@ -20,7 +20,6 @@ from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.channels_last import as_network, from_network
 from dmbp_jax.graph.model import ApplyFn, is_traced
-from dmbp_jax.graph.pieces import check_slope
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
 
@@ -129,10 +128,10 @@ def decompose(
     Source: Ruiz et al., ICCV 2021. Eq. 1, 13 and 14 have no output bias; a network that has one is
     decomposed without it, as F(x) − F_0, so that both signs describe what filters produced.
     """
-    slope = check_slope(pointwise, segments)
-    call = check_call(params, x, label, apply_fn, nonaffine=nonaffine)
+    slopes = {"nonaffine": nonaffine, "pointwise": pointwise, "segments": segments}
+    call = check_call(params, x, label, apply_fn, **slopes)
     checked = _check_masks(masks, call)
-    parts = run(_decompose, call.network, call.images, call.labels, checked, slope=slope)
+    parts = run(_decompose, call.network, call.images, call.labels, checked)
     return call.unbatch(parts)
 
 
@@ -183,10 +182,8 @@ def _decompose(
     x: jax.Array,
     labels: jax.Array | None,
     masks: Masks,
-    *,
-    slope: tuple[str, int],
 ) -> Decomposition:
-    graph = network.graph(*slope)
+    graph = network.graph()
 
     def one_image(x: jax.Array, label: jax.Array | None, masks: Masks) -> Decomposition:
         frozen = graph.freeze(x[None])

@@ -127,7 +127,7 @@ class DmbpExplainer:
     def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
         """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""
         images, labels = rows
-        graph = self.network.graph(self.config.pointwise, self.config.segments)
+        graph = self.network.graph()
         dtype = mask_dtype(images)
 
         def begin(image: jax.Array) -> tuple[Fixed, Fixed | None, loop.State]:
@@ -165,7 +165,7 @@ class DmbpExplainer:
           InputError: the network is another one in that precision.
         """
         assert self.low is not None
-        low = self.low.graph(self.config.pointwise, self.config.segments)
+        low = self.low.graph()
         image = jax.ShapeDtypeStruct((1, *images.shape[1:]), self.low.image_dtype)
         wanted = jax.eval_shape(lambda x: low.freeze(x).fixed, image)
         found = jax.tree.map(lambda a: a.shape[1:], fixed)  # without the batch

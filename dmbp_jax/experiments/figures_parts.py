@@ -39,8 +39,9 @@ def mappings(
     Returns:
       Three arrays, shape of x.
     """
-    call = check_call(params, x, label, apply_fn, nonaffine=nonaffine)
-    graph = call.network.graph(config.pointwise, config.segments)
+    slopes = {"pointwise": config.pointwise, "segments": config.segments}
+    call = check_call(params, x, label, apply_fn, nonaffine=nonaffine, **slopes)
+    graph = call.network.graph()
     frozen = graph.freeze(call.images)
     sigma = stored_masks(list(map(jnp.asarray, masks)), graph.masked)
     # Frozen at x the network is affine: its gradient is the map of an input that is 1 everywhere.

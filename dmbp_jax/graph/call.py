@@ -13,13 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.checks import check_choice, check_count
+from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.images import check_images
+from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.model import ApplyFn, Model, bind, is_traced
 from dmbp_jax.graph.tracing import TracedNetwork, trace
-
-NONAFFINE = ("refuse", "freeze")
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,8 @@ def check_call(
     dtype: str | None = None,
     precision: str | None = None,
     nonaffine: str = "refuse",
+    pointwise: str = "secant",
+    segments: int = 8,
 ) -> Call:
     """Bind, check and trace what every public function takes.
 
@@ -86,11 +87,12 @@ def check_call(
         is that of the network and of the images.
       precision: as in `jax.default_matmul_precision`.
       nonaffine: "refuse" or "freeze", as in `dmbp_jax.attribute`.
+      pointwise, segments: as in `DMBP`.
 
     Raises:
       InputError, InputTypeError: as `dmbp_jax.attribute`.
     """
-    check_choice(nonaffine, "nonaffine", NONAFFINE)
+    linearisation = Linearisation(pointwise, segments, nonaffine)
     model = bind(params, apply_fn)
     images, single = check_images(x)
     if chunk_size is not None:
@@ -101,7 +103,7 @@ def check_call(
 
     def traced(model: Model, dtype: Any) -> TracedNetwork:
         image = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
-        return replace(trace(model, image, precision), nonaffine=nonaffine)
+        return replace(trace(model, image, precision), linearisation=linearisation)
 
     network = traced(model, images.dtype)
     labels = check_labels(label, len(images), network.classes, single)

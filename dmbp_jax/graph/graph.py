@@ -16,6 +16,7 @@ from dmbp_jax.graph.affine import evaluate_affine, is_convolution_of_path, read
 from dmbp_jax.graph.biases import adds_constant, bind_linear
 from dmbp_jax.graph.convolution import adjoint_kernel
 from dmbp_jax.graph.jaxprs import bind, user_code
+from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.pieces import Choice, FrozenFactor, LinearPart, Piece, Pointwise
 from dmbp_jax.graph.program import BiasGroup, Operand, Program, Site, Step, Stretch
 
@@ -69,8 +70,7 @@ class Graph:
         self,
         program: Program,
         inputs: Sequence[Any],
-        pointwise: str = "secant",
-        segments: int = 8,
+        linearisation: Linearisation = Linearisation(),  # noqa: B008 (frozen)
     ):
         self._program = program
         self._adds_biases = True
@@ -80,7 +80,7 @@ class Graph:
             if step.kind == "constant":
                 evaluate_affine(step, self._constants, {})
         self._pieces = {
-            step.results[0]: self._with_constants(step, pointwise, segments)
+            step.results[0]: self._with_constants(step, linearisation)
             for step in program.steps
             if step.piece is not None
         }
@@ -223,13 +223,13 @@ class Graph:
             operands[-1] = -operands[-1]
         values.update(zip(step.results, bind_linear(step, operands), strict=True))
 
-    def _with_constants(self, step: Step, pointwise: str, segments: int) -> Piece:
+    def _with_constants(self, step: Step, linearisation: Linearisation) -> Piece:
         """The piece of a step; a function or a factor gets the parameters that it reads."""
         assert step.piece is not None
         if isinstance(step.piece, FrozenFactor):
             return step.piece.bind(self._constants)
         if isinstance(step.piece, Pointwise):
-            return step.piece.bind(self._constants, pointwise, segments)
+            return step.piece.bind(self._constants, linearisation)
         return step.piece
 
     def _bias(self, group: BiasGroup, values: dict[int, Any], rules: Rules) -> jax.Array:

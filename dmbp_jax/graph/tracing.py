@@ -30,6 +30,7 @@ from dmbp_jax.graph.jaxprs import (
     value_bytes,
     without_dead_code,
 )
+from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.mixing import IMAGES, check_images_apart
 from dmbp_jax.graph.model import Model
 from dmbp_jax.graph.passes import make_program
@@ -88,12 +89,12 @@ class TracedNetwork:
     Attributes:
       inputs: arrays of the network, then constants that its function captured.
       trace: static.
-      nonaffine: what becomes of products of two values that depend on x, as in `attribute`.
+      linearisation: how it is made affine at x; static.
     """
 
     inputs: tuple[jax.Array, ...]
     trace: Trace
-    nonaffine: str = "refuse"
+    linearisation: Linearisation = Linearisation()  # noqa: RUF009 (frozen)
 
     @property
     def classes(self) -> int:
@@ -119,15 +120,11 @@ class TracedNetwork:
 
     def program(self) -> Program:
         """As `Trace.program`."""
-        return self.trace.program(self.nonaffine)
+        return self.trace.program(self.linearisation.products)
 
-    def graph(self, pointwise: str = "secant", segments: int = 8) -> Graph:
-        """The network with its arrays, to be run with rules inside one JAX trace.
-
-        Args:
-          pointwise, segments: slope of the smooth activations, as in `DMBP`.
-        """
-        return Graph(self.program(), self.inputs, pointwise, segments)
+    def graph(self) -> Graph:
+        """The network with its arrays, to be run with rules inside one JAX trace."""
+        return Graph(self.program(), self.inputs, self.linearisation)
 
     @property
     def identity(self) -> str | None:
@@ -135,7 +132,7 @@ class TracedNetwork:
         somebody registered pieces, whose code is not known.
         """
         digest, others = self.trace.identity
-        return None if others or families() != FAMILIES else f"{digest} {self.nonaffine}"
+        return None if others or families() != FAMILIES else f"{digest} {self.linearisation}"
 
     def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
         """The same network with other parameters of the same shapes."""
@@ -143,13 +140,13 @@ class TracedNetwork:
 
 
 def _flatten(network: TracedNetwork) -> tuple[Any, Any]:
-    return (network.inputs,), (weakref.ref(network.trace), network.nonaffine)
+    return (network.inputs,), (weakref.ref(network.trace), network.linearisation)
 
 
 def _unflatten(static: Any, children: Any) -> TracedNetwork:
-    reference, nonaffine = static
+    reference, linearisation = static
     (inputs,) = children
-    return TracedNetwork(inputs, reference(), nonaffine)
+    return TracedNetwork(inputs, reference(), linearisation)
 
 
 jax.tree_util.register_pytree_node(TracedNetwork, _flatten, _unflatten)

@@ -25,18 +25,18 @@ def check_method_call(
     label: ArrayLike | None,
     apply_fn: ApplyFn | None,
     chunk_size: int | None,
-    nonaffine: str = "refuse",
+    **linearisation: Any,
 ) -> Call:
     """Check what every method takes; a label of None becomes the network's top-1 per image.
 
     Args:
       params, x, label, apply_fn, chunk_size: as in `dmbp_jax.attribute`.
-      nonaffine: the same, of methods that look into the network.
+      linearisation: `nonaffine`, `pointwise` and `segments`, of methods that look into the network.
 
     Raises:
       InputError, InputTypeError: as `dmbp_jax.attribute`.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size, nonaffine=nonaffine)
+    call = check_call(params, x, label, apply_fn, chunk_size, **linearisation)
     return replace(call, labels=target_labels(call))
 
 

@@ -75,7 +75,7 @@ def deeplift(
     z = z′ falls back to the element's own derivative. RevealCancel, the origin's rule for dense
     layers, is not offered.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
+    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine=nonaffine)
     start = make_baseline(baseline, call.images, params=params)
     heat, residual = each_image(_deeplift, call, start, multiply_by_inputs=multiply_by_inputs)
     return call.unbatch((heat, residual) if return_residual else heat)

@@ -9,7 +9,6 @@ from jax.typing import ArrayLike
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.axes import as_picture, check_axes
 from dmbp_jax.graph.model import ApplyFn
-from dmbp_jax.graph.pieces import check_slope
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 
@@ -72,18 +71,18 @@ def fullgrad(
     the bias of a convolution right before it), folded or not. Dense layers have no positions:
     they count in the sum, not in the map, as with the authors; so does the output bias.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
-    slope = check_slope(pointwise, segments)
+    slopes = {"nonaffine": nonaffine, "pointwise": pointwise, "segments": segments}
+    call = check_method_call(params, x, label, apply_fn, chunk_size, **slopes)
     for site in call.network.program().biases:
         check_axes(site)
-    heat, residual = each_image(_fullgrad, call, slope=slope)
+    heat, residual = each_image(_fullgrad, call)
     return call.unbatch((heat, residual) if return_residual else heat)
 
 
 def _fullgrad(
-    network: TracedNetwork, image: jax.Array, label: jax.Array, *, slope: tuple[str, int]
+    network: TracedNetwork, image: jax.Array, label: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    frozen = network.graph(*slope).freeze(image[None])
+    frozen = network.graph().freeze(image[None])
     image_map, products = frozen.bias_products(image[None], label)
     value = frozen.fixed.logits[label]
     residual = image_map.sum() + sum(product.sum() for product in products) - value

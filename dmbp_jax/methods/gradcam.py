@@ -67,7 +67,7 @@ def gradcam(
     bilinear. Captum takes the mean over positions (a constant factor) and no ReLU by default;
     others also scale every map to [0, 1], which hides an empty one.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
+    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine=nonaffine)
     return call.unbatch(each_image(class_activation, call, layer=find_layer(call, layer)))
 
 

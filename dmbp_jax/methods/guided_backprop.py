@@ -57,7 +57,7 @@ def guided_backprop(
     is used twice or written as `jnp.maximum(z, 0)` is guided like any other (module hooks miss
     those silently); at z = 0 exactly nothing passes.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
+    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine=nonaffine)
     return call.unbatch(each_image(guided_gradient, call, multiply_by_inputs=multiply_by_inputs))
 
 

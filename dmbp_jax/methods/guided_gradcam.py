@@ -59,7 +59,7 @@ def guided_gradcam(
     Source: Selvaraju et al., ICCV 2017. Captum enlarges with nearest neighbours by default and
     returns an empty array when a layer does not fit; here bilinear, and an error.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
+    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine=nonaffine)
     heat = each_image(
         _guided_gradcam,
         call,

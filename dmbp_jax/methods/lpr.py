@@ -14,7 +14,6 @@ from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork
 from dmbp_jax.graph.model import ApplyFn
-from dmbp_jax.graph.pieces import check_slope
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call
 
@@ -91,14 +90,14 @@ def lpr(
     make edges of their own. A higher learning rate (0.1) raises the insertion metric further and
     may move the maximum of the map off the object (docs/methods.md).
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine)
+    slopes = {"nonaffine": nonaffine, "pointwise": pointwise, "segments": segments}
+    call = check_method_call(params, x, label, apply_fn, chunk_size, **slopes)
     check_count(steps, "steps", minimum=0)
     explainer = LprExplainer(
         call.network,
         steps,
         check_number(learning_rate, "learning_rate", low=0, above=True),
         check_number(area_weight, "area_weight", low=0),
-        check_slope(pointwise, segments),
     )
     rows = (call.images, call.labels, make_baseline(baseline, call.images, params=params))
     call.network.program()  # refuses what is not supported, before anything is compiled
@@ -126,7 +125,6 @@ class LprExplainer:
     steps: int = field(metadata={"static": True})
     learning_rate: float = field(metadata={"static": True})
     area_weight: float = field(metadata={"static": True})
-    slope: tuple[str, int] = field(metadata={"static": True}, default=("secant", 8))
 
     steps_per_call = 1
 
@@ -137,7 +135,7 @@ class LprExplainer:
 
     def start(self, rows: tuple[jax.Array, jax.Array, jax.Array]) -> Run:
         """Gates and winners of every image, θ = 0."""
-        graph, images = self.network.graph(*self.slope), rows[0]
+        graph, images = self.network.graph(), rows[0]
         fixed = jax.vmap(lambda image: graph.freeze(image[None]).fixed)(images)
         theta = tuple(jnp.zeros((len(images), *site.shape), images.dtype) for site in graph.masked)
         return Run(*rows, fixed, theta, jax.vmap(self._adam().init)(theta))

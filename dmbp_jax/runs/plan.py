@@ -101,7 +101,7 @@ def plan(
       7813
     """
     from dmbp_jax.dmbp.config import DMBP
-    from dmbp_jax.graph.call import NONAFFINE
+    from dmbp_jax.graph.linearisation import PRODUCTS
     from dmbp_jax.networks.load import load
     from dmbp_jax.networks.network import Network
 
@@ -115,7 +115,7 @@ def plan(
         if name in options:
             raise InputError(f"options: Expected {name} as an argument of its own.")
     check_choice(biases, "biases", BIASES)
-    check_choice(nonaffine, "nonaffine", NONAFFINE)
+    check_choice(nonaffine, "nonaffine", PRODUCTS)
     if method == "dmbp":
         config = DMBP() if config is None else config
         if not isinstance(config, DMBP):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ import dmbp_jax
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.decomposition import attribution_by_backward
 from dmbp_jax.errors import DmbpError
+from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
@@ -121,7 +123,8 @@ def test_its_decomposition_is_the_literal_secant(name):
 def test_every_slope_is_exact_and_complete_at_x(name, choice):
     activation, _, f = SMOOTH[name]
     apply_fn, x = apply_fn_of(activation), jnp.asarray(X)[None]
-    graph = trace(bind(PARAMS, apply_fn), x).graph(choice)
+    network = trace(bind(PARAMS, apply_fn), x)
+    graph = replace(network, linearisation=Linearisation(choice)).graph()
     frozen = graph.freeze(x)
     np.testing.assert_allclose(frozen.fixed.logits, apply_fn(PARAMS, x)[0], rtol=1e-9)
     ones = [jnp.ones(site.shape) for site in graph.masked]
@@ -185,7 +188,8 @@ def _slopes(f, z, *choice):
     def network(_, x):
         return f(x.reshape(len(x), -1)) @ jnp.eye(z.size)
 
-    return [a[0] for a in trace(bind(None, network), z).graph(*choice).freeze(z).gates[0]]
+    traced = replace(trace(bind(None, network), z), linearisation=Linearisation(*choice))
+    return [a[0] for a in traced.graph().freeze(z).gates[0]]
 
 
 def test_many_segments_are_the_tangent():

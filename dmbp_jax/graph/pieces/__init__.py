@@ -8,10 +8,8 @@ from dmbp_jax.graph.pieces.max_pool import GlobalPool
 from dmbp_jax.graph.pieces.max_pool import WindowPool as WindowPool
 from dmbp_jax.graph.pieces.maximum import Maximum as Maximum
 from dmbp_jax.graph.pieces.min_pool import MinPool as MinPool
-from dmbp_jax.graph.pieces.pointwise import SLOPES as SLOPES
 from dmbp_jax.graph.pieces.pointwise import Node as Node
 from dmbp_jax.graph.pieces.pointwise import Pointwise as Pointwise
-from dmbp_jax.graph.pieces.pointwise import check_slope as check_slope
 from dmbp_jax.graph.pieces.protocol import Choice as Choice
 from dmbp_jax.graph.pieces.protocol import Equation as Equation
 from dmbp_jax.graph.pieces.protocol import Piece as Piece

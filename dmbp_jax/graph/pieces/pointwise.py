@@ -11,26 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.graph.jaxprs import bind
+from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.operations import AFFINE_POINTWISE
 from dmbp_jax.graph.pieces.decisions import decide, follow
 from dmbp_jax.graph.pieces.protocol import Choice
 
-SLOPES = ("secant", "tangent", "segments")  # of a function that is not piecewise linear
 RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
-
-
-def check_slope(pointwise: str, segments: int) -> tuple[str, int]:
-    """Check the slope of smooth activations, and the number of segments, whichever slope it is.
-
-    Raises:
-      InputError, InputTypeError: no such slope; fewer than one segment or more than 256.
-    """
-    check_choice(pointwise, "pointwise", SLOPES)
-    number = check_count(segments, "segments")
-    check_number(number, "segments", high=256)
-    return pointwise, number
 
 
 class Node(NamedTuple):
@@ -55,8 +42,7 @@ class Pointwise:
       exact: whether f is piecewise linear.
       nodes: the equations, in order.
       source: name of z in them.
-      slope: "secant", "tangent" or "segments".
-      segments: how many there are.
+      linearisation: its slope.
       constants: values by name, what `nodes` reads beside z.
     """
 
@@ -64,8 +50,7 @@ class Pointwise:
     exact: bool
     nodes: tuple[Node, ...]
     source: int
-    slope: str = "secant"
-    segments: int = 8
+    linearisation: Linearisation = Linearisation()  # noqa: RUF009 (frozen)
     constants: Mapping[int, Any] = field(default_factory=dict)
     masked: ClassVar[bool] = True
     has_intercept: ClassVar[bool] = True
@@ -76,9 +61,9 @@ class Pointwise:
         names = [node.equation.primitive.name for node in self.nodes]
         return next((name for name in reversed(names) if name not in AFFINE_POINTWISE), names[-1])
 
-    def bind(self, constants: Mapping[int, Any], slope: str, segments: int) -> "Pointwise":
+    def bind(self, constants: Mapping[int, Any], linearisation: Linearisation) -> "Pointwise":
         """The function with its parameters and a choice of slope."""
-        return replace(self, constants=constants, slope=slope, segments=segments)
+        return replace(self, constants=constants, linearisation=linearisation)
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """f(z)."""
@@ -89,10 +74,10 @@ class Pointwise:
         if self.exact:
             return self._decide(z)
         value, derivative = self(z), self._derivative(z)
-        if self.slope == "tangent":
+        if self.linearisation.slope == "tangent":
             return derivative, value - derivative * z
-        if self.slope == "segments":
-            low, high = segment_of(z, self.segments)
+        if self.linearisation.slope == "segments":
+            low, high = segment_of(z, self.linearisation.segments)
             slope = (self(high) - self(low)) / (high - low)
             slope = jnp.where(jnp.isfinite(slope), slope, derivative)  # f may be nothing at an end
             return slope, value - slope * z
