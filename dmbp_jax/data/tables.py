@@ -5,6 +5,7 @@ Whatever wrote the table: commas, semicolons or tabs, any case, quotes, byte-ord
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,11 +82,12 @@ def read_table(table: Path, resolve: Resolve, *, needed: bool = True) -> Table:
     head = _read_head(table)
     if needed and head.label is None:
         raise DataError(f"{table}: Expected the columns file,label, got {','.join(head.names)}.")
+    labels_of = cache(lambda text: _labels(text, resolve))  # a table has few different ones
     for line, file, text in _cells(table, head):
         where = f"{table}, line {line}"
         name = Path(file).as_posix() if file else ""
         try:
-            labels = _labels(text, resolve)
+            labels = labels_of(text)
         except InputError as error:
             raise DataError(f"{where}: {error}") from error
         for label in labels:

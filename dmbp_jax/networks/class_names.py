@@ -84,8 +84,9 @@ def _parse(text: str, where: str) -> Sequence[Any]:
 def find_label(labels: Sequence[str], wanted: int | str, *, exact: bool = False) -> int:
     """Index of a class by its number, or by its name, or by a part that no other name contains.
 
-    Upper and lower case are the same. An exact name wins over longer names that contain it. Digits
-    are a number, unless a class is called so; without names, any number is taken.
+    Upper and lower case are the same, unless only one of them fits. An exact name wins over longer
+    names that contain it. Digits are a number, unless a class is called so; without names, any
+    number is taken.
 
     Args:
       labels: names of all classes; may be empty.
@@ -106,6 +107,8 @@ def find_label(labels: Sequence[str], wanted: int | str, *, exact: bool = False)
     is_number = not isinstance(wanted, str) or (text.isdecimal() and len(text) < 19)
     names = [name.strip().casefold() for name in labels] if isinstance(wanted, str) else []
     found = [i for i, name in enumerate(names) if name == text]
+    same_case = [i for i in found if labels[i].strip() == str(wanted).strip()]
+    found = same_case or found  # ImageNet has a Cardigan, which barks, and a cardigan
     if is_number and int(text) >= 0 and (int(text) < len(labels) or not labels):
         found = list(dict.fromkeys([int(text), *found]))
     if not found and not is_number and not exact:

@@ -9,7 +9,7 @@ import pytest
 
 from dmbp_jax.data.tables import read_table
 from dmbp_jax.errors import DataError, InputError, InputTypeError
-from dmbp_jax.networks.class_names import find_label, read_labels
+from dmbp_jax.networks.class_names import dataset_labels, find_label, read_labels
 
 CLASSES = ("cat", "dog", "hot dog", "crane", "crane", "猫")
 RESOLVE = partial(find_label, CLASSES)
@@ -95,6 +95,13 @@ def test_a_table_may_have_no_labels_where_they_are_not_needed(tmp_path):
     assert rows(tmp_path / "t.csv", "File\na.jpg\n", needed=False) == [("a.jpg", None)]
     with pytest.raises(DataError, match=r"none\.csv"):
         read_table(tmp_path / "none.csv", RESOLVE)
+
+
+def test_names_that_differ_in_case_alone():
+    imagenet = dataset_labels("imagenet")
+    assert [find_label(imagenet, one) for one in ("Cardigan", " cardigan ")] == [264, 474]
+    with pytest.raises(InputError, match=r"Cardigan \(264\), cardigan \(474\)"):
+        find_label(imagenet, "CARDIGAN")
 
 
 def test_a_number_that_is_also_a_name():
