@@ -13,7 +13,7 @@ import dmbp_jax
 from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine.compiling import compiled
 from dmbp_jax.graph.call import check_call
-from dmbp_jax.graph.graph import Rules
+from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
 
 

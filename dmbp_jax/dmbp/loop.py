@@ -15,7 +15,8 @@ import optax
 from dmbp_jax.dmbp.config import BLOCK, DMBP
 from dmbp_jax.dmbp.decomposition import Masks, gated_logits, masked_cotangents
 from dmbp_jax.errors import InputError
-from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
+from dmbp_jax.graph.frozen_network import Fixed, FrozenNetwork
+from dmbp_jax.graph.graph import Graph
 
 
 class State(NamedTuple):

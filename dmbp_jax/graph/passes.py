@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
+
 from dmbp_jax.errors import (
     ControlFlowError,
     NonAffineError,
@@ -22,8 +24,9 @@ from dmbp_jax.graph.biases import group_biases
 from dmbp_jax.graph.flattening import Flat, flatten
 from dmbp_jax.graph.freezing import freeze_factors
 from dmbp_jax.graph.naming import name_sites
-from dmbp_jax.graph.pieces import PieceFamily
-from dmbp_jax.graph.pointwise import check_supported, join_pointwise
+from dmbp_jax.graph.operations import MOVES, refusal, refusal_at_output, refusal_of_padding
+from dmbp_jax.graph.pieces import MinPool, PieceFamily, Pointwise, WindowPool
+from dmbp_jax.graph.pointwise import join_pointwise
 from dmbp_jax.graph.program import Operand, Program, Step
 from dmbp_jax.graph.stretches import divide
 
@@ -84,7 +87,7 @@ def _advice(refused: UnsupportedNetworkError, freeze: Callable[[], Program]) -> 
 
 def _assemble(flat: Flat) -> Program:
     """The program of steps that are all affine or pieces, which is checked first."""
-    check_supported(flat.steps, flat.logits)
+    _check_supported(flat.steps, flat.logits)
     steps = _number(flat.steps)
     if not any(step.piece is not None and step.piece.masked for step in steps):
         raise NoReluError(
@@ -120,6 +123,33 @@ def _assemble(flat: Flat) -> Program:
         early=early,
         late=late,
     )
+
+
+def _check_supported(steps: Sequence[Step], logits: Operand) -> None:
+    """Refuse what is neither affine nor a piece, and a function of the logits.
+
+    Raises:
+      NonAffineError, ControlFlowError: there is such a step.
+    """
+    for step in steps:
+        if step.kind == "nonaffine":
+            raise refusal(step.name, step.scope)
+        pool = step.piece.pool if isinstance(step.piece, MinPool) else step.piece
+        if isinstance(pool, WindowPool) and pool.reads_padding_alone(_shape_read(step)):
+            raise refusal_of_padding(step.name, step.scope)
+    at_output = {logits}
+    for step in reversed(steps):
+        if not at_output.isdisjoint(step.results):
+            if isinstance(step.piece, Pointwise) and not step.piece.exact:
+                raise refusal_at_output(step.piece.operation, step.scope)
+            if step.kind == "affine" and step.name in MOVES:
+                at_output.update(step.operands)
+        if isinstance(step.piece, Pointwise) and not jnp.issubdtype(step.dtype, jnp.floating):
+            raise refusal(step.name, step.scope)
+
+
+def _shape_read(step: Step) -> tuple[int, ...]:
+    return step.equation.invars[0].aval.shape
 
 
 def _number(steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -18,20 +18,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from dmbp_jax.graph.operations import (
     AFFINE_POINTWISE,
     KEEPS_ZERO,
     LOCALLY_CONSTANT,
-    MOVES,
     PIECEWISE_LINEAR,
     POINTWISE,
-    refusal,
-    refusal_at_output,
-    refusal_of_padding,
 )
-from dmbp_jax.graph.pieces import Maximum, MinPool, Node, Piece, Pointwise, Relu, WindowPool
+from dmbp_jax.graph.pieces import Maximum, Node, Piece, Pointwise, Relu
 from dmbp_jax.graph.probing import is_identity, is_ray, is_relu, values_at_probes
 from dmbp_jax.graph.program import Operand, Step
 
@@ -55,33 +49,6 @@ def join_pointwise(
     Steps that are neither affine nor part of a piece stay of kind "nonaffine".
     """
     return _Joiner(steps, regions, logits).joined()
-
-
-def check_supported(steps: Sequence[Step], logits: Operand) -> None:
-    """Refuse what is neither affine nor a piece, and a function of the logits.
-
-    Raises:
-      NonAffineError, ControlFlowError: there is such a step.
-    """
-    for step in steps:
-        if step.kind == "nonaffine":
-            raise refusal(step.name, step.scope)
-        pool = step.piece.pool if isinstance(step.piece, MinPool) else step.piece
-        if isinstance(pool, WindowPool) and pool.reads_padding_alone(_shape_read(step)):
-            raise refusal_of_padding(step.name, step.scope)
-    at_output = {logits}
-    for step in reversed(steps):
-        if not at_output.isdisjoint(step.results):
-            if isinstance(step.piece, Pointwise) and not step.piece.exact:
-                raise refusal_at_output(step.piece.operation, step.scope)
-            if step.kind == "affine" and step.name in MOVES:
-                at_output.update(step.operands)
-        if isinstance(step.piece, Pointwise) and not jnp.issubdtype(step.dtype, jnp.floating):
-            raise refusal(step.name, step.scope)
-
-
-def _shape_read(step: Step) -> tuple[int, ...]:
-    return step.equation.invars[0].aval.shape
 
 
 class _Function(NamedTuple):

@@ -9,9 +9,10 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.meshes import on_any_mesh
-from dmbp_jax.graph.graph import Graph, Rules
+from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import FrozenFactor, Piece
+from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 

@@ -10,10 +10,10 @@ from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import SiteNotFoundError
 from dmbp_jax.graph.axes import as_picture, check_axes
 from dmbp_jax.graph.call import Call
-from dmbp_jax.graph.graph import Rules
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.program import Site
+from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.meshes import on_any_mesh
-from dmbp_jax.graph.graph import Rules
 from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call, each_image
 

@@ -10,8 +10,8 @@ from flax import nnx
 
 import dmbp_jax
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
-from dmbp_jax.graph.graph import Rules, applying, choosing
 from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.rules import Rules, applying, choosing
 from dmbp_jax.graph.tracing import trace
 
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)

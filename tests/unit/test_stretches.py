@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dmbp_jax.graph.affine import evaluate_affine
-from dmbp_jax.graph.graph import Graph, Rules
+from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.program import Stretch
+from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.models import ResNet50
 
