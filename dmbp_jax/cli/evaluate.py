@@ -45,8 +45,8 @@ examples:
   dmbp evaluate --maps maps.zarr --methods gradient
 
 Stopped or killed, the same command continues where it was. OUT gets tables.md, tables.csv and
-evaluation.html; a folder that holds anything else is refused. Pictures that cannot be read are
-named on stderr; the others are evaluated and the exit code is 1.
+evaluation.html, and dmbp-evaluation/ to go on from; other files in it are left alone. Pictures that
+cannot be read are named on stderr; the others are evaluated and the exit code is 1.
 """
 
 

@@ -1,15 +1,15 @@
 """Small pictures of the images with the best and the worst maps, written while the maps exist."""
 
 import math
+import shutil
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 import numpy as np
 from PIL import Image
 
-from dmbp_jax.experiments.folder import PICTURES, ResultFolder
-from dmbp_jax.experiments.journal import Record
+from dmbp_jax.experiments.results import PICTURES, Record, ResultFolder
 from dmbp_jax.experiments.rows import TableRow
 from dmbp_jax.files import replacing
 from dmbp_jax.pictures import diverging
@@ -74,7 +74,7 @@ class Ranking:
 
 
 def picture_name(target: TargetName, row: str | None = None) -> str:
-    """File of the map of a row, or of the picture itself, relative to the results."""
+    """File of the map of a row, or of the picture itself, relative to the folder of its own."""
     named = f"{target[0]}/{target[1]}".encode(errors="surrogateescape")
     file = "picture" if row is None else f"map-{_file_name(row)}"
     return f"{PICTURES}/{sha256(named).hexdigest()[:20]}/{file}.png"
@@ -100,16 +100,14 @@ def save_maps(
 
 def read_picture(folder: ResultFolder, name: str) -> bytes | None:
     """A picture of the gallery as PNG; None if there is none."""
-    path = folder.path / name
+    path = folder.own / name
     return path.read_bytes() if path.is_file() else None
 
 
-def remove_pictures(
-    folder: ResultFolder, targets: Iterable[TargetName], rows: Sequence[str]
-) -> None:
+def remove_pictures(folder: ResultFolder, targets: Iterable[TargetName]) -> None:
     """Remove the crops and maps of some targets."""
     for target in targets:
-        folder.remove([picture_name(target), *(picture_name(target, row) for row in rows)])
+        shutil.rmtree((folder.own / picture_name(target)).parent, ignore_errors=True)
 
 
 def shrink(picture: Image.Image) -> Image.Image:
@@ -120,9 +118,8 @@ def shrink(picture: Image.Image) -> Image.Image:
 
 
 def _save(folder: ResultFolder, pictures: Mapping[str, Image.Image]) -> None:
-    folder.claim(pictures)
     for name, picture in pictures.items():
-        path = folder.path / name
+        path = folder.own / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             picture.save(part, "PNG")

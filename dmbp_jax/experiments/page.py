@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dmbp_jax.data.samples import Skipped
 from dmbp_jax.experiments import gallery
-from dmbp_jax.experiments.drawing import colours, draw_curves
-from dmbp_jax.experiments.folder import ResultFolder
-from dmbp_jax.experiments.journal import Key, Record
+from dmbp_jax.experiments.results import Key, Record, ResultFolder
 from dmbp_jax.experiments.tables import ResultTable, cells, header, mean_curve
 from dmbp_jax.metrics.curves import pixel_counts
 
@@ -30,6 +30,24 @@ svg text{font:11px system-ui,sans-serif;fill:#333}
 .row figcaption{font-size:11px;overflow-wrap:anywhere}
 img{width:144px;image-rendering:pixelated;display:block;border:1px solid #eee}
 """
+_WIDTH, _HEIGHT = 460, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 34
+_COLOURS = (  # distinguishable in print and for most colour-blind readers
+    "#1f77b4",
+    "#ff7f0e",
+    "#2ca02c",
+    "#9467bd",
+    "#8c564b",
+    "#e377c2",
+    "#7f7f7f",
+    "#bcbd22",
+    "#17becf",
+    "#000000",
+    "#aec7e8",
+    "#98df8a",
+    "#c49c94",
+)
+_OURS = {"dmbp": "#d62728", "dmbp-positive": "#ff9896", "dmbp-positive-negative": "#c5547b"}
 _SHORT = {"im": "IM", "cim": "cIM", "rank": "ρ", "rank_absolute": "ρ of |map|"}
 _NOTES = {
     "im": "IM (insertion metric): mean probability of the target while pixels are inserted into "
@@ -121,7 +139,7 @@ def _notes(shown: PageContent) -> str:
 
 
 def _figures(shown: PageContent, titles: Mapping[str, str]) -> str:
-    palette = colours(titles)
+    palette = _colours(titles)
     figures = []
     for measure, ylabel in (
         ("im", "IM: probability of the target"),
@@ -133,7 +151,7 @@ def _figures(shown: PageContent, titles: Mapping[str, str]) -> str:
             configuration = shown.configuration
             pixels = shown.records[0].pixels
             counts = pixel_counts(pixels, configuration["step"], configuration["points"])
-            figures.append(draw_curves(curves, counts / pixels, titles, palette, ylabel))
+            figures.append(_draw_curves(curves, counts / pixels, titles, palette, ylabel))
     return f"<h2>Mean curves</h2>{''.join(figures)}" if figures else ""
 
 
@@ -202,3 +220,69 @@ def _words(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps(value) if value else "–"
     return "–" if value in (None, "") else str(value)
+
+
+def _colours(methods: Mapping[str, str]) -> dict[str, str]:
+    """A colour for each method (name -> title), the same in every figure of a page."""
+    others = [name for name in methods if name not in _OURS]
+    return _OURS | {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(others)}
+
+
+def _draw_curves(
+    curves: Mapping[str, np.ndarray],
+    fractions: np.ndarray,
+    titles: Mapping[str, str],
+    palette: Mapping[str, str],
+    ylabel: str,
+) -> str:
+    """One SVG figure, with a legend below; a line's name shows when it is pointed at.
+
+    Args:
+      curves: method -> (S,) scores in [0, 1].
+      fractions: (S,) in [0, 1].
+      titles: method -> name to show.
+      palette: method -> colour.
+      ylabel: what the scores are.
+    """
+    top = _round_up(max(float(curve.max()) for curve in curves.values()))
+    x0, x1, y0, y1 = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, _TOP
+    parts = []
+    for tick in np.linspace(0, 1, 5):
+        x, y = x0 + tick * (x1 - x0), y0 + tick * (y1 - y0)
+        parts.append(f'<line x1="{x0}" x2="{x1}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
+        parts.append(_svg_text(x, y0 + 14, f"{tick:g}", "middle"))
+        parts.append(_svg_text(x0 - 5, y + 4, f"{tick * top:.3g}", "end"))
+    parts.append(_svg_text((x0 + x1) / 2, _HEIGHT - 4, "share of pixels inserted", "middle"))
+    middle = (y0 + y1) / 2
+    parts.append(
+        f'<text x="10" y="{middle}" transform="rotate(-90 10 {middle})" text-anchor="middle">'
+        f"{escape(ylabel)}</text>"
+    )
+    for name, curve in curves.items():
+        points = " ".join(
+            f"{x0 + f * (x1 - x0):.1f},{y0 + s / top * (y1 - y0):.1f}"
+            for f, s in zip(fractions, curve, strict=True)
+        )
+        width = 2.6 if name == "dmbp" else 1.4
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{palette[name]}" '
+            f'stroke-width="{width}"><title>{escape(titles[name])}</title></polyline>'
+        )
+    legend = "".join(
+        f'<span><b style="background:{palette[name]}"></b>{escape(titles[name])}</span>'
+        for name in curves
+    )
+    return (
+        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'role="img" aria-label="{escape(ylabel)}">{"".join(parts)}</svg>'
+        f'<figcaption class="legend">{legend}</figcaption></figure>'
+    )
+
+
+def _svg_text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _round_up(value: float) -> float:
+    """The next of 0.1, 0.2, ... 1; scores are probabilities."""
+    return min(1.0, max(0.1, np.ceil(value * 10 - 1e-9) / 10))

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
+from PIL import Image
 
 from dmbp_jax.catalogue import CATALOGUE, ROWS, Method
+from dmbp_jax.data.samples import Target
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.errors import InputError
 from dmbp_jax.graph.images import check_images
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.heatmaps import fit_heatmap
-
-if TYPE_CHECKING:
-    from dmbp_jax.experiments.batches import Batch
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -36,6 +36,28 @@ TABLES: dict[int, Table] = {
     2: Table("all methods", _ALL, ("im", "cim")),
     3: Table("rank correlation after the last layer is re-drawn", _ALL, ("rank", "rank_absolute")),
 }
+
+
+class Batch(NamedTuple):
+    """Targets whose pictures could be read, filled up to the size that is compiled.
+
+    Attributes:
+      targets: the n targets.
+      crops: target -> its small crop; empty without a gallery.
+      x: (N, H, W, C) with N >= n; the rows beyond n repeat the first.
+      labels: (N,) int32.
+      others: (N, K) int32, the other labels of each picture, filled up with -1.
+      masks: (N, H, W) bool, where the target is, or None where no picture says so.
+      keys: (N,) random keys.
+    """
+
+    targets: Sequence[Target]
+    crops: Mapping[tuple[str, int], Image.Image]
+    x: jax.Array
+    labels: jax.Array
+    others: np.ndarray
+    masks: np.ndarray | None
+    keys: jax.Array
 
 
 class TableRow(Protocol):
@@ -63,7 +85,7 @@ class TableRow(Protocol):
     @property
     def identity(self) -> Any: ...
 
-    def of(self, batch: "Batch") -> Callable[..., jax.Array]:
+    def of(self, batch: Batch) -> Callable[..., jax.Array]:
         """The maps of one batch: (params, x, label, *, apply_fn) -> (N, H, W), signed."""
         ...
 
@@ -96,7 +118,7 @@ class MethodRow:
         """The function."""
         return self.function
 
-    def of(self, batch: "Batch") -> Callable[..., jax.Array]:
+    def of(self, batch: Batch) -> Callable[..., jax.Array]:
         """The maps of one batch, as in `TableRow`."""
         return partial(self.heatmaps, keys=batch.keys)
 

@@ -6,6 +6,7 @@ Every map is made once and measured at once; what is measured is on disk before 
 import itertools
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,58 @@ from dmbp_jax.data.loading import load_pictures
 from dmbp_jax.data.samples import Dataset, Skipped
 from dmbp_jax.errors import DataError, InputError, InputTypeError
 from dmbp_jax.experiments import gallery
-from dmbp_jax.experiments.batches import Batch, Decoded, Transform, Transforms, decode, make_batch
-from dmbp_jax.experiments.configuration import configure
-from dmbp_jax.experiments.folder import ResultFolder, open_folder
-from dmbp_jax.experiments.journal import Journal
-from dmbp_jax.experiments.measuring import EvaluatedNetwork, measure
-from dmbp_jax.experiments.outputs import Evaluation, write_outputs
-from dmbp_jax.experiments.page import PageContent
-from dmbp_jax.experiments.plan import Plan, make_plan, pictures_of
-from dmbp_jax.experiments.settings import Settings
+from dmbp_jax.experiments.measuring import Decoded, decode, make_batch, measure
+from dmbp_jax.experiments.page import PageContent, make_page
+from dmbp_jax.experiments.plan import (
+    EvaluatedNetwork,
+    Plan,
+    Settings,
+    Transform,
+    Transforms,
+    configure,
+    make_plan,
+    pictures_of,
+)
+from dmbp_jax.experiments.results import (
+    CSV,
+    PAGE,
+    SKIPPED,
+    TEXT,
+    Journal,
+    Record,
+    ResultFolder,
+    open_folder,
+)
+from dmbp_jax.experiments.rows import Batch
 from dmbp_jax.experiments.stored import check_stored
-from dmbp_jax.experiments.tables import make_tables
+from dmbp_jax.experiments.tables import ResultTable, as_csv, as_text, make_tables
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.networks.registry import find_entry
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+      tables: the paper's tables with our numbers.
+      records: what was measured on each map.
+      skipped: pictures left out, with the reason of each.
+      folder: where `tables.md`, `tables.csv` and `evaluation.html` are.
+    """
+
+    tables: tuple[ResultTable, ...]
+    records: tuple[Record, ...]
+    skipped: tuple[Skipped, ...]
+    folder: Path
+
+    def table(self, number: int) -> ResultTable:
+        """Table 1, 2 or 3."""
+        return next(table for table in self.tables if table.number == number)
+
+    def __str__(self) -> str:
+        """The tables as aligned Markdown."""
+        return "\n".join(map(as_text, self.tables))
 
 
 def evaluate(
@@ -54,7 +94,8 @@ def evaluate(
     Args:
       params: with `apply_fn`, any pytree; without, a callable pytree (`dmbp_jax.Network`, ...).
       dataset: of `dmbp_jax.data`, such as `list_voc(root)` or `list_generated(size=200)`.
-      out: folder for the results: made if missing, empty, or that of an evaluation.
+      out: folder for the results, made if missing. What a later call continues from is in its
+        folder `dmbp-evaluation`, which is the tool's alone; other files in `out` are left alone.
       settings: tables, methods, their options, number of images, ...
       apply_fn: `(params, x) -> logits`.
       preprocess: from an RGB picture to x (H, W, C), of equal size for all; None takes
@@ -63,18 +104,18 @@ def evaluate(
         and for localisation. None takes `params.crop` if there is one; without, there is neither.
       published: name of the network ("resnet50", "vgg16_voc", ...), if `params` holds its
         published weights, unchanged. Only then the paper's numbers stand beside ours.
-      force: remove the files of the evaluation in `out`, and no others, and start over.
+      force: remove the evaluation in `out`, and no other files, and start over.
       progress: show a bar with the time left.
 
     Returns:
       `Evaluation`. Written to `out`: `tables.md`, `tables.csv`, `evaluation.html` (a page that
-      needs nothing else), `skipped.txt`; and what a later call continues from.
+      needs nothing else) and `skipped.txt`.
 
     Raises:
       ResumeError: `out` holds an evaluation with other settings; the message names the field.
       DataError: not one picture could be read.
-      InputError, InputTypeError: arguments that do not fit each other; `out` holds files, but no
-        evaluation; stored maps of another network or of other pictures.
+      InputError, InputTypeError: arguments that do not fit each other; `out` holds one of these
+        files, but no evaluation; stored maps of another network or of other pictures.
       The errors of the methods, for a network that is not supported.
 
     Example:
@@ -109,13 +150,22 @@ def evaluate(
             raise DataError(f"dataset: Expected at least one picture that can be read; {first}.")
         title = f"{network} on {dataset.name}"
         tables = make_tables(records, rows, title, dataset.name, published)
-        write_outputs(
+        _write_outputs(
             folder,
             PageContent(
                 tables, records, skipped, configuration, classes, plan.shown, settings.gallery
             ),
         )
     return Evaluation(tables, records, skipped, folder.path)
+
+
+def _write_outputs(folder: ResultFolder, content: PageContent) -> None:
+    """The files that a reader opens: tables as text and CSV, pictures left out, the page."""
+    folder.write_text(TEXT, "\n".join(map(as_text, content.tables)))
+    folder.write_text(CSV, as_csv(content.tables))
+    lines = [f"{picture.name}: {picture.reason}\n" for picture in content.skipped]
+    folder.write_text(SKIPPED, "".join(lines))
+    folder.write_text(PAGE, make_page(folder, content))
 
 
 def _measure_missing(
@@ -134,9 +184,8 @@ def _measure_missing(
     else:  # without importing what warns in a notebook that has no widgets
         from tqdm import tqdm
 
-    names = [row.name for row in plan.rows]
-    ranking = gallery.Ranking(names, plan.shown, settings.gallery)
-    gallery.remove_pictures(folder, ranking.add(journal.records.values()), names)
+    ranking = gallery.Ranking([row.name for row in plan.rows], plan.shown, settings.gallery)
+    gallery.remove_pictures(folder, ranking.add(journal.records.values()))
     total = sum(map(len, plan.batches)) * len(plan.rows)
     done = sum(key in journal.records for key in plan.map_keys())
     unread: dict[str, Skipped] = {}
@@ -151,7 +200,7 @@ def _measure_missing(
                 records, maps = measure(network, batch, row, plan.measures[row.name], settings)
                 gallery.save_maps(folder, row, batch.crops, maps)
                 new = journal.append(records)
-                gallery.remove_pictures(folder, ranking.add(new), names)
+                gallery.remove_pictures(folder, ranking.add(new))
                 bar.update(len(new))
     return tuple(unread.values())
 

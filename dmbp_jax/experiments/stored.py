@@ -18,7 +18,7 @@ import numpy as np
 from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.data.samples import Dataset, FilePicture, Skipped, Target
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.experiments.batches import Batch
+from dmbp_jax.experiments.rows import Batch
 from dmbp_jax.networks.network import Network
 from dmbp_jax.runs import records
 from dmbp_jax.runs.manifest import describe_network, difference

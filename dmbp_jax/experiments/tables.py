@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dmbp_jax.experiments.journal import Record
 from dmbp_jax.experiments.paper import DASH, paper_value
+from dmbp_jax.experiments.results import Record
 from dmbp_jax.experiments.rows import TABLES, TableRow
 
 TITLES = {

@@ -17,6 +17,7 @@ from tiny_evaluation import SETTINGS, make_params, network, preprocess, run, wat
 from dmbp_jax.data import Dataset, FilePicture, list_generated
 from dmbp_jax.experiments import Evaluation, MethodRow, Record, Settings
 from dmbp_jax.experiments.measuring import localise
+from dmbp_jax.experiments.results import OWN
 from dmbp_jax.experiments.tables import average, mean_curve
 from dmbp_jax.methods import METHODS
 from dmbp_jax.metrics import complementary_insertion, insertion, redraw_last_layer
@@ -201,7 +202,7 @@ def test_a_picture_is_decoded_once(tmp_path: Path) -> None:
     opened: list[str] = []
     settings = dataclasses.replace(SETTINGS, tables=(1,), methods=("gradient",), batch_size=7)
     result = run(tmp_path, settings, dataset=watched(opened.append))
-    assert (tmp_path / "pictures").is_dir()
+    assert (tmp_path / OWN / "pictures").is_dir()
     assert sorted(opened) == sorted({record.picture for record in result.records})
 
 
@@ -253,7 +254,7 @@ def test_activation_and_single_labels(tmp_path: Path) -> None:
         cell = result.table(2).cell("gradient", "cim")
         assert math.isnan(cell.mean) and cell.images == 0
         assert "inside" not in result.table(2).measures
-        assert not (result.folder / "pictures").exists()
+        assert not (result.folder / OWN / "pictures").exists()
     assert results[0].table(2).measures == ("im",)  # a column without a number is not shown
     assert "cIM" not in str(results[0]) and "Avg" not in str(results[0])
     with (results[0].folder / "tables.csv").open(newline="") as stream:

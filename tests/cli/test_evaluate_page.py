@@ -17,6 +17,7 @@ from tiny_evaluation import SIDE, crop, make_params, network, preprocess, run
 from dmbp_jax.data import list_generated
 from dmbp_jax.experiments import Evaluation, Record, Settings
 from dmbp_jax.experiments.gallery import Ranking, picture_name
+from dmbp_jax.experiments.results import OWN
 from dmbp_jax.methods import METHODS
 from dmbp_jax.pictures import diverging
 
@@ -83,10 +84,10 @@ def test_gallery_pictures_are_of_the_right_map(whole: Evaluation) -> None:
     x = preprocess(picture.open())
     heat = METHODS["gradient"](make_params(), x, record.label, apply_fn=network).sum(-1)
     target = (record.picture, record.label)
-    with Image.open(whole.folder / picture_name(target, "gradient")) as kept:
+    with Image.open(whole.folder / OWN / picture_name(target, "gradient")) as kept:
         difference = np.asarray(kept.convert("RGB"), float) - np.asarray(diverging(heat), float)
     assert np.abs(difference).mean() < 6  # 64 colours
-    with Image.open(whole.folder / picture_name(target)) as kept:
+    with Image.open(whole.folder / OWN / picture_name(target)) as kept:
         np.testing.assert_array_equal(np.asarray(kept), np.asarray(crop(picture.open())))
 
 
@@ -98,10 +99,11 @@ def test_only_pictures_at_the_ends_are_kept(tmp_path: Path) -> None:
     ranking = Ranking(["gradient"], "gradient", 2)
     ranking.add(result.records)
     best, worst = ranking.best(), ranking.worst()
-    kept = {path.parent for path in tmp_path.glob("pictures/*/*")}
-    assert kept == {(tmp_path / picture_name(target)).parent for target in [*best, *worst]}
-    assert {path.parent for path in tmp_path.glob("pictures/*/")} == {tmp_path / "pictures"}
-    assert len(list(tmp_path.glob("pictures/*/"))) == 4
+    own = tmp_path / OWN
+    kept = {path.parent for path in own.glob("pictures/*/*")}
+    assert kept == {(own / picture_name(target)).parent for target in [*best, *worst]}
+    assert {path.parent for path in own.glob("pictures/*/")} == {own / "pictures"}
+    assert len(list(own.glob("pictures/*/"))) == 4
     scores = {record.key[:2]: record.values["im"] for record in result.records}
     assert [scores[t] for t in best] == sorted(scores.values())[::-1][:2]
     assert [scores[t] for t in worst] == sorted(scores.values())[:2]

@@ -17,8 +17,8 @@ from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.objective import OBJECTIVES
 from dmbp_jax.errors import DataError, DmbpError, InputError, InputTypeError
 from dmbp_jax.experiments import TABLES, MethodRow, Settings
-from dmbp_jax.experiments.journal import RECORDS
 from dmbp_jax.experiments.plan import make_plan
+from dmbp_jax.experiments.results import OWN, RECORDS
 from dmbp_jax.methods import METHODS
 
 
@@ -66,7 +66,7 @@ def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
         run(tmp_path / "a", preprocess=lambda _: np.zeros((next(sizes), 24, 3), np.float32))
     with pytest.raises(InputError, match=r"crop: Expected pictures of x's \(24, 24\) pixels"):
         run(tmp_path / "b", crop=lambda picture: picture)
-    assert not (tmp_path / RECORDS).exists()
+    assert not (tmp_path / OWN / RECORDS).exists()
 
 
 def test_without_a_single_good_picture(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_rise_has_as_many_masks_as_its_paper_for_this_network(tmp_path: Path) ->
         return network(params, x)
 
     run(tmp_path, dataclasses.replace(SHORT, methods=["rise"], limit=1), apply_fn=resnet50)
-    stored = json.loads((tmp_path / "manifest.json").read_text())["configuration"]
+    stored = json.loads((tmp_path / OWN / "manifest.json").read_text())["configuration"]
     assert stored["options of rise"] == {"n_masks": 8000}
 
 

@@ -33,9 +33,9 @@ from tiny_evaluation import (
 
 from dmbp_jax.data import list_generated
 from dmbp_jax.errors import InputError, ResumeError
-from dmbp_jax.experiments import Evaluation, MethodRow, Settings, configuration
-from dmbp_jax.experiments.folder import MANIFEST
-from dmbp_jax.experiments.journal import RECORDS
+from dmbp_jax.experiments import Evaluation, MethodRow, Settings
+from dmbp_jax.experiments import plan as configuration
+from dmbp_jax.experiments.results import MANIFEST, OWN, RECORDS
 
 KILLS = int(os.environ.get("DMBP_KILLS", "3"))
 
@@ -47,11 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
 
 
 def test_a_finished_evaluation_is_only_read(whole: Evaluation, tmp_path: Path) -> None:
-    (tmp_path / "copy").mkdir()
-    for path in whole.folder.iterdir():
-        if path.is_file():
-            (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
-    shutil.copytree(whole.folder / RECORDS, tmp_path / "copy" / RECORDS)
+    shutil.copytree(whole.folder, tmp_path / "copy")
     unread = watched(lambda name: pytest.fail(f"{name} was opened"))
     again = run(tmp_path / "copy", dataset=unread)
     assert again.tables == whole.tables
@@ -75,14 +71,15 @@ def test_stopped_between_batches_it_continues(whole: Evaluation, tmp_path: Path)
 
 
 def test_parts_that_are_not_there_are_made_again(whole: Evaluation, tmp_path: Path) -> None:
-    (tmp_path / RECORDS).mkdir()
-    (tmp_path / MANIFEST).write_bytes((whole.folder / MANIFEST).read_bytes())
-    parts = sorted((whole.folder / RECORDS).iterdir())
+    own, before = tmp_path / OWN, whole.folder / OWN
+    (own / RECORDS).mkdir(parents=True)
+    (own / MANIFEST).write_bytes((before / MANIFEST).read_bytes())
+    parts = sorted((before / RECORDS).iterdir())
     for kept in (parts[:0], parts[:1], parts[:-1], parts[1:], parts[2:5]):
-        for part in (tmp_path / RECORDS).iterdir():
+        for part in (own / RECORDS).iterdir():
             part.unlink()
         for part in kept:
-            (tmp_path / RECORDS / part.name).write_bytes(part.read_bytes())
+            (own / RECORDS / part.name).write_bytes(part.read_bytes())
         result = run(tmp_path)
         assert result.tables == whole.tables
         stored = [json.loads(line) for line in log_of(tmp_path).splitlines()]
@@ -91,9 +88,9 @@ def test_parts_that_are_not_there_are_made_again(whole: Evaluation, tmp_path: Pa
 
 
 def test_damage_is_refused(whole: Evaluation, tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_bytes((whole.folder / MANIFEST).read_bytes())
-    shutil.copytree(whole.folder / RECORDS, tmp_path / RECORDS)
-    part = tmp_path / RECORDS / "00000001.jsonl"
+    own = tmp_path / OWN
+    shutil.copytree(whole.folder / OWN, own)
+    part = own / RECORDS / "00000001.jsonl"
     whole_part = part.read_bytes()
     part.write_bytes(whole_part[:-9])  # no kill does this: a part is written whole
     with pytest.raises(ResumeError, match=r"00000001\.jsonl, line 3: not a record"):
@@ -102,16 +99,16 @@ def test_damage_is_refused(whole: Evaluation, tmp_path: Path) -> None:
         stream.write(b"x")
     with pytest.raises(ResumeError, match="line 1: not a record"):
         run(tmp_path)
-    stored = json.loads((tmp_path / MANIFEST).read_text())
+    stored = json.loads((own / MANIFEST).read_text())
     part.write_bytes(whole_part)
-    (tmp_path / MANIFEST).write_text(json.dumps(stored | {"configuration": 3}))
+    (own / MANIFEST).write_text(json.dumps(stored | {"configuration": 3}))
     with pytest.raises(ResumeError, match="Expected the settings"):
         run(tmp_path)
     for damage in ("write", "unlink"):
         if damage == "write":
-            (tmp_path / MANIFEST).write_text("{")
+            (own / MANIFEST).write_text("{")
         else:
-            (tmp_path / MANIFEST).unlink()
+            (own / MANIFEST).unlink()
         with pytest.raises(InputError, match=r"one with the manifest\.json of an evaluation, got"):
             run(tmp_path)
 
@@ -196,9 +193,9 @@ def test_other_versions_and_devices_are_refused(
         patch.setattr(configuration, "__version__", "0.0.1")
         with pytest.raises(ResumeError, match=r"another version\b.*: stored "):
             run(tmp_path, SHORT)
-    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest = json.loads((tmp_path / OWN / MANIFEST).read_text())
     manifest["configuration"]["device"] = "abacus"
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    (tmp_path / OWN / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ResumeError, match=r"another device\b.*: stored "):
         run(tmp_path, SHORT)
 
@@ -275,7 +272,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path: Path) ->
         child.wait()
         stops.append(len(log_of(out)))
     assert min(stops) < size, "no kill came before the end"
-    half = out / RECORDS / "00000099.jsonl.__lock"  # and a part that a kill cut short
+    half = out / OWN / RECORDS / "00000099.jsonl.__lock"  # and a part that a kill cut short
     half.write_bytes(b'{"picture": "1/')
     assert start().wait() == 0
     assert not half.exists()

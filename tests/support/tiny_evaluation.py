@@ -10,7 +10,7 @@ from PIL import Image
 
 from dmbp_jax.data import list_generated
 from dmbp_jax.experiments import Evaluation, Settings, evaluate
-from dmbp_jax.experiments.journal import RECORDS
+from dmbp_jax.experiments.results import OWN, RECORDS
 
 SIDE = 24
 SETTINGS = Settings(
@@ -52,7 +52,7 @@ def make_params(seed: int = 0) -> dict[str, jax.Array]:
 
 def log_of(folder: Path) -> bytes:
     """The records of an evaluation, all parts in order."""
-    return b"".join(path.read_bytes() for path in sorted((folder / RECORDS).glob("*.jsonl")))
+    return b"".join(path.read_bytes() for path in sorted((folder / OWN / RECORDS).glob("*.jsonl")))
 
 
 def crop(picture: Image.Image) -> Image.Image:

@@ -1,0 +1,240 @@
+"""What an evaluation leaves on disk: a folder of its own in OUT, and four files for readers in OUT.
+
+The folder of its own holds the settings, small pictures, and what was measured: a log whose parts
+are written whole, each only once, and before the next batch starts. Nothing else in OUT is touched.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dmbp_jax.errors import InputError, ResumeError
+from dmbp_jax.runs.arrays import encode
+from dmbp_jax.runs.manifest import KEY as MANIFEST
+from dmbp_jax.runs.manifest import check_same
+from dmbp_jax.runs.store import Store
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: two evaluations in one folder are not refused
+    fcntl = None
+
+OWN = "dmbp-evaluation"  # the folder in OUT that is the tool's alone
+RECORDS, PICTURES = "records/", "pictures"  # in it
+TEXT, CSV, PAGE, SKIPPED = "tables.md", "tables.csv", "evaluation.html", "skipped.txt"
+
+_OUTPUTS = (TEXT, CSV, PAGE, SKIPPED)
+_TOOL = "dmbp evaluate"
+_LOCK, _WRITTEN = "lock", "outputs"  # empty files; the second says whose the outputs are
+_BEGINNING = {_LOCK, f"{MANIFEST}.__lock"}  # what a kill leaves before there is a manifest
+_PART = re.compile(rf"{RECORDS}\d{{8}}\.jsonl")
+_ADVICE = "Choose another folder, or start over with force=True (--force)."
+_FOREIGN = "Choose another folder; files that this tool did not write are left as they are."
+
+Key = tuple[str, int, str]  # picture, label, method
+
+
+class Record(NamedTuple):
+    """What was measured on one map: of one picture, for one of its labels, by one method.
+
+    Attributes:
+      picture: name in its dataset.
+      label: the target.
+      method: name of the row, such as "dmbp-positive".
+      pixels: H W of the map.
+      values: measure -> number, NaN where it is undefined.
+      curves: measure -> (S,) scores, empty where undefined.
+    """
+
+    picture: str
+    label: int
+    method: str
+    pixels: int
+    values: Mapping[str, float]
+    curves: Mapping[str, np.ndarray]
+
+    @property
+    def key(self) -> Key:
+        """Picture, label and method; no two records share them."""
+        return self.picture, self.label, self.method
+
+
+class Journal:
+    """Records on disk in the order they were made; the same map is never recorded twice."""
+
+    def __init__(self, store: Store) -> None:
+        """Read the parts of a store.
+
+        Raises:
+          ResumeError: a line is not a record.
+        """
+        self._store = store
+        self.records: dict[Key, Record] = {}
+        parts = part_keys(store)
+        self._next = 1 + max((int(key[len(RECORDS) : -len(".jsonl")]) for key in parts), default=-1)
+        for key, data in zip(parts, store.get_many(parts), strict=True):
+            for number, line in enumerate((data or b"").splitlines(), 1):
+                record = _decode(line, f"{store.url}/{key}, line {number}")
+                self.records.setdefault(record.key, record)
+
+    def append(self, records: Iterable[Record]) -> list[Record]:
+        """Store the new ones among `records`, wait until they are on disk, and return them.
+
+        Raises:
+          InputError: another process has written the next part.
+        """
+        new = [record for record in records if record.key not in self.records]
+        if new:
+            data = b"".join(map(_encode, new))
+            if not self._store.put_new(f"{RECORDS}{self._next:08d}.jsonl", data):
+                raise InputError(
+                    f"out: Expected a free folder, {self._store.url} is being written to."
+                )
+            self._next += 1
+        self.records |= {record.key: record for record in new}
+        return new
+
+
+def part_keys(store: Store) -> list[str]:
+    """The parts of a store, in order."""
+    return [key for key in store.keys(RECORDS) if _PART.fullmatch(key)]
+
+
+def _encode(record: Record) -> bytes:
+    values = {name: None if np.isnan(v) else float(v) for name, v in record.values.items()}
+    curves = {name: [round(float(s), 5) for s in scores] for name, scores in record.curves.items()}
+    line = record._asdict() | {"values": values, "curves": curves}
+    return json.dumps(line, allow_nan=False).encode() + b"\n"
+
+
+def _decode(line: bytes, where: str) -> Record:
+    try:
+        stored = json.loads(line)
+        return Record(
+            str(stored["picture"]),
+            int(stored["label"]),
+            str(stored["method"]),
+            int(stored["pixels"]),
+            {name: np.nan if v is None else float(v) for name, v in stored["values"].items()},
+            {name: np.asarray(v, np.float32) for name, v in stored["curves"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResumeError(
+            f"{where}: not a record. Choose another folder, or start over with force=True "
+            "(--force)."
+        ) from error
+
+
+class ResultFolder(NamedTuple):
+    """A locked folder that holds one evaluation.
+
+    Attributes:
+      path: OUT, where the files for readers go.
+      own: the folder in it that is the tool's alone.
+      store: that folder as a store, for the manifest and the records.
+    """
+
+    path: Path
+    own: Path
+    store: Store
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one of the files for readers, whole or not at all."""
+        (self.own / _WRITTEN).touch()
+        part = self.own / name
+        part.write_text(text, "utf-8", errors="backslashreplace")  # any name of a picture
+        os.replace(part, self.path / name)
+
+
+@contextmanager
+def open_folder(
+    path: Path, configuration: Mapping[str, Any], *, force: bool
+) -> Iterator[ResultFolder]:
+    """Start an evaluation in a folder, or continue the one that is there.
+
+    Args:
+      path: made if missing; other files in it are left alone.
+      configuration: everything that the numbers depend on, as JSON.
+      force: remove the evaluation that is there, and start over.
+
+    Raises:
+      ResumeError: the evaluation there has another configuration (the message names the field).
+      InputError: `path` is a file, it holds a file with the name of an output that the tool did
+        not write, or another process writes there.
+    """
+    own = path / OWN
+    _refuse_foreign(path, own)
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"out: Expected a folder, got the file {path}.") from error
+    descriptor = os.open(own / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(descriptor, path)
+        for part in own.rglob("*.__lock"):  # of the store: a kill left it half-written
+            part.unlink()
+        store = Store(own)
+        wanted = json.loads(json.dumps(configuration))
+        if force or not part_keys(store):  # without a record, nothing can be stale
+            _start_over(path, own)
+            store.put(MANIFEST, encode({"tool": _TOOL, "configuration": wanted}))
+        else:
+            check_same(store, _read_manifest(own)["configuration"], wanted, _ADVICE)
+        yield ResultFolder(path, own, store)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_foreign(path: Path, own: Path) -> None:
+    """Refuse files of somebody else where the tool writes, before anything is touched."""
+    for name in _OUTPUTS:
+        if os.path.lexists(path / name) and not (own / _WRITTEN).exists():
+            raise InputError(
+                f"{path / name}: Expected no such file, or one that this evaluation wrote. "
+                f"{_FOREIGN}"
+            )
+    if own.is_dir() and not _read_manifest(own):
+        foreign = {entry.name for entry in own.iterdir()} - _BEGINNING
+        if foreign:
+            raise InputError(
+                f"{own}: Expected no such folder, or one with the {MANIFEST} of an evaluation, "
+                f"got one with {min(foreign)}. {_FOREIGN}"
+            )
+
+
+def _start_over(path: Path, own: Path) -> None:
+    """Remove what is there. The manifest stays until another one replaces it: a kill leaves a
+    folder that is still the tool's.
+    """
+    for name in (RECORDS, PICTURES):
+        if (own / name).exists():
+            shutil.rmtree(own / name)
+    if (own / _WRITTEN).exists():
+        for name in _OUTPUTS:
+            (path / name).unlink(missing_ok=True)
+        (own / _WRITTEN).unlink()
+
+
+def _read_manifest(own: Path) -> dict[str, Any]:
+    """The manifest of an evaluation; empty if there is none."""
+    try:
+        manifest = json.loads((own / MANIFEST).read_text("utf-8"))
+        return manifest if manifest["tool"] == _TOOL and "configuration" in manifest else {}
+    except (OSError, ValueError, TypeError, LookupError):
+        return {}
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system on a kill
+    except BlockingIOError as error:
+        raise InputError(f"out: Expected a free folder, {path} is being written to.") from error
