@@ -1,6 +1,7 @@
 """What commands share: how one adds itself, options of several, and what is made from them."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ def add_command(
 
 def as_path(text: str) -> Path:
     """A path as it was typed; "~" is the home folder, also where the shell has left it."""
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # of pathlib, an unknown user would be an error
 
 
 def add_output_folder(parser: argparse.ArgumentParser, default: str, metavar: str) -> None:

@@ -149,8 +149,13 @@ def _spec(url: str) -> dict[str, Any]:
     """TensorStore's description of the key-value store."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme == "file":
-        path = Path(url2pathname(rest.removeprefix("localhost")) if separator else url)
-        place = path.expanduser().resolve().as_posix()  # TensorStore takes no ".."
+        path = url2pathname(rest.removeprefix("localhost")) if separator else url
+        if not path:
+            raise InputError(
+                "store: Expected a path, s3://BUCKET/PATH or gs://…, got an empty one."
+            )
+        # TensorStore takes no "..".
+        place = Path(os.path.expanduser(path)).resolve().as_posix()
         try:
             place.encode()
         except UnicodeEncodeError as error:

@@ -169,5 +169,9 @@ def test_every_way_to_write_a_path_is_the_same_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "x y.zarr")
     assert (Store(".").get("a"), Store(".").name) == (b"1", "x y.zarr")
     assert Store("s3://bucket/maps/run/").name == "run"
+    assert Store("~nobody-of-this-name/x").folder == tmp_path / "x y.zarr/~nobody-of-this-name/x"
+    for empty in ("", "file://"):
+        with pytest.raises(InputError, match="got an empty one"):
+            Store(empty)
     with pytest.raises(InputError, match="Expected a path in UTF-8"):
         Store(os.fsdecode(b"caf\xe9.zarr"))
