@@ -94,7 +94,11 @@ def count_shards(a: jax.Array) -> int:
 
 
 def batch_sharding(a: jax.Array) -> NamedSharding | None:
-    """How axis 0 lies on devices, for any array with that axis; None where it is not cut."""
-    if count_shards(a) == 1 or not isinstance(a.sharding, NamedSharding):
+    """How axis 0 lies on the devices of a mesh, for any array with that axis.
+
+    None without a mesh, or where other axes alone are cut.
+    """
+    found = a.sharding
+    if not isinstance(found, NamedSharding) or (count_shards(a) == 1 < found.mesh.size):
         return None
-    return NamedSharding(a.sharding.mesh, PartitionSpec(a.sharding.spec[0]))
+    return NamedSharding(found.mesh, PartitionSpec(*found.spec[:1]))

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from dmbp_jax.engine import kept_programs
 from dmbp_jax.engine.batches import batch_sharding
@@ -41,7 +41,7 @@ def find(explainer: Explainer, rows: Any) -> Programs:
 
     def make() -> Programs:
         made = _make(tree, rows_tree, batch, explainer.steps_per_call, platform)
-        return _compile(made, leaves, row_leaves, place)
+        return _compile(made, leaves, row_leaves, batch, place)
 
     return find_program(explainer, key, make)
 
@@ -53,10 +53,10 @@ def _make(
 
     def spread(results: Any) -> Any:
         """Each array lies as the rows do: XLA leaves what does not depend on them everywhere."""
-        if batch is None:
+        if batch is None or batch.mesh.size == 1:
             return results
         return jax.tree.map(
-            lambda a: jax.lax.with_sharding_constraint(a, batch) if a.ndim else a, results
+            lambda a: jax.lax.with_sharding_constraint(a, _place(a, batch)), results
         )
 
     def flat(state: Any) -> Arrays:
@@ -84,16 +84,28 @@ def _make(
     )
 
 
+def _place(a: Any, batch: NamedSharding | None) -> NamedSharding | None:
+    """Where an array of a state or of results lies: scalars on every device."""
+    if batch is None or a.ndim:
+        return batch
+    return NamedSharding(batch.mesh, PartitionSpec())
+
+
 def _compile(
-    made: Programs, leaves: Arrays, rows: Arrays, place: kept_programs.Place | None
+    made: Programs,
+    leaves: Arrays,
+    rows: Arrays,
+    batch: NamedSharding | None,
+    place: kept_programs.Place | None,
 ) -> Programs:
     """The programs, or those kept at a place, compiled in threads while the next one is traced.
 
-    On several devices it is known how the arrays of a state lie once the program before is
-    compiled: there each one is compiled when it is called.
+    On several devices without a batch that is cut it is known how the arrays of a state lie once
+    the program before is compiled: there each one is compiled when it is called.
     """
     devices = {d for a in (*leaves, *rows) if isinstance(a, jax.Array) for d in a.devices()}
-    if len(devices) > 1 or jax.config.jax_disable_jit:  # pyrefly: ignore[missing-attribute]
+    is_unknown = batch is None and len(devices) > 1
+    if is_unknown or jax.config.jax_disable_jit:  # pyrefly: ignore[missing-attribute]
         return made
     kept = None if place is None else kept_programs.read(place)
     state, found, exported = rows, [], []
@@ -104,13 +116,16 @@ def _compile(
                     kept[index] if kept else kept_programs.export_program(program, (leaves, state))
                 )
                 if one is None:
-                    return _compile(made, leaves, rows, None)
+                    return _compile(made, leaves, rows, batch, None)
                 exported.append(one)
                 donated = {"donate_argnums": 1} if program is made.advance else {}
                 program = compiled(one.call, place.platform, **donated)
             lowered: Any = program.lower(leaves, state)  # pyrefly: ignore[missing-attribute]
             found.append((program, pool.submit(lowered.compile)))
-            state = lowered.out_info
+            state = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_place(a, batch)),
+                lowered.out_info,
+            )
     for _, job in found:
         job.result()
     if place is not None and kept is None:

@@ -137,3 +137,27 @@ def test_new_networks_do_not_fill_the_memory():
             gc.collect()
             found.append(_maps())
     assert found[-1] < 1.02 * found[0]
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_on_a_mesh_a_program_is_compiled_once(devices):
+    """`advance` was compiled for a state as `start` returns it, and again for its own results."""
+    mesh = jax.sharding.Mesh(jax.devices()[:devices], ("data",))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x = jax.device_put(np.stack([X] * 4), place)
+
+    def call(rate):
+        config = DMBP(steps=40, learning_rate=rate)
+        dmbp_jax.attribute(PARAMS, x, 1, apply_fn=NETWORK, config=config)
+
+    call(0.01)  # the small ones around them
+    with compilations() as found:
+        call(0.02)
+    assert len(found) == 3
+
+
+def test_arrays_of_the_caller_are_left_alone():
+    """The programs of the loop take the state away, and a state has the images."""
+    x, params = jnp.asarray(X[None]), jax.tree.map(jnp.asarray, PARAMS)
+    dmbp_jax.attribute(params, x, 1, apply_fn=NETWORK, config=DMBP(steps=2), progress=True)
+    assert not any(a.is_deleted() for a in jax.tree.leaves((x, params)))
