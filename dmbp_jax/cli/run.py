@@ -47,7 +47,13 @@ done; 1 done, and some images failed; 2 stopped by a mistake or a full store; 13
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """`dmbp run IMAGES -o STORE [--network NAME] [--method M] [--save MAPS] …`."""
     parser = add_command(subparsers, "run", run, SUMMARY, DESCRIPTION, EXAMPLE)
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="folder, pattern, files or CSV")
+    parser.add_argument(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        type=os.path.expanduser,
+        help="folder, pattern, files or a table",
+    )
     parser.add_argument(
         "-o", "--output", metavar="STORE", required=True, help="folder, s3://… or gs://…"
     )

@@ -155,7 +155,7 @@ def _spec(url: str) -> dict[str, Any]:
                 "store: Expected a path, s3://BUCKET/PATH or gs://…, got an empty one."
             )
         # TensorStore takes no "..".
-        place = Path(os.path.expanduser(path)).resolve().as_posix()
+        place = Path(os.path.realpath(os.path.expanduser(path))).as_posix()
         try:
             place.encode()
         except UnicodeEncodeError as error:

@@ -167,7 +167,9 @@ def test_a_home_folder_that_the_shell_has_left(tiny, folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder / "my home"))
     assert main(["explain", "good0.png", "--output=~/maps", *GRADIENT]) == 0
     assert (folder / "my home" / "maps" / "good0.gradient.png").is_file()
-    assert main(["run", "good0.png", "--output=~/store", *GRADIENT]) == 0
+    (folder / "my home" / "in").mkdir()
+    (folder / "good1.png").rename(folder / "my home" / "in" / "a.png")
+    assert main(["run", "~/in/*", "--output=~/store", *GRADIENT]) == 0
     assert len(runs.open("~/store")) == 1
     assert not (folder / "~").exists()
 
