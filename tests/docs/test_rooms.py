@@ -1,4 +1,4 @@
-"""The rooms of docs/architecture.md: who imports whom, how long files are, who lists methods.
+"""The rooms of docs/architecture.md: who imports whom, who lists methods.
 
 The imports are read, not run, so those inside functions and for type checkers count as well.
 """
@@ -30,7 +30,6 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"jax", "jaxlib", "flax", "optax"}
-LONGEST = 300  # lines
 NAMES = {method.name for method in CATALOGUE}
 
 
@@ -131,13 +130,6 @@ def test_no_imports_go_round_in_a_circle() -> None:
             if name in below:
                 found.add(name)
     tuple(TopologicalSorter(below).static_order())  # a CycleError names the circle
-
-
-def test_files_are_short() -> None:
-    files = [*package_files(), *sorted((ROOT / "tests").rglob("*.py"))]
-    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in files}
-    long = {name: n for name, n in lengths.items() if n > LONGEST}
-    assert not long
 
 
 def test_methods_are_listed_in_the_catalogue_only() -> None:
