@@ -28,6 +28,8 @@ def on_any_mesh(rows: str) -> Callable[[Callable[Arguments, Result]], Callable[A
 
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @wraps(function)
+        # A guard is against transfers that nobody asked for: who calls with an array of NumPy does.
+        @jax.transfer_guard("allow")
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
             mesh = _explicit_mesh(jax.tree.leaves((args, kwargs)))
             if mesh is None:

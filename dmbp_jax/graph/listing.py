@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 from jax.typing import ArrayLike
 
 from dmbp_jax.graph.call import check_call
@@ -10,6 +11,7 @@ from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.program import Site
 
 
+@jax.transfer_guard("allow")  # of a picture of NumPy, which is asked for
 def sites(
     params: Any, x: ArrayLike, *, apply_fn: ApplyFn | None = None, nonaffine: str = "refuse"
 ) -> tuple[Site, ...]:

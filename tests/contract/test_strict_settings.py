@@ -23,6 +23,7 @@ SETTINGS = {
     "no NaN": ("jax_debug_nans", True),
     "no leaked tracer": ("jax_check_tracer_leaks", True),
     "float64 allowed": ("jax_enable_x64", True),
+    "no transfers": ("jax_transfer_guard", "disallow"),
     **{f"keys of {name}": ("jax_default_prng_impl", name) for name in PRNG[1:]},
 }
 RANDOM = tuple(method.name for method in CATALOGUE if method.random)
