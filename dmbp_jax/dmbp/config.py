@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -174,6 +175,15 @@ class DMBP:
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser of θ: the one given, or `update` at the learning rate."""
+        made = self._made()
+
+        def update(*arguments: Any) -> Any:
+            with jax.numpy_dtype_promotion("standard"):  # schedules divide integers
+                return made.update(*arguments)
+
+        return optax.GradientTransformation(made.init, update)
+
+    def _made(self) -> optax.GradientTransformation:
         if self.optimizer is not None:
             return self.optimizer
         rate: Any = self.learning_rate

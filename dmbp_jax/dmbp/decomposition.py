@@ -20,7 +20,8 @@ Masks = tuple[jax.Array, ...]
 
 def mask_dtype(x: jax.Array) -> Any:
     """Masks are float32, or float64 for float64 images."""
-    return jnp.promote_types(jnp.float32, jnp.result_type(x))
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(jnp.float32, x.dtype)
 
 
 def gated_logits(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from dmbp_jax.dmbp.config import BLOCK, DMBP
-from dmbp_jax.dmbp.decomposition import Masks, gated_logits, masked_cotangents
+from dmbp_jax.dmbp.decomposition import Masks, gated_logits, mask_dtype, masked_cotangents
 from dmbp_jax.errors import InputError
 from dmbp_jax.graph.frozen_network import Fixed, FrozenNetwork
 from dmbp_jax.graph.graph import Graph
@@ -267,5 +267,5 @@ def divisors(theta: Masks, sign: jax.Array) -> Masks:
 
 def signed_part(network: FrozenNetwork, logits: jax.Array, label: jax.Array) -> jax.Array:
     """F_σ(x) − F_0 of the label, in the precision of the masks."""
-    dtype = jnp.promote_types(jnp.float32, logits.dtype)
+    dtype = mask_dtype(logits)
     return logits[label].astype(dtype) - network.fixed.output_bias[label].astype(dtype)

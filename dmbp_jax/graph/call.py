@@ -123,7 +123,8 @@ def _is_lower(dtype: str | None, own: Any) -> bool:
         raise InputError(
             f"dtype: Expected one that JAX has, got {dtype!r}, which needs jax_enable_x64."
         )
-    return jnp.promote_types(own, dtype) == own != jnp.dtype(dtype)
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(own, dtype) == own != jnp.dtype(dtype)
 
 
 def check_labels(
@@ -157,7 +158,8 @@ def check_labels(
             f"{name}: Expected an int or {batch} labels, one per image, got shape {shape}."
         )
     if is_traced(labels):  # what is no class becomes -1, see `Call.unbatch`
-        labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+        with jax.numpy_dtype_promotion("standard"):
+            labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
         labels = jnp.where((labels >= 0) & (labels < classes), labels, -1)
         return jnp.broadcast_to(labels.astype(jnp.int32), (batch,))
     flat = np.ravel(labels)

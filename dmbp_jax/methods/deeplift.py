@@ -168,6 +168,7 @@ def _slope(change_out: jax.Array, change_in: jax.Array, fallback: jax.Array | bo
     """
     moved = abs(change_in) >= jnp.finfo(change_in.dtype).tiny
     ratio = change_out / jnp.where(moved, change_in, 1)
+    fallback = jnp.asarray(fallback, ratio.dtype)
     return jax.lax.stop_gradient(jnp.where(moved, ratio, fallback))
 
 

@@ -114,5 +114,5 @@ def _enlarge_first(heat: jax.Array, size: int) -> jax.Array:
     last = heat.shape[0] - 1
     position = jnp.linspace(0, last, size, dtype=heat.dtype)
     below = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, max(last - 1, 0))
-    share = (position - below)[:, None]
+    share = (position - below.astype(position.dtype))[:, None]
     return (1 - share) * heat[below] + share * heat[jnp.minimum(below + 1, last)]

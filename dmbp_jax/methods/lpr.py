@@ -153,8 +153,9 @@ class LprExplainer:
                 run.fill,
                 area_weight=self.area_weight,
             )
-            updates, optimizer = self._adam().update(gradient, run.optimizer)
-            theta = optax.apply_updates(run.theta, updates)
+            with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers
+                updates, optimizer = self._adam().update(gradient, run.optimizer)
+                theta = optax.apply_updates(run.theta, updates)
             return run._replace(theta=theta, optimizer=optimizer)
 
         if steps == 1:  # outside of a loop: see `engine.sampling.SampleSum`

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import dmbp_jax
@@ -59,14 +60,18 @@ def _convolve(x, kernel):
     )
 
 
-def network(params, x):
-    """Convolutions, ReLUs, a max-pool, a residual and a dense layer."""
+def network_features(params, x):
     shift = params["shift"].reshape(1, 1, 1, -1)
     x = jax.nn.relu(_convolve(x, params["first"]) + shift)
     x = jax.lax.reduce_window(
         x, np.float32(-np.inf), jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
     )
-    x = jax.nn.relu(x + _convolve(x, params["second"]))
+    return jax.nn.relu(x + _convolve(x, params["second"]))
+
+
+def network(params, x):
+    """Convolutions, ReLUs, a max-pool, a residual and a dense layer."""
+    x = network_features(params, x)
     return x.mean((1, 2)) @ params["last"] + params["bias"].reshape(1, -1)
 
 
@@ -107,6 +112,33 @@ def test_the_call(setting):
     _assert_close(found, expected)
 
 
+OTHERS = {
+    "quick": DMBP.quick(),
+    "an optimiser": DMBP(steps=2, optimizer=optax.adam(optax.linear_schedule(0.1, 0.01, 5))),
+    "bfloat16": DMBP(steps=2, dtype="bfloat16"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("setting", ["strict dtype promotion", "no rank promotion"])
+def test_other_configurations(setting, name):
+    """With a maximum over positions, a smooth function and biases taken back."""
+
+    def pooled(params, x):
+        z = jax.nn.silu(network_features(params, x))
+        return z.max((1, 2)) @ params["last"] + params["bias"].reshape(1, -1)
+
+    def call():
+        options = {"apply_fn": pooled, "config": OTHERS[name], "biases": "carry"}
+        return dmbp_jax.attribute(PARAMS, IMAGES, LABELS, **options).map
+
+    expected = call()
+    with switched_on(setting):
+        found = call()
+    _assert_close(found, expected)
+
+
 @every_setting
 def test_the_parts(setting):
     """Sites, masks and the decomposition."""
@@ -140,9 +172,6 @@ def test_the_metrics(setting):
 
 
 TODAY = {
-    ("strict dtype promotion", "deeplift"): "a bool times a float",
-    ("strict dtype promotion", "fullgrad"): "an int with a float",
-    ("strict dtype promotion", "lpr"): "an int with a float",
     ("float64 allowed", "rise"): "its masks are drawn in the default float type",
 }
 

@@ -153,7 +153,8 @@ class GlobalPool:
     def apply(self, choice: jax.Array, z: jax.Array) -> jax.Array:
         """The value at the recorded winner. Linear in `z`."""
         flat = self._flatten(z)
-        is_winner = jnp.arange(flat.shape[-1], dtype=jnp.int32) == choice[..., None]
+        index = jax.lax.broadcasted_iota(jnp.int32, flat.shape, flat.ndim - 1)
+        is_winner = index == choice[..., None]
         return jnp.where(is_winner, flat, jnp.zeros((), z.dtype)).sum(-1)
 
     def _flatten(self, z: jax.Array) -> jax.Array:
