@@ -81,6 +81,7 @@ def test_jit(batch):
     np.testing.assert_allclose(jitted(PARAMS, IMAGES, LABELS).map, batch.map, 1e-5, 1e-6)
 
 
+@pytest.mark.slow
 def test_vmap(batch):
     mapped = jax.vmap(lambda x, y: attribute(x, y))(IMAGES, LABELS)
     np.testing.assert_allclose(mapped.map, batch.map, rtol=1e-5, atol=1e-6)

@@ -49,17 +49,20 @@ def test_batches_and_single_images(net, x):
     np.testing.assert_allclose(single, logits[2], rtol=1e-5, atol=1e-5)
 
 
-def test_jit_vmap_and_grad_with_the_network_as_argument(net, x):
+def test_jit_with_the_network_as_argument(net, x):
     call = jax.jit(lambda net, x: net(x))
     np.testing.assert_allclose(call(net, x), net(x), rtol=1e-4, atol=1e-5)
     copied = replace(net, module=net.module.clone(), labels=("cat", "dog", "catfish"))
     call(copied, x)
     assert call._cache_size() == 1
-    mapped = jax.vmap(lambda net, x: net(x), in_axes=(None, 0))(net, x)
+
+
+def test_vmap_and_grad_with_the_network_as_argument(net, x):
+    mapped = jax.jit(jax.vmap(lambda net, x: net(x), in_axes=(None, 0)))(net, x)
     np.testing.assert_allclose(mapped, net(x), rtol=1e-4, atol=1e-5)
     two = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), net)
-    assert jax.vmap(lambda net: net(x))(two).shape == (2, 4, 3)
-    gradient = jax.grad(lambda net: net(x).sum())(net)
+    assert jax.eval_shape(jax.vmap(lambda net: net(x)), two).shape == (2, 4, 3)
+    gradient = jax.jit(jax.grad(lambda net: net(x).sum()))(net)
     assert isinstance(gradient, Network)
     assert gradient.variables["params"]["fc"]["bias"].tolist() == [4.0, 4.0, 4.0]
 
