@@ -5,6 +5,7 @@ The right value is the network's own: y of its logits, at the time of the call.
 
 import functools
 import gc
+import os
 import weakref
 
 import jax
@@ -217,6 +218,22 @@ def test_equal_programs_are_one_network():
         bind(None, written_anew(np.zeros_like(H))), IMAGE
     )  # no ReLU's constant any more
     assert without.trace is not one.trace
+
+
+def memory_maps():
+    with open("/proc/self/maps") as lines:
+        return sum(1 for _ in lines)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="of Linux")
+def test_a_function_written_anew_for_each_call_takes_no_memory():
+    """Each took 96 memory maps for good, and after 680 calls the process ended."""
+    found = []
+    for step in range(100):
+        head = H * step
+        METHODS["gradient"](None, X, 1, apply_fn=lambda _, x, head=head: classify(x, head))
+        found.append(memory_maps())
+    assert found[-1] <= found[10] + 5
 
 
 def test_what_was_compiled_goes_with_its_network():
