@@ -44,7 +44,8 @@ def main() -> None:
         for i, number in enumerate(options.numbers)
     ]
     with replacing(options.picture) as part:
-        grid(lines, captions=["picture", *options.rows]).save(part, format="PNG")
+        sheet = grid(lines, captions=["picture", *options.rows])
+        sheet.quantize(colors=128).save(part, format="PNG", optimize=True)
 
 
 def load_heatmaps(options: argparse.Namespace, row: str, pictures: list[str]) -> list[np.ndarray]:
