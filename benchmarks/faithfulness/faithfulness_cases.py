@@ -180,7 +180,8 @@ def count_passes(name: str) -> int:
     """Forward and backward passes of one picture, maps included.
 
     DMBP: one to freeze, three a step, two gated values, and a forward with two backward passes for
-    the maps. Carrying the biases back takes a forward and a backward pass more for each sign.
+    the maps. Carrying the biases back takes two forward passes more, and a backward pass for each
+    sign.
     """
     row = parse_row(name)
     if row is None:
