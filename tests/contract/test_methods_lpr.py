@@ -106,6 +106,7 @@ def test_few_pixels_share_the_maximum(generated):
     assert tied.max() < 0.01
 
 
+@pytest.mark.slow
 def test_the_maximum_lies_on_the_object(generated):
     *_, masks, heat = generated
     hits = np.asarray(pointing_game(heat, masks, tolerance=96 * 15 / 224).hit)

@@ -122,7 +122,10 @@ def test_fullgrad_is_complete():
     np.testing.assert_allclose(residual, 0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("biases", "names"), [("spread", FOLLOWED), ("carry", HARDEST)])
+@pytest.mark.parametrize(
+    ("biases", "names"),
+    [("spread", FOLLOWED), pytest.param("carry", HARDEST, marks=pytest.mark.slow)],
+)
 def test_complete_maps_have_no_nan(biases, names):
     arguments, options = _batch(names)
     config = dmbp_jax.DMBP(steps=0)
