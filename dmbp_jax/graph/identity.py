@@ -17,10 +17,11 @@ import numpy as np
 from jax.extend import core as jex
 from jax.extend.core import primitives
 
-from dmbp_jax.graph.jaxprs import body
+from dmbp_jax.graph.jaxprs import bind, body, called_jaxpr, without_dead_code
 from dmbp_jax.graph.operations import CALLS
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
+_RELU_OF_JAX = re.compile(r"relu6? at .*[/\\]jax[/\\]_src[/\\]nn[/\\]functions\.py:\d+")
 _OF_JAX = {one for one in vars(primitives).values() if isinstance(one, jex.Primitive)}
 _RULES = ("jvp", "fwd", "bwd", "out_trees")  # parameters of custom derivatives start so
 
@@ -39,9 +40,7 @@ class Identity(NamedTuple):
 
 
 def identity(jaxpr: Any) -> Identity:
-    """What a jaxpr computes. Derivative rules of calls do not count: the graph looks into calls and
-    does not ask for them. Name scopes do, because sites are named after them.
-    """
+    """What a jaxpr computes, and its derivative; name scopes too, as sites are named after them."""
     describer = _Describer()
     text = describer.jaxpr(jaxpr)
     return Identity(sha256(text.encode()).hexdigest(), tuple(describer.others))
@@ -52,6 +51,7 @@ class _Describer:
 
     def __init__(self) -> None:
         self.others: list[Any] = []
+        self._is_in_rule = False
 
     def jaxpr(self, jaxpr: Any) -> str:
         inner, constants = body(jaxpr)
@@ -77,6 +77,8 @@ class _Describer:
                 for key, value in equation.params.items()
                 if not (name in CALLS and key.startswith(_RULES))
             }
+            if name.startswith("custom_") and not self._is_in_rule:
+                name += self._derivative(equation)
             operands = " ".join(map(read, equation.invars))
             results = " ".join(map(new, equation.outvars))
             scope = str(equation.source_info.name_stack)
@@ -114,6 +116,39 @@ class _Describer:
             return self._other(value)
         return text
 
+    def _derivative(self, equation: Any) -> str:
+        """What the rule of a custom derivative computes; of JAX's ReLU it is known."""
+        inner = body(called_jaxpr(equation))[0]
+        source = str(getattr(_inside(called_jaxpr(equation)).debug_info, "func_src_info", ""))
+        is_nested = any(one.primitive.name.startswith("custom_") for one in inner.eqns)
+        if _RELU_OF_JAX.fullmatch(source) and not is_nested:
+            return ""
+        operands = [variable.aval for variable in equation.invars]
+        moves = [jnp.issubdtype(aval.dtype, jnp.floating) for aval in operands]
+
+        def pulled_back(values: Any, cotangents: Any) -> Any:
+            def function(*floating: Any) -> Any:
+                moved = iter(floating)
+                pairs = zip(moves, values, strict=True)
+                return bind(equation, [next(moved) if moving else one for moving, one in pairs])
+
+            floating = [one for moving, one in zip(moves, values, strict=True) if moving]
+            return jax.vjp(function, *floating)[1](cotangents)
+
+        def like(avals: Any) -> list[Any]:
+            return [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+
+        results = [variable.aval for variable in equation.outvars]
+        self._is_in_rule = True  # which may call the function again
+        try:
+            closed = jax.make_jaxpr(pulled_back)(like(operands), like(results))
+            rule, constants = without_dead_code(closed)
+            return f" {{{self.jaxpr(rule)} {self.value(list(constants))}}}"
+        except Exception:  # whatever it needs that is not there any more: equal to itself alone
+            return self._other(object())
+        finally:
+            self._is_in_rule = False
+
     def _other(self, value: Any) -> str:
         is_comparable = isinstance(value, Hashable) and not isinstance(value, jax.core.Tracer)
         self.others.append(value if is_comparable else object())
@@ -124,8 +159,12 @@ def _aval(atom: Any) -> str:
     return f"{atom.aval}{'~' if getattr(atom.aval, 'weak_type', False) else ''}"
 
 
+def _inside(jaxpr: Any) -> Any:
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
 def _is_jaxpr(value: Any) -> bool:
-    return hasattr(getattr(value, "jaxpr", value), "eqns")
+    return hasattr(_inside(value), "eqns")
 
 
 def _is_extended(dtype: Any) -> bool:

@@ -220,6 +220,31 @@ def test_equal_programs_are_one_network():
     assert without.trace is not one.trace
 
 
+def with_a_rule(kind, scale):
+    """The same values, and another derivative."""
+    if kind == "jvp":
+        rule = jax.custom_jvp(lambda z: 2 * z)
+        rule.defjvp(lambda primals, tangents: (rule(*primals), tangents[0] * scale))
+    elif kind == "jvps":
+        rule = jax.custom_jvp(jax.nn.relu)
+        rule.defjvps(lambda tangent, answer, z: tangent * scale)
+    else:
+        rule = jax.custom_vjp(lambda z: 2 * z)
+        rule.defvjp(lambda z: (rule(z), None), lambda _, cotangent: (cotangent * scale,))
+    return lambda _, x: classify(rule(x), H)
+
+
+@pytest.mark.parametrize("kind", ["jvp", "jvps", "vjp"])
+def test_another_derivative_is_another_network(kind):
+    for scale in (1.0, 5.0):
+        network = with_a_rule(kind, scale)
+        expected = jax.grad(lambda x, f=network: f(None, x)[:, 1].sum())(X) * X
+        found = METHODS["gradient"](None, X, 1, apply_fn=network)
+        np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+    one, other = (trace(bind(None, with_a_rule(kind, 5.0)), IMAGE) for _ in range(2))
+    assert one.trace is other.trace
+
+
 def memory_maps():
     with open("/proc/self/maps") as lines:
         return sum(1 for _ in lines)
