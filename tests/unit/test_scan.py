@@ -19,7 +19,10 @@ EXACT = {"rtol": 1e-12, "atol": 1e-13}
 FEW = dmbp_jax.DMBP(steps=3)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+DEAR = {"nested": pytest.param("nested", marks=pytest.mark.slow)}
+
+
+@pytest.mark.parametrize("name", [DEAR.get(name, name) for name in NETWORKS])
 def test_its_maps_are_those_of_a_python_loop(name):
     scanned, looped = both(name)
     assert "scan[" in str(jax.make_jaxpr(scanned)(PARAMS, X[None]))
