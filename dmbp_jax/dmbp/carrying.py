@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.dmbp.decomposition import gated_logits
-from dmbp_jax.graph.frozen_network import FrozenNetwork
+from dmbp_jax.graph.graph import FrozenNetwork
 from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.rules import Rules
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.dmbp.masked_relu import mask_cotangent
-from dmbp_jax.graph.frozen_network import FrozenNetwork
+from dmbp_jax.graph.graph import FrozenNetwork
 from dmbp_jax.graph.pieces import Choice, Piece
 from dmbp_jax.graph.pieces.relu import Relu
 

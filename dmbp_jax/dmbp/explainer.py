@@ -27,8 +27,7 @@ from dmbp_jax.dmbp.decomposition import (
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.errors import InputError
 from dmbp_jax.graph.channels_last import as_network, to_network
-from dmbp_jax.graph.frozen_network import Fixed, FrozenNetwork
-from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
 from dmbp_jax.graph.pieces import Pointwise
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork

@@ -15,8 +15,7 @@ import optax
 from dmbp_jax.dmbp.config import BLOCK, DMBP
 from dmbp_jax.dmbp.decomposition import Masks, gated_logits, mask_dtype, masked_cotangents
 from dmbp_jax.errors import InputError
-from dmbp_jax.graph.frozen_network import Fixed, FrozenNetwork
-from dmbp_jax.graph.graph import Graph
+from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
 
 
 class State(NamedTuple):

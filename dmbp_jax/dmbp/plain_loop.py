@@ -10,7 +10,7 @@ import optax
 
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.decomposition import Masks
-from dmbp_jax.graph.frozen_network import FrozenNetwork
+from dmbp_jax.graph.graph import FrozenNetwork
 from dmbp_jax.graph.pieces import Choice, Piece
 
 

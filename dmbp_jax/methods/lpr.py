@@ -12,7 +12,7 @@ from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.meshes import on_any_mesh
-from dmbp_jax.graph.frozen_network import Fixed, FrozenNetwork
+from dmbp_jax.graph.graph import Fixed, FrozenNetwork
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import check_method_call

@@ -9,7 +9,7 @@ from jax import lax
 import dmbp_jax
 from dmbp_jax.dmbp.decomposition import attribution_by_backward
 from dmbp_jax.errors import NonAffineError
-from dmbp_jax.graph.frozen_network import FrozenNetwork
+from dmbp_jax.graph.graph import FrozenNetwork
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import fullgrad
