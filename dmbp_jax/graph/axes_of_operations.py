@@ -19,6 +19,8 @@ from dmbp_jax.graph.factors import (
 from dmbp_jax.graph.operations import POINTWISE
 from dmbp_jax.graph.program import Axes, Axis, Factor, Step
 
+_CROPPED = 1  # cells that a layer may leave out at an edge, as where a residual is cut to size
+
 Read = Sequence[Axes | None]
 Rule = Callable[[Step, Read, tuple[int, ...], int, Sequence[bool]], Axes | None]
 
@@ -181,7 +183,13 @@ def _cut(axis: Axis, start: int, size: int, stride: int, length: int) -> Axis:
             return Axis(axis.factors)
         if (start, stop, stride) != (0, length, 1):
             return unknown(size)
-    return _slide(axis, _Window(1, stride, -start, stop - length), size)
+    part = _slide(axis, _Window(1, stride, -start, stop - length), size)
+    whole, kept = as_one(axis), as_one(part)
+    if whole is not None and kept is not None and kept.kind == whole.kind:
+        left_out = max(kept.start, 0) - max(whole.start, 0)
+        if left_out > _CROPPED * whole.step:  # a map of the middle is not one of the picture
+            return unknown(size)
+    return part
 
 
 def _slice(step: Step, read: Read, out: tuple[int, ...], number: int, _: Any) -> Axes:

@@ -159,6 +159,7 @@ UNKNOWN = {
     "mirrored": lambda h: h[:, ::-1],
     "permuted": lambda h: h[:, np.array([3, 1, 0, 2, 7, 6, 5, 4])],
     "a corner": lambda h: h[:, :3, :4],
+    "the middle": lambda h: h[:, 2:6, 2:10],
     "padded on one side": lambda h: jnp.pad(h, ((0, 0), (0, 8), (0, 0), (0, 0))),
     "mixed": lambda h: jnp.einsum("nhwc,hk->nkwc", h, RNG.normal(size=(8, 8))),
     "pixel shuffle": lambda h: (
