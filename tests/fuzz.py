@@ -200,7 +200,7 @@ def _transpose(xp, rng, h):
 def _reshape(xp, rng, h):
     axis = _axis(rng, h)
     if rng.random() < 0.5 and h.ndim > 2:
-        axis = min(axis, h.ndim - 2)
+        axis = min(int(axis or 0), h.ndim - 2)
         return h.reshape(*h.shape[:axis], -1, *h.shape[axis + 2 :])
     split = [n for n in (2, 3) if h.shape[axis] % n == 0 and h.ndim < 5]
     return h.reshape(*h.shape[:axis], split[0], -1, *h.shape[axis + 1 :]) if split else None

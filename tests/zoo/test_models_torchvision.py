@@ -22,6 +22,7 @@ from dmbp_jax import DMBP
 from dmbp_jax.convert.conversion import convert_entry
 from dmbp_jax.dmbp.decomposition import attribution_by_backward
 from dmbp_jax.errors import InputError, KeyMismatchError, NonAffineError
+from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.networks.network import Network
@@ -155,7 +156,9 @@ def test_sites_and_completeness(name):
     @jax.jit
     def both(net, x):
         """∇ₓFᵀx + Σ biases with all masks 1, and F(x) − F₀."""
-        graph = replace(trace(bind(net, None), x), nonaffine=nonaffine).graph()
+        graph = replace(
+            trace(bind(net, None), x), linearisation=Linearisation(products=nonaffine)
+        ).graph()
         frozen = graph.freeze(x)
         ones = [jnp.ones(site.shape) for site in graph.masked]
         by_backward, _ = attribution_by_backward(frozen, x, ones, jnp.int32(label))
