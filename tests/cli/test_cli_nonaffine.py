@@ -141,7 +141,7 @@ def test_evaluate_tabulates_networks_with_gates_and_takes_the_options_of_dmbp(
     table = Path("out/tables.csv").read_text().splitlines()
     (row,) = [line.split(",") for line in table if line.startswith("2,dmbp,im,")]
     assert float(row[3]) == pytest.approx(float(np.mean(curves.auc)), abs=1e-5)
-    stored = json.loads(Path("out/manifest.json").read_text())["configuration"]
+    stored = json.loads(Path("out/dmbp-evaluation/manifest.json").read_text())["configuration"]
     assert stored["options of gradcam"] == {"nonaffine": "freeze"}
     assert stored["options of gradient"] == {}
 

@@ -113,6 +113,7 @@ def carry(variables, x, apply_fn, **options):
     return dmbp_jax.attribute(variables, x, np.ones(len(x), int), apply_fn=apply_fn, **call)
 
 
+@pytest.mark.slow
 def test_complete_with_every_kind_of_layer_and_whatever_else_is_in_the_batch(rng):
     variables, x = zoo(rng, 2)
     apply_fn = Zoo().apply

@@ -73,7 +73,10 @@ def on_the_path_too(h):
 
 
 def looped(h):
-    gate = jax.lax.while_loop(lambda c: abs(c).sum() > 1, lambda c: c / 2, h.mean((1, 2)))
+    def halved(c):
+        return jax.lax.while_loop(lambda c: abs(c).sum() > 1, lambda c: c / 2, c)
+
+    gate = jax.vmap(halved)(h.mean((1, 2)))
     return h * jax.nn.sigmoid(gate)[:, None, None]
 
 

@@ -49,12 +49,6 @@ def _module(module, params):
     return lambda h: module.apply({"params": params}, h)
 
 
-def _batch_norm(h):
-    variables = {"params": NORM, "batch_stats": {"mean": np.zeros(WIDTH), "var": np.ones(WIDTH)}}
-    norm = nn.BatchNorm(use_running_average=False)
-    return norm.apply(variables, h, mutable=["batch_stats"])[0]
-
-
 def _divided(h):
     centred = h - h.mean(-1, keepdims=True)
     return centred / jnp.sqrt(h.var(-1, keepdims=True) + 1e-3)
@@ -203,11 +197,6 @@ BLOCKS = {
         _module(nn.InstanceNorm(), NORM),
         lambda h: normalise(NORM, h, (0, 1), 1e-6),
         ("InstanceNorm/rsqrt",),
-    ),
-    "BatchNorm in training": (
-        _batch_norm,
-        lambda h: normalise(NORM, h, (0, 1), 1e-5),
-        ("BatchNorm/rsqrt",),
     ),
     "attention": (_attend(), _attend_by_hand(), ("softmax",)),
     "masked attention": (_attend(mask=CAUSAL), _attend_by_hand(mask=CAUSAL), ("softmax",)),

@@ -83,7 +83,9 @@ REFUSED = {
         r"'gt'|'cond' at 'loop\[0\]'",
     ),
     "a condition": (
-        lambda params, x: lax.while_loop(lambda h: h.sum() < 0, jax.nn.relu, first(params, x)),
+        lambda params, x: jax.vmap(lambda h: lax.while_loop(lambda h: h.sum() < 0, jax.nn.relu, h))(
+            first(params, x)
+        ),
         ControlFlowError,
         "'while' at the top level of the network: how often it runs is not known",
     ),
