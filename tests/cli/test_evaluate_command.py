@@ -36,6 +36,7 @@ def bad_pictures(folder: Path) -> list[str]:
     return ["corrupt.jpg", "empty.png", "notes<i>.txt", "huge.png", "missing.png"]
 
 
+@pytest.mark.slow
 def test_bad_files_are_named_and_the_exit_code_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,7 @@ def test_a_map_is_made_once_whatever_is_measured(
     assert len(result.tables) == len(tables)
 
 
+@pytest.mark.slow
 def test_a_picture_is_decoded_once(tmp_path: Path) -> None:
     opened: list[str] = []
     settings = dataclasses.replace(SETTINGS, tables=(1,), methods=("gradient",), batch_size=7)
@@ -218,6 +219,7 @@ def test_noise_belongs_to_the_image_not_to_its_batch(whole: Evaluation, tmp_path
     assert all(record.values["im"] != expected[record.key]["im"] for record in common)
 
 
+@pytest.mark.slow
 def test_a_map_that_is_not_finite_is_not_measured(tmp_path: Path) -> None:
     def broken(params: Any, x: jax.Array, label: Any, *, apply_fn: Any) -> jax.Array:
         return x.sum(-1).at[0, 0, 0].set(jnp.nan)

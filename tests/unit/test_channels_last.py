@@ -162,6 +162,7 @@ def _calls(x, k):
 
 
 @pytest.mark.parametrize("middle", [_moves, _functions, _calls])
+@pytest.mark.slow
 def test_what_lies_between_is_turned_and_equal(middle, rng):
     def network(params, x):
         first, inside, last = params
@@ -250,6 +251,7 @@ def test_methods_do_not_see_the_layout(method):
     np.testing.assert_allclose(found, expected, **EXACT)
 
 
+@pytest.mark.slow
 def test_of_equal_winners_the_first_of_the_network_wins():
     (last, kernels), (first, turned) = _twins()
     x = np.ones_like(X[:1])

@@ -71,6 +71,7 @@ def test_masks_at_their_ends_give_no_gradient_and_nothing_infinite():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="barriers do this elsewhere")
+@pytest.mark.slow
 def test_a_cpu_updates_the_masks_in_place():
     class Relus(nn.Module):
         @nn.compact

@@ -48,6 +48,7 @@ def redrawn_by_hand(params: Any, key: jax.Array, redraw: int) -> Any:
     return {"params": {**params["params"], "a_first_name": {**layer, "kernel": kernel}}}
 
 
+@pytest.mark.slow
 def test_correlations_are_those_of_scipy_for_every_redrawing() -> None:
     params, apply_fn = linen("dense")
     key, labels = jax.random.key(1), np.array([1, 4, 2])

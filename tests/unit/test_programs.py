@@ -140,6 +140,7 @@ def test_new_networks_do_not_fill_the_memory():
 
 
 @pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.slow
 def test_on_a_mesh_a_program_is_compiled_once(devices):
     """`advance` was compiled for a state as `start` returns it, and again for its own results."""
     mesh = jax.sharding.Mesh(jax.devices()[:devices], ("data",))

@@ -103,6 +103,7 @@ UNSUPPORTED = {  # name -> layer, operations that may be named, error
     place=st.sampled_from(["top", "residual", "maximum"]),
     in_scan=st.booleans(),
 )
+@pytest.mark.slow
 def test_a_random_unsupported_network_is_refused_by_name(before, after, name, place, in_scan):
     function, operations, error = UNSUPPORTED[name]
 
