@@ -25,7 +25,7 @@ import dmbp_jax
 from benchmarks.faithfulness.faithfulness import as_record, score
 from benchmarks.faithfulness.faithfulness_cases import Case, generated_case
 from benchmarks.faithfulness.faithfulness_tables import tables
-from benchmarks.training.variant_networks import EXACT, VARIANTS, make_variant
+from benchmarks.training.train_builtin import EXACT, VARIANTS, make_variant
 from dmbp_jax.files import replacing
 
 SHIPPED = "shipped"
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks activations")
+    parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="of weights, one file for each variant")
     parser.add_argument("--limit", type=int, default=20, help="pictures")
     parser.add_argument("--points", type=int, default=33, help="of IM; half as many elsewhere")
@@ -155,7 +155,3 @@ def _difference(record: dict[str, Any], reference: dict[str, Any]) -> str:
     difference = np.subtract(record["numbers"]["IM"], reference["numbers"]["IM"])
     error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.nan
     return f"{difference.mean():+.3f} ± {error:.3f}"
-
-
-if __name__ == "__main__":
-    main()

@@ -130,7 +130,7 @@ def as_record(lines: dict[str, Any]) -> dict[str, Any]:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks faithfulness")
+    parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("faithfulness"), help="folder of results")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--rows", "--methods", nargs="+", type=check_row, default=list(ROWS))
@@ -320,7 +320,3 @@ def places(case: Case, heatmap: jax.Array) -> Numbers:
         numbers["lattice"] = lattice(heatmap)
         numbers["lattice of the photo"] = lattice(case.x.sum(-1))
     return numbers
-
-
-if __name__ == "__main__":
-    main()

@@ -48,7 +48,3 @@ def _cell(values: jax.Array) -> str:
     known = np.asarray(values)[np.isfinite(values)]
     error = known.std(ddof=1) / np.sqrt(len(known)) if len(known) > 1 else np.nan
     return f"{known.mean() if len(known) else np.nan:.2f} ± {error:.2f}"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,22 +1,45 @@
 """Compile `attribute` for a GPU on a machine that has none, and count what a step moves.
 
-XLA reads the description of a card (`gpus/`) instead of the card. Nothing runs: kernels are not
+XLA reads the description of a card (`cards/`) instead of the card. Nothing runs: kernels are not
 tuned and no time is measured. Needs `pip install "jax[cuda13]"` or `cuda12`:
 
     python -m benchmarks gpu_compile --networks resnet50 vgg16 --batches 1 8 64
+
+`count_step` counts in the HLO that XLA compiled. A kernel reads its operands and writes its
+results, once each. Of a sliced operand what is read counts; a value updated in place counts what is
+written.
 """
 
 import argparse
 import json
+import math
 import os
-import sys
+import re
 import time
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 CARDS = tuple(sorted(path.stem for path in Path(__file__).with_name("cards").glob("*.txtpb")))
 NETWORKS = ("resnet50", "vgg16")
 NUMBERS = ("float32", "bfloat16")
+LAUNCH = 2e-6  # seconds between two kernels of a program
+_BYTES = {"pred": 1, "bf16": 2, "f16": 2}  # of other types the digits are the bits
+_NO_KERNEL = {
+    "parameter",
+    "get-tuple-element",
+    "tuple",
+    "bitcast",
+    "constant",
+    "partition-id",
+    "after-all",
+}
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(
+    r"^\s+(ROOT )?%?([\w.\-]+) = (\((?:[^()]|\([^()]*\))*\)|\S+) ([\w\-]+)\((.*)$"
+)
+_SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -125,8 +148,6 @@ def compile_once(
     name: str, numbers: str, batch: int, card: str, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Compile one program and count its step."""
-    from benchmarks.gpu.gpu_kernels import count_step, summary
-
     lowered = lower(name, numbers, batch, device(card), args)
     begin = time.perf_counter()
     compiled = lowered.compile()
@@ -149,5 +170,207 @@ def compile_once(
     }
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@dataclass(frozen=True)
+class Instruction:
+    """One line of HLO."""
+
+    name: str
+    type: str
+    operation: str
+    operands: list[str]
+    attributes: str
+    is_root: bool
+
+    def attribute(self, pattern: str) -> str:
+        """What a pattern with one group finds among the attributes; it is there."""
+        found = re.search(pattern, self.attributes)
+        assert found is not None, (self.name, pattern)
+        return found[1]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What one kernel reads and writes, and its FLOPs where it is a convolution or a product."""
+
+    name: str
+    kind: str
+    type: str
+    bytes: int
+    flops: int
+
+    def least_seconds(self, flops: float, bandwidth: float) -> float:
+        """Of a device with these peaks, in FLOP/s and bytes/s."""
+        return max(self.bytes / bandwidth, self.flops / flops)
+
+
+@dataclass
+class Step:
+    """What one pass of the loop does.
+
+    Attributes:
+      kernels: how many of each kind.
+      bytes: read and written, by kind.
+      flops: of convolutions and matrix products, by kind.
+      largest: every kernel, the one that moves most first.
+    """
+
+    kernels: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+    flops: Counter[str] = field(default_factory=Counter)
+    largest: list[Kernel] = field(default_factory=list)
+
+    def least_seconds(self, flops: float, bandwidth: float) -> float:
+        """Of a device with these peaks (FLOP/s, bytes/s): each kernel by its slower one."""
+        return sum(one.least_seconds(flops, bandwidth) + LAUNCH for one in self.largest)
+
+
+def count_step(text: str) -> Step:
+    """The kernels of the longest loop body of an optimised HLO module."""
+    computations = _parse(text)
+    bodies = [
+        computations[instruction.attribute(r"body=%?([\w.\-]+)")]
+        for instructions in computations.values()
+        for instruction in instructions
+        if instruction.operation == "while"
+    ]
+    body = max(bodies, key=len)
+    types = {instruction.name: instruction.type for instruction in body}
+    aliases = {one.name: one.operands[0] for one in body if one.operation == "bitcast"}
+    step = Step()
+    for instruction in body:
+        if instruction.operation in _NO_KERNEL:
+            continue
+        kind, moved = _kind(instruction), _bytes(_result(instruction))
+        sources = [_source(name, aliases) for name in instruction.operands]
+        moved += sum(_bytes(types[name]) for name in dict.fromkeys(sources) if name in types)
+        if instruction.operation == "fusion":
+            moved -= _untouched(computations[instruction.attribute(r"calls=%?([\w.\-]+)")])
+        flops = _flops(instruction, types, computations)
+        step.kernels[kind] += 1
+        step.bytes[kind] += moved
+        step.flops[kind] += flops
+        step.largest.append(Kernel(instruction.name, kind, instruction.type, moved, flops))
+    step.largest.sort(key=lambda kernel: kernel.bytes, reverse=True)
+    return step
+
+
+def _parse(text: str) -> dict[str, list[Instruction]]:
+    """Every computation of a module with its instructions."""
+    computations: dict[str, list[Instruction]] = {}
+    current: list[Instruction] = []
+    for line in text.splitlines():
+        line = re.sub(r"/\*index=\d+\*/", "", line)
+        if header := _COMPUTATION.match(line):
+            current = computations.setdefault(header[1], [])
+        elif found := _INSTRUCTION.match(line):
+            root, name, kind, operation, rest = found.groups()
+            end = _closing_parenthesis(rest)
+            operands = re.findall(r"%([\w.\-]+)", rest[:end])
+            current.append(
+                Instruction(name, kind, operation, operands, rest[end + 1 :], bool(root))
+            )
+    return computations
+
+
+def _closing_parenthesis(text: str) -> int:
+    depth = 1
+    for position, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return position
+    return len(text)
+
+
+def _source(name: str, aliases: dict[str, str]) -> str:
+    while name in aliases:
+        name = aliases[name]
+    return name
+
+
+def _shapes(type_: str) -> list[tuple[str, list[int]]]:
+    return [
+        (kind, [int(size) for size in sizes.split(",") if size])
+        for kind, sizes in _SHAPE.findall(type_)
+    ]
+
+
+def _bytes(type_: str) -> int:
+    return sum(
+        math.prod(sizes) * (_BYTES.get(kind) or max(1, int(re.sub(r"\D", "", kind)) // 8))
+        for kind, sizes in _shapes(type_)
+        if kind in _BYTES or re.fullmatch(r"[suf]\d+", kind)
+    )
+
+
+def _result(instruction: Instruction) -> str:
+    """The type of what is written; the workspace of a library call is left out."""
+    if instruction.operation != "custom-call":
+        return instruction.type
+    return re.sub(r", [us]8\[\d+\]\{0\}\)", ")", instruction.type)
+
+
+def _kind(instruction: Instruction) -> str:
+    if instruction.operation == "fusion":
+        kind = instruction.attribute(r"kind=(\w+)")
+        if kind == "kCustom" and "triton" in instruction.attributes:
+            return "product, Triton"
+        return f"fusion, {kind[1:].lower()}"
+    if instruction.operation == "custom-call":
+        return instruction.attribute(r'custom_call_target="([^"]+)"')
+    return instruction.operation
+
+
+def _untouched(fused: list[Instruction]) -> int:
+    """Bytes of operands and results of a fusion that it neither reads nor writes."""
+    types = {instruction.name: instruction.type for instruction in fused}
+    total = 0
+    for instruction in fused:
+        if instruction.operation == "dynamic-update-slice":
+            total += _bytes(instruction.type) - _bytes(types[instruction.operands[1]])
+        if instruction.operation != "parameter":
+            continue
+        readers = [one for one in fused if instruction.name in one.operands]
+        if readers and all(_reads_a_part(one, instruction.name) for one in readers):
+            read = sum(_bytes(one.type) for one in readers if one.operation in _SLICES)
+            total += max(0, _bytes(instruction.type) - read)
+    return total
+
+
+_SLICES = ("slice", "dynamic-slice", "gather")
+
+
+def _reads_a_part(reader: Instruction, operand: str) -> bool:
+    in_place = reader.operation == "dynamic-update-slice" and reader.operands[0] == operand
+    return in_place or reader.operation in _SLICES
+
+
+def _flops(
+    instruction: Instruction, types: dict[str, str], computations: dict[str, list[Instruction]]
+) -> int:
+    """Of a library's convolution or matrix product, or of the products inside a fusion."""
+    if instruction.operation == "fusion":
+        fused = computations[instruction.attribute(r"calls=%?([\w.\-]+)")]
+        inside = {one.name: one.type for one in fused}
+        return sum(_flops(one, inside, computations) for one in fused)
+    target = _kind(instruction) if instruction.operation == "custom-call" else ""
+    is_product = instruction.operation == "dot" or "cublas" in target
+    if not is_product and "conv" not in target:
+        return 0
+    first, second = (_shapes(types[name])[0][1] for name in instruction.operands[:2])
+    result = _shapes(instruction.type)[0][1]
+    if is_product:
+        axis = instruction.attribute(r'lhs_contracting_dim\w+"?[:=][\[{]"?(\d+)')
+        return 2 * math.prod(result) * first[int(axis)]
+    labels = instruction.attribute(r"dim_labels=[\w?]+_([\w?]+)->")
+    if "BackwardInput" in target:  # labels are those of the forward convolution
+        return 2 * math.prod(first) * math.prod(second) // second[labels.index("o")]
+    return 2 * math.prod(result) * math.prod(second) // second[labels.index("o")]
+
+
+def summary(step: Step) -> dict[str, Any]:
+    """The totals: kernels, GB and GFLOP."""
+    return {
+        "kernels": sum(step.kernels.values()),
+        "GB": sum(step.bytes.values()) / 1e9,
+        "GFLOP": sum(step.flops.values()) / 1e9,
+    }

@@ -1,6 +1,6 @@
 """Every kernel of a step on a GPU: its time, beside what its bytes and FLOPs need at least.
 
-The kernels are those of the compiled program (`gpu_kernels.py`), their times the profiler's. A card
+The kernels are those of the compiled program (`gpu_compile.py`), their times the profiler's. A card
 has to be there:
 
     python -m benchmarks gpu_profile --networks resnet50 --batches 64 --numbers default bfloat16
@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.gpu.gpu_kernels import LAUNCH, Kernel
+from benchmarks.gpu.gpu_compile import LAUNCH, Kernel
 from benchmarks.speed.speed import NUMBERS
 
 NETWORKS = ("resnet50", "vgg16", "builtin", "squeezenet")
@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     if device.platform != "gpu":
         print(f"Expected a GPU, got {device.device_kind}.", file=sys.stderr)
         return 1
-    from benchmarks.speed.networks import make_images, make_network
-    from benchmarks.speed.roofline import measure_peaks
+    from benchmarks.speed.contenders import make_images, make_network
+    from benchmarks.speed.report import measure_peaks
 
     for numbers in args.numbers:
         flops, bandwidth = measure_peaks(**NUMBERS[numbers])
@@ -82,8 +82,8 @@ def profile(network: Any, x: Any, numbers: str, args: argparse.Namespace) -> Pro
     import jax.numpy as jnp
 
     import dmbp_jax
-    from benchmarks.gpu.gpu_kernels import count_step
-    from benchmarks.speed.jax_loop import Loop
+    from benchmarks.gpu.gpu_compile import count_step
+    from benchmarks.speed.contenders import Loop
 
     config = dmbp_jax.DMBP(steps=args.steps, **NUMBERS[numbers])
     labels = jnp.argmax(network(x[:1]), axis=-1).astype(jnp.int32).repeat(len(x))
@@ -162,7 +162,3 @@ def lines(found: Profile, flops: float, bandwidth: float, worst: int) -> list[st
             for kernel, seconds in lost
         ),
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

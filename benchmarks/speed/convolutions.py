@@ -140,7 +140,3 @@ def median_seconds(functions: list[Callable[[], object]], rounds: int) -> list[f
                 function()
                 sample.append(time.perf_counter() - begin)
     return [statistics.median(sample[1:]) for sample in samples]
-
-
-if __name__ == "__main__":
-    main()

@@ -33,7 +33,8 @@ def main() -> None:
     print("  ".join(head))
     for number in NUMBERS:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"
-        command = [sys.executable, __file__, *sys.argv[1:], "--devices", str(number)]
+        command = [sys.executable, "-m", "benchmarks", "devices", *sys.argv[1:]]
+        command += ["--devices", str(number)]
         subprocess.run(command, check=True, env=os.environ | {"XLA_FLAGS": flags.strip()})
 
 
@@ -97,7 +98,3 @@ def measure(args: argparse.Namespace) -> None:
         f"{flops[0]:13.2f}, {flops[-1]:.2f} a chunk{same!s:>9}",
         flush=True,
     )
-
-
-if __name__ == "__main__":
-    main()

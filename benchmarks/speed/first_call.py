@@ -183,7 +183,3 @@ def make_network(name: str, size: int) -> tuple[Any, int]:
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     variables = jax.device_put(jax.tree.map(draw, shapes))
     return dmbp_jax.Network(module=module, variables=variables, name=name), size
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import dmbp_jax
-from benchmarks.speed.networks import make_network
+from benchmarks.speed.contenders import make_network
 from dmbp_jax import DMBP, runs
 from dmbp_jax.data import FilePicture, list_generated, load_pictures
 from dmbp_jax.engine.scores import PROBABILITIES
@@ -221,7 +221,3 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         commands[args.what](args.network, Path(folder))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,15 @@
-"""A step of the loop of one network channels-last, channels-first and in Equinox, in one run.
+"""One computation written in several ways, for XLA: layouts of a network, a scan over its blocks.
 
     python -m benchmarks layouts --networks six resnet50 depthwise grouped --size 112
+    python -m benchmarks scanned_blocks
 
-All three have the same weights and compute the same y⁺; ratios are to channels-last. Calls take
-turns; a step is the difference of a call with few steps and one with more, of the least of all
-rounds. Equinox is a column where it is installed.
+`layouts`: all three have the same weights and compute the same y⁺; ratios are to channels-last.
+Calls take turns; a step is the difference of a call with few steps and one with more, of the least
+of all rounds. Equinox is a column where it is installed.
+
+`scanned_blocks`: the repeated bottleneck blocks of ResNet50's four stages, with masks that are
+learned by sign descent as in the loop of DMBP: gates are frozen, a step is two forwards and their
+gradient to θ.
 """
 
 import argparse
@@ -21,7 +26,7 @@ import numpy as np
 
 import dmbp_jax
 from dmbp_jax.dmbp.explainer import DmbpExplainer
-from dmbp_jax.engine.compiling import compiled
+from dmbp_jax.engine.compiling import compiled, compiler_options
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 
@@ -29,6 +34,8 @@ CLASSES = 10
 LAYOUTS = ("last", "first", *(("equinox",) if find_spec("equinox") else ()))
 AGREE = 1e-3  # what y⁺ may differ, as a share
 _SPECS = {"last": ("NHWC", "HWIO", "NHWC"), "first": ("NCHW", "OIHW", "NCHW")}
+STAGES = {56: (256, 64, 2), 28: (512, 128, 3), 14: (1024, 256, 5), 7: (2048, 512, 2)}
+STEPS = 6
 
 
 class Layers:
@@ -155,9 +162,9 @@ def make(name: str, layout: str, size: int) -> tuple[Callable[..., jax.Array], l
     return lambda params, x: forward(Layers(layout, params), x), jax.device_put(layers.params)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def measure_layouts() -> None:
+    """A step of one network channels-last, channels-first and in Equinox, in one run."""
+    parser = argparse.ArgumentParser(description=measure_layouts.__doc__)
     add = parser.add_argument
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
@@ -165,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--images", type=int, default=2)
     add("--steps", type=int, default=12, help="a call")
     add("--rounds", type=int, default=3)
-    args = parser.parse_args(arguments)
+    args = parser.parse_args()
     print(f"{args.images} images, {args.size} pixels, load before {os.getloadavg()[0]:.1f}")
     print(f"{'network':12}{'clock':12}" + "".join(f"{name:>20}" for name in args.layouts))
     for name in args.networks:
@@ -207,5 +214,88 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, np.ndarray]:
     return {layout: np.array(calls[1:]) for layout, calls in seconds.items()}
 
 
-if __name__ == "__main__":
-    main()
+def make_stage(side: int, images: int) -> tuple[Any, Any, Any, jax.Array]:
+    """Kernels, gates and θ of every block, stacked, and the input of the first."""
+    wide, narrow, count = STAGES[side]
+    rng = np.random.default_rng(side)
+    shapes = ((1, 1, wide, narrow), (3, 3, narrow, narrow), (1, 1, narrow, wide))
+    kernels = [
+        jnp.asarray(rng.normal(size=(count, *shape)) / np.sqrt(np.prod(shape[:3])), jnp.float32)
+        for shape in shapes
+    ]
+    sites = [(count, images, side, side, features) for features in (narrow, narrow, wide)]
+    gates = [jnp.asarray(rng.random(shape) < 0.5) for shape in sites]
+    theta = [jnp.zeros(shape) for shape in sites]
+    return kernels, gates, theta, jnp.asarray(rng.normal(size=sites[2][1:]), jnp.float32)
+
+
+def block(x: jax.Array, kernels: Any, gates: Any, theta: Any, sign: float) -> jax.Array:
+    """A bottleneck block with frozen gates and masks."""
+    value = x
+    for number, (kernel, gate, t) in enumerate(zip(kernels, gates, theta, strict=True)):
+        value = jax.lax.conv_general_dilated(
+            value, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        value = value + x if number == 2 else value
+        value = jnp.where(gate, value, 0) / (1 + jnp.exp(-sign * t))
+    return value
+
+
+def in_turn(x: jax.Array, blocks: Any, sign: float) -> jax.Array:
+    """Block after block."""
+    for number in range(len(blocks[0][0])):
+        x = block(x, *jax.tree.map(lambda a, n=number: a[n], blocks), sign)
+    return x
+
+
+def scanned(x: jax.Array, blocks: Any, sign: float) -> jax.Array:
+    """The same as one scan."""
+    return jax.lax.scan(lambda x, one: (block(x, *one, sign), None), x, blocks)[0]
+
+
+def measure_scan() -> None:
+    """Equal blocks one after the other, or as one scan over stacked parameters."""
+    parser = argparse.ArgumentParser(description=measure_scan.__doc__)
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    print(f"{'':24}{'compiling, s':>26}{'ms a step':>22}")
+    print(f"{'stage':24}{'in turn':>13}{'scanned':>13}{'in turn':>11}{'scanned':>11}")
+    for side, (_, _, count) in STAGES.items():
+        kernels, gates, theta, x = make_stage(side, args.images)
+        compiling, programs = [], []
+        for run in (in_turn, scanned):
+
+            def loop(kernels: Any, gates: Any, theta: Any, x: jax.Array, run: Any = run) -> Any:
+                def difference(theta: Any) -> jax.Array:
+                    blocks = (kernels, gates, theta)
+                    return run(x, blocks, 1.0).sum() - run(x, blocks, -1.0).sum()
+
+                def step(theta: Any, _: None) -> tuple[Any, None]:
+                    gradient = jax.grad(difference)(theta)
+                    return jax.tree.map(lambda t, g: t + 0.1 * jnp.sign(g), theta, gradient), None
+
+                return jax.lax.scan(step, theta, None, length=STEPS)[0]
+
+            begin = time.perf_counter()
+            program = jax.jit(loop, compiler_options=compiler_options(jax.default_backend()))
+            programs.append(program.lower(kernels, gates, theta, x).compile())
+            compiling.append(time.perf_counter() - begin)
+        results = [program(kernels, gates, theta, x) for program in programs]
+        differ = [jnp.mean(a != b) for a, b in zip(*results, strict=True)]
+        assert max(map(float, differ)) < 1e-3, differ  # the sign of a rounded zero
+        seconds = [[], []]
+        for _ in range(args.rounds):
+            for number, program in enumerate(programs):
+                begin = time.perf_counter()
+                jax.block_until_ready(program(kernels, gates, theta, x))
+                seconds[number].append((time.perf_counter() - begin) / STEPS)
+        medians = [1e3 * float(np.median(one)) for one in seconds]
+        print(
+            f"{f'{count} blocks at {side} x {side}':24}{compiling[0]:13.2f}{compiling[1]:13.2f}"
+            f"{medians[0]:11.1f}{medians[1]:11.1f}",
+            flush=True,
+        )
+
+
+COMMANDS = {"layouts": measure_layouts, "scanned_blocks": measure_scan}

@@ -182,7 +182,3 @@ def main() -> None:
         if "bare" in times:
             cells[4] = f"{np.median(times['bare'] / times['ours']):.0%}"
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         "rows": [],
     }
 
-    from benchmarks.speed.networks import make_network
+    from benchmarks.speed.contenders import make_network
     from benchmarks.speed.report import agreement_lines, row_lines
 
     for name in args.networks:
@@ -149,7 +149,7 @@ def _describe_machine() -> dict[str, Any]:
 
 def _peaks(args: argparse.Namespace, numbers: str) -> dict[str, Any]:
     """The roofline's two numbers: those given, or measured here."""
-    from benchmarks.speed.roofline import measure_peaks
+    from benchmarks.speed.report import measure_peaks
 
     options = NUMBERS[numbers]
     given = args.peak_tflops is not None and args.peak_gbps is not None
@@ -174,10 +174,9 @@ def _measure(
     import jax.numpy as jnp
 
     import dmbp_jax
-    from benchmarks.gpu.gpu_kernels import summary
-    from benchmarks.speed.contenders import TITLES, Case, build, out_of_memory
-    from benchmarks.speed.networks import make_images
-    from benchmarks.speed.roofline import bytes_per_step
+    from benchmarks.gpu.gpu_compile import summary
+    from benchmarks.speed.contenders import TITLES, Case, build, make_images, out_of_memory
+    from benchmarks.speed.report import bytes_per_step
 
     x = make_images(name, batch, args.size)
     device = x.devices().pop()
@@ -277,7 +276,3 @@ def _time_attribute(case: Any, steps: int) -> float:
     call()
     first = call()
     return first if first > _LONG else statistics.median([first, call(), call()])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -30,7 +30,7 @@ AGREE = 1e-3  # what y⁺ of two checkouts may differ, as a share
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks step_speed")
+    parser = argparse.ArgumentParser()
     add = parser.add_argument
     add("--networks", nargs="+", choices=NETWORKS, default=["builtin", "resnet50"])
     add("--against", type=Path, metavar="FOLDER", help="another checkout of dmbp-jax")
@@ -144,7 +144,3 @@ def serve(args: argparse.Namespace) -> None:
             wall, cpu = (many[0] - few[0]) / args.steps
             answer = {"wall": wall, "cpu": cpu, "y": float(many[1].y_positive.sum())}
         print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Trains the built-in network on generated pictures, and measures it on held-out ones.
+r"""Trains the built-in network on generated pictures, and measures it on held-out ones.
 
 python -m benchmarks train_builtin --out builtin.safetensors     # train, measure, write
 python -m benchmarks train_builtin --evaluate                    # measure the shipped weights
@@ -7,13 +7,13 @@ python -m benchmarks train_builtin --out deep.safetensors --stage-sizes 12 13 --
 python -m benchmarks train_builtin --out variants/gelu.safetensors --activation gelu
 python -m benchmarks train_builtin --out variants/vit.safetensors --network vit
 
-`python -m benchmarks activations` measures the maps of networks with other activations, and of the
-ViT.
+The others differ in what is not affine: the built-in network with another activation, or a small
+ViT. `python -m benchmarks activations` measures their maps.
 """
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from safetensors.flax import save_file
 from tqdm import tqdm
 
-from benchmarks.training.variant_networks import ACTIVATIONS, SmallViT
 from dmbp_jax import load
 from dmbp_jax.data.generated import CLASSES, GeneratedDataset
 from dmbp_jax.files import replacing
@@ -42,6 +41,9 @@ CELLS = 12  # the last stage has 12 × 12 positions, the ViT as many patches
 
 Variables = Mapping[str, Any]
 _OF_BUILTIN = ("stage_sizes", "features", "activation")  # options that the ViT does not have
+ACTIVATIONS = ("relu", "leaky_relu", "gelu", "silu", "tanh")  # names in `flax.linen`
+EXACT = ("relu", "leaky_relu")  # their slope is no choice
+VARIANTS = (*ACTIVATIONS, "vit")
 
 
 class Pictures(NamedTuple):
@@ -191,7 +193,7 @@ def save_weights(path: Path, variables: Variables, metadata: dict[str, str]) -> 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks train_builtin")
+    parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, help="train, and write the weights to this file")
     parser.add_argument("--evaluate", action="store_true", help="only measure --weights")
     parser.add_argument("--weights", type=Path, help="default: the shipped file")
@@ -257,5 +259,62 @@ def main(arguments: list[str] | None = None) -> None:
         save_weights(options.out, variables, metadata)
 
 
-if __name__ == "__main__":
-    main()
+class Block(nn.Module):
+    """Attention between tokens, then two dense layers for each; both added to what comes in."""
+
+    heads: int
+    activation: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, tokens, features) -> (N, tokens, features)."""
+        x = x + nn.MultiHeadDotProductAttention(self.heads, name="attention")(
+            nn.LayerNorm(name="norm1")(x)
+        )
+        y = self.activation(nn.Dense(2 * x.shape[-1], name="wide")(nn.LayerNorm(name="norm2")(x)))
+        return x + nn.Dense(x.shape[-1], name="narrow")(y)
+
+
+class SmallViT(nn.Module):
+    """Vision transformer for 96×96 pictures: 12 × 12 tokens, blocks of attention, mean, dense.
+
+    logits = dense(mean over tokens of norm(last block))
+
+    A token is what three convolutions of stride 2 make of its surroundings, instead of one large
+    convolution (Xiao et al. 2021, *Early convolutions help transformers see better*).
+    """
+
+    classes: int = 10
+    stem: tuple[int, ...] = (24, 32)
+    features: int = 64
+    depth: int = 3
+    heads: int = 4
+    activation: Callable[[jax.Array], jax.Array] = nn.gelu
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Preprocessed pictures (N, 96, 96, 3) -> logits (N, classes); `train` changes nothing."""
+        for i, features in enumerate(self.stem):
+            x = nn.Conv(features, (3, 3), 2, padding=1, name=f"conv{i}")(x)
+            x = self.activation(nn.LayerNorm(name=f"norm{i}")(x))
+        x = nn.Conv(self.features, (3, 3), 2, padding=1, name="patches")(x)
+        x = x.reshape(len(x), -1, self.features)
+        x = x + self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
+        for i in range(self.depth):
+            x = Block(self.heads, self.activation, name=f"layer{i}")(x)
+        x = nn.LayerNorm(name="norm")(x).mean(1)
+        return nn.Dense(self.classes, name="dense")(x)
+
+
+class Variant(NamedTuple):
+    """A network before it is trained, and what `attribute` is asked for it."""
+
+    module: nn.Module
+    nonaffine: str
+
+
+def make_variant(name: str) -> Variant:
+    """The variant of this name, of `VARIANTS`."""
+    if name == "vit":
+        return Variant(SmallViT(), "freeze")
+    return Variant(BuiltinNet(activation=getattr(nn, name)), "refuse")

@@ -11,7 +11,7 @@ import dmbp_jax
 from benchmarks.faithfulness import activations
 from benchmarks.speed import step_speed
 from benchmarks.training import train_builtin
-from benchmarks.training.variant_networks import VARIANTS, make_variant
+from benchmarks.training.train_builtin import VARIANTS, make_variant
 from dmbp_jax.models.builtin import INPUT_SHAPE
 
 pytestmark = pytest.mark.slow

@@ -69,8 +69,7 @@ def test_rows_are_complete(row):
 
 
 def test_flops_of_a_step_are_those_of_three_passes():
-    from benchmarks.speed.jax_loop import Convolutions
-    from benchmarks.speed.networks import make_images, make_network
+    from benchmarks.speed.contenders import Convolutions, make_images, make_network
 
     network, config = make_network("builtin", 96), dmbp_jax.DMBP()
     flops = Convolutions(network, make_images("builtin", 2, 96), config, 1).flops
@@ -100,9 +99,8 @@ def test_both_torch_implementations_agree_with_jax(row):
 def test_torch_networks_compute_the_same_logits(name, module, last):
     import torch
 
-    from benchmarks.speed.networks import make_images, random_variables
-    from benchmarks.speed.torch_dmbp import plain_logits
-    from benchmarks.speed.torch_networks import operations
+    from benchmarks.speed.contenders import make_images, random_variables
+    from benchmarks.speed.torch_dmbp import operations, plain_logits
 
     variables, x = random_variables(module, last, 64), make_images(name, 1, 64)
     ops = operations(name, variables, torch.device("cpu"))
@@ -120,9 +118,9 @@ def test_a_disagreement_is_a_failure():
 
 
 def test_precision_compares_a_run_with_itself():
-    from benchmarks.studies.precision import attribute, compare, load_case
+    from benchmarks.studies.settings import attribute, compare, generated_case
 
-    case = load_case("builtin", 1)
+    case = generated_case(1, seed=0)
     result = attribute(case, "float32, default", 3)
     row = compare(case, result, result, points=3)
     assert (row["y_positive"], row["y_negative"]) == (0, 0)

@@ -18,7 +18,7 @@ import pytest
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
-from benchmarks.gpu.gpu_kernels import Kernel, count_step, summary
+from benchmarks.gpu.gpu_compile import Kernel, count_step, summary
 from benchmarks.gpu.gpu_profile import Profile, lines
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.loop import index_sign, select_sign

@@ -5,8 +5,7 @@ Needs the extra `ecosystem`, and torchax for PyTorch; skips where a package is a
 
 import pytest
 
-from benchmarks.ecosystem.ecosystem import STEPS, measure
-from benchmarks.ecosystem.ecosystem_networks import ROWS
+from benchmarks.ecosystem.ecosystem import ROWS, STEPS, measure
 
 pytestmark = pytest.mark.slow
 # Counted in the networks' own code: activations, pools, frozen factors.
