@@ -1,31 +1,38 @@
-"""A curve of scores while pixels change, one group after the other, in the order of a heat map.
+"""Insertion, complementary insertion and deletion: scores while pixels change in a map's order.
 
-Insertion, complementary insertion and deletion are this curve with other ends and other orders.
+Insertion metric (IM, paper Sec. 4.1): a faithful map puts the pixels first that the network needs
+to see the target. cIM: what appears while the least important come first should be the image's
+other classes. Deletion (RISE) is not one of the paper's numbers; it is insertion backwards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count
+from dmbp_jax.engine.baselines import Baseline, make_baseline
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.sampling import sum_samples
-from dmbp_jax.engine.scores import PROBABILITIES, find_activation
-from dmbp_jax.errors import InputError
-from dmbp_jax.graph.call import Call
+from dmbp_jax.engine.scores import PROBABILITIES, find_activation, target_labels
+from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.images import Images
-from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.model import ApplyFn, is_traced
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.metrics.heatmaps import at_least_float32, check_heatmap
+from dmbp_jax.metrics.heatmaps import as_baseline, at_least_float32, check_heatmap
 
 Order = Literal["decreasing", "increasing"]
 Activation = Literal["softmax", "sigmoid", "none"]
 ORDERS = ("decreasing", "increasing")
 ACTIVATIONS = (*PROBABILITIES, "none")
 DEFAULT_STEP = 224  # pixels
+LabelSets = ArrayLike | Sequence[int] | Sequence[Sequence[int]]
 
 
 @jax.tree_util.register_dataclass
@@ -45,44 +52,170 @@ class Curve:
     auc: jax.Array
 
 
-class CurveArguments(NamedTuple):
-    """Checked arguments that insertion, complementary insertion and deletion share.
-
-    Attributes:
-      call: the network and its images.
-      ranks: (N, H, W) int32, the place of every pixel in the order of the heat map.
-      counts: (S,) number of pixels changed at each point of the curve.
-      activation: what makes a score of a logit.
-    """
-
-    call: Call
-    ranks: jax.Array
-    counts: np.ndarray
-    activation: str
-
-
-def check_curve_arguments(
-    call: Call,
+@on_any_mesh("x")
+def insertion(
+    params: Any,
+    x: ArrayLike,
+    label: ArrayLike | None,
     heatmap: Any,
-    order: Order,
-    step: int | None,
-    points: int | None,
-    activation: str,
-) -> CurveArguments:
-    """Check what the three curves share, and put the pixels in order.
+    *,
+    apply_fn: ApplyFn | None = None,
+    blur: Baseline = "rise",
+    step: int | None = None,
+    points: int | None = None,
+    activation: Activation | None = None,
+    order: Order = "decreasing",
+    chunk_size: int | None = None,
+) -> Curve:
+    r"""Probability of the target while pixels are inserted, most important first.
+
+    With \(r\) the rank of a pixel in its heat map, point k of the curve scores the image
+    \(x_k = x\) where \(r < k\), blurred x elsewhere. All channels of a pixel move together.
+    The area under the curve is taken by the trapezoid rule over the actual fractions k / (H W).
+
+    Args:
+      params: with `apply_fn`, any pytree; without, a callable pytree (`dmbp_jax.Network`, ...).
+      x: (H, W, C) or (N, H, W, C) floating point, preprocessed.
+      label: int, (N,) ints, or None for the network's first choice. The paper takes the
+        ground truth; RISE takes the first choice.
+      heatmap: signed, (H, W) or (N, H, W); or shaped like x, then its channels are summed; or an
+        `Attribution`. Pixels of equal value are inserted in row-major order.
+      apply_fn: `(params, x) -> logits`.
+      blur: `"rise"` (11 taps, sigma 5, folded: see `blur_taps`), `("gaussian", size, sigma)`,
+        `"zero"`, `"mean"`, `"black"`, or an array shaped like x to start from. Blurs are per
+        channel in preprocessed space, with zero padding.
+      step: pixels a step; 224 when neither `step` nor `points` is given. The last may be shorter.
+      points: number of equally spaced points instead of `step`; both ends included.
+      activation: `"softmax"`, `"sigmoid"` (multi-label networks) or `"none"`; None takes the
+        network's own `activation` if it has one, else softmax.
+      order: `"increasing"` inserts the least important first.
+      chunk_size: pictures in one forward pass, None is as many as fit; never changes the values.
+
+    Returns:
+      `Curve`: `fractions` (S,), `scores` (N, S), `auc` (N,); no N for a single image.
 
     Raises:
-      InputError, InputTypeError: as `dmbp_jax.metrics.insertion`.
+      InputError, InputTypeError: shapes, labels or options that do not fit, or a heat map that
+        is not finite.
+      DeviceMemoryError: the device ran out of memory; lower `chunk_size`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> x = jnp.array([[[3.0]], [[1.0]]])               # two pixels, one channel
+      >>> net = lambda w, x: x.reshape(-1, 2) @ w
+      >>> result = insertion(jnp.eye(2), x, 0, x[..., 0], apply_fn=net,
+      ...                    blur="zero", step=1, activation="none")
+      >>> result.scores.tolist(), float(result.auc)
+      ([0.0, 3.0, 3.0], 2.25)
     """
-    maps = check_heatmap(heatmap, Images(call.images, call.single))
-    counts = pixel_counts(maps[0].size, step, points)
-    check_choice(order, "order", ORDERS)
-    return CurveArguments(call, pixel_ranks(maps, order), counts, activation)
+    call = check_call(params, x, label, apply_fn, chunk_size)
+    score = find_activation(activation, params, apply_fn, ACTIVATIONS)
+    ranks, counts = _in_order(call, heatmap, order, step, points)
+    start = make_baseline(as_baseline(blur, "blur"), call.images, "blur", params)
+    return _curve(call, start, call.images, ranks, counts, target_labels(call)[:, None], score)
 
 
-def score_activation(activation: Activation | None, params: Any, apply_fn: ApplyFn | None) -> str:
-    """What makes a score of a logit: the one given, else the network's own, else softmax."""
-    return find_activation(activation, params, apply_fn, ACTIVATIONS)
+@on_any_mesh("x")
+def complementary_insertion(
+    params: Any,
+    x: ArrayLike,
+    labels_other: LabelSets,
+    heatmap: Any,
+    *,
+    apply_fn: ApplyFn | None = None,
+    blur: Baseline = "rise",
+    step: int | None = None,
+    points: int | None = None,
+    activation: Activation | None = None,
+    chunk_size: int | None = None,
+) -> Curve:
+    r"""Mean probability of the image's other labels while pixels are inserted, least first.
+
+    Point k of the curve is \(\frac{1}{|L|} \sum_{c \in L} p_c(x_k)\) over the other ground-truth
+    labels L of the image, with \(x_k\) as in `insertion` but in increasing order of attribution
+    (pixels of equal value: row-major).
+
+    An image without another label has no cIM: its scores and area are **NaN**, never zero, so
+    take means with `jnp.nanmean`.
+
+    Args:
+      labels_other: the other labels of each image, the target not among them. A list of ints for
+        a single image, a list of such lists for a batch (lengths may differ, empty is allowed);
+        or an int array (N, K) filled up with -1; or a bool array (N, classes).
+      heatmap: map of the *target*.
+      params, x, apply_fn, blur, step, points, activation, chunk_size: as in `insertion`.
+
+    Returns:
+      `Curve`: `fractions` (S,), `scores` (N, S), `auc` (N,); no N for a single image.
+
+    Raises:
+      InputError, InputTypeError: as for `insertion`; and label lists of a wrong number, outside
+        [0, classes), or with a label named twice.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.array([[[3.0]], [[1.0]]])
+      >>> net = lambda w, x: x.reshape(-1, 2) @ w
+      >>> result = complementary_insertion(jnp.eye(2), x, [1], x[..., 0], apply_fn=net,
+      ...                                  blur="zero", step=1, activation="none")
+      >>> result.scores.tolist(), float(result.auc)
+      ([0.0, 1.0, 1.0], 0.75)
+    """
+    call = check_call(params, x, None, apply_fn, chunk_size)
+    score = find_activation(activation, params, apply_fn, ACTIVATIONS)
+    ranks, counts = _in_order(call, heatmap, "increasing", step, points)
+    labels = _check_label_sets(labels_other, call)
+    start = make_baseline(as_baseline(blur, "blur"), call.images, "blur", params)
+    return _curve(call, start, call.images, ranks, counts, labels, score)
+
+
+@on_any_mesh("x")
+def deletion(
+    params: Any,
+    x: ArrayLike,
+    label: ArrayLike | None,
+    heatmap: Any,
+    *,
+    apply_fn: ApplyFn | None = None,
+    baseline: Baseline = "zero",
+    step: int | None = None,
+    points: int | None = None,
+    activation: Activation | None = None,
+    order: Order = "decreasing",
+    chunk_size: int | None = None,
+) -> Curve:
+    r"""Probability of the target while pixels are deleted, most important first.
+
+    Point k of the curve scores the image that is `baseline` where the rank \(r < k\) and x
+    elsewhere; low is good. Onto the same blur, with a step that divides H W and no two pixels of
+    equal value, decreasing deletion passes the images of increasing insertion backwards, so the
+    two areas are equal.
+
+    Args:
+      baseline: what a deleted pixel becomes: `"zero"` (RISE; the mean colour for networks that
+        subtract it), a blur (`"rise"`, `("gaussian", size, sigma)`), or an array shaped like x.
+      order: `"increasing"` deletes the least important first.
+      params, x, label, heatmap, apply_fn, step, points, activation, chunk_size: as in `insertion`.
+
+    Returns:
+      `Curve`: `fractions` (S,), `scores` (N, S), `auc` (N,); no N for a single image.
+
+    Raises:
+      InputError, InputTypeError: as for `insertion`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.array([[[3.0]], [[1.0]]])
+      >>> net = lambda w, x: x.reshape(-1, 2) @ w
+      >>> result = deletion(jnp.eye(2), x, 0, x[..., 0], apply_fn=net, step=1, activation="none")
+      >>> result.scores.tolist(), float(result.auc)
+      ([3.0, 0.0, 0.0], 0.75)
+    """
+    call = check_call(params, x, label, apply_fn, chunk_size)
+    score = find_activation(activation, params, apply_fn, ACTIVATIONS)
+    ranks, counts = _in_order(call, heatmap, order, step, points)
+    finish = make_baseline(as_baseline(baseline, "baseline"), call.images, "baseline", params)
+    return _curve(call, call.images, finish, ranks, counts, target_labels(call)[:, None], score)
 
 
 def pixel_counts(pixels: int, step: int | None = None, points: int | None = None) -> np.ndarray:
@@ -122,21 +255,32 @@ def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
     )
 
 
-def score_curve(
-    arguments: CurveArguments, start: jax.Array, finish: jax.Array, labels: jax.Array
-) -> Curve:
-    """Scores while pixels go from `start` to `finish` in the order of their ranks.
+def _in_order(
+    call: Call, heatmap: Any, order: Order, step: int | None, points: int | None
+) -> tuple[jax.Array, np.ndarray]:
+    """Place of every pixel, (N, H, W) int32, and how many have changed at each point, (S,)."""
+    maps = check_heatmap(heatmap, Images(call.images, call.single))
+    counts = pixel_counts(maps[0].size, step, points)
+    check_choice(order, "order", ORDERS)
+    return pixel_ranks(maps, order), counts
 
-    Args:
-      arguments: the checked arguments.
-      start: (N, H, W, C) images at fraction 0.
-      finish: (N, H, W, C) images at fraction 1.
-      labels: (N, K) int32; the score is the mean over the labels that are not -1, NaN if all are.
+
+def _curve(
+    call: Call,
+    start: jax.Array,
+    finish: jax.Array,
+    ranks: jax.Array,
+    counts: np.ndarray,
+    labels: jax.Array,
+    activation: str,
+) -> Curve:
+    """Scores while pixels go from `start` to `finish`, images (N, H, W, C), in the given order.
+
+    The score is the mean over the labels (N, K) that are not -1, NaN if all are.
     """
-    counts, call = arguments.counts, arguments.call
     changed = jnp.broadcast_to(jnp.asarray(counts, jnp.int32), (len(start), counts.size))
-    rows = (start, finish, arguments.ranks, labels, changed)
-    scores = sum_samples(_score, call, counts.size, *rows, activation=arguments.activation)
+    rows = (start, finish, ranks, labels, changed)
+    scores = sum_samples(_score, call, counts.size, *rows, activation=activation)
     fractions = counts / counts[-1]
     widths = np.diff(fractions)
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
@@ -167,3 +311,53 @@ def _score(
     # 0 / 0 = NaN: no label, undefined
     score = jnp.where(labels >= 0, values[jnp.maximum(labels, 0)], 0).sum() / number
     return jnp.where(jnp.arange(counts.size) == i, score, 0)
+
+
+def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
+    """Label lists as (N, K) int32, filled up with -1; K is at least 1."""
+    batch, name = len(call.images), "labels_other"
+    if is_traced(labels):
+        labels = jnp.asarray(labels)[None] if call.single else jnp.asarray(labels)
+        if labels.ndim != 2 or len(labels) != batch or not labels.shape[1]:
+            raise InputError(
+                f"{name}: Expected ({batch}, K) under tracing, got shape {labels.shape}."
+            )
+        if labels.dtype == bool:
+            return jnp.where(labels, jnp.arange(labels.shape[1], dtype=jnp.int32), -1)
+        return labels.astype(jnp.int32)
+    rows = [labels] if call.single else labels
+    try:
+        lists = [np.asarray(row) for row in rows]  # pyrefly: ignore[not-iterable]
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(
+            f"{name}: Expected a list of ints per image, got {labels!r}."
+        ) from error
+    if len(lists) != batch:
+        raise InputError(f"{name}: Expected {batch} lists, one per image, got {len(lists)}.")
+    chosen = [_label_list(row, i, call.network.classes, name) for i, row in enumerate(lists)]
+    padded = np.full((batch, max(1, *map(len, chosen)) if chosen else 1), -1, np.int32)
+    for row, values in zip(padded, chosen, strict=True):
+        row[: len(values)] = values
+    return jnp.asarray(padded)
+
+
+def _label_list(row: np.ndarray, image: int, classes: int, name: str) -> np.ndarray:
+    if row.ndim != 1:
+        raise InputError(f"{name}: Expected a list of ints per image, got {row} for image {image}.")
+    if row.dtype == bool:
+        if row.size != classes:
+            raise InputError(f"{name}: Expected {classes} booleans, got {row.size}.")
+        return np.flatnonzero(row)
+    if row.size and not np.issubdtype(row.dtype, np.integer):
+        raise InputTypeError(f"{name}: Expected integers, got dtype {row.dtype}.")
+    if row.size and (row.min() < -1 or row.max() >= classes):
+        raise InputError(
+            f"{name}: Expected 0 <= label < {classes} (or -1 as filling), got {row.tolist()} "
+            f"for image {image}."
+        )
+    values = row[row >= 0].astype(np.int32)
+    if np.unique(values).size != values.size:
+        raise InputError(
+            f"{name}: Expected every label once, got {row.tolist()} for image {image}."
+        )
+    return values

@@ -4,7 +4,7 @@ A map that stays the same does not explain the network's decision: it draws edge
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from dmbp_jax.graph.images import Images
 from dmbp_jax.graph.model import ApplyFn, split_arrays
 from dmbp_jax.metrics.heatmaps import check_heatmap, fit_heatmap
 from dmbp_jax.metrics.last_layer import find_last_layer, redraw
-from dmbp_jax.metrics.rank_correlation import spearman
+from dmbp_jax.metrics.ranks import spearman
 
 
 @jax.tree_util.register_dataclass
@@ -31,33 +31,50 @@ class Reinitialisation:
 
     For a single image the N is absent. A correlation is NaN where one of the two maps is constant
     or not finite, and for a re-drawing that changes no weight (of a layer whose weights are all
-    equal): there is nothing to compare.
+    equal): there is nothing to compare. Means leave NaN out, and are NaN where nothing is left.
 
     Attributes:
-      correlation: (N,), mean over the re-drawings of `correlations`, NaN entries left out; NaN
-        where no re-drawing gives a correlation.
-      correlation_absolute: (N,), the same of `correlations_absolute`.
       correlations: (R, N), rank correlation of the signed maps.
       correlations_absolute: (R, N), rank correlation of |map|: whether the places stay, whatever
         their signs.
-      defined: (N,) bool, whether `correlation` is a number.
-      mean: scalar, mean of `correlation` over the images where it is defined; NaN if none is.
-      mean_absolute: scalar, the same of `correlation_absolute`.
-      count: scalar int, the number of images where `correlation` is defined.
       original: (N, H, W) heat maps of the network as given.
       redrawn: (R, N, H, W) heat maps of the copies.
     """
 
-    correlation: jax.Array
-    correlation_absolute: jax.Array
     correlations: jax.Array
     correlations_absolute: jax.Array
-    defined: jax.Array
-    mean: jax.Array
-    mean_absolute: jax.Array
-    count: jax.Array
     original: jax.Array
     redrawn: jax.Array
+
+    @property
+    def correlation(self) -> jax.Array:
+        """(N,), mean over the re-drawings of `correlations`."""
+        return jnp.nanmean(self.correlations, axis=0)
+
+    @property
+    def correlation_absolute(self) -> jax.Array:
+        """(N,), mean over the re-drawings of `correlations_absolute`."""
+        return jnp.nanmean(self.correlations_absolute, axis=0)
+
+    @property
+    def defined(self) -> jax.Array:
+        """(N,) bool, whether `correlation` is a number."""
+        return jnp.isfinite(self.correlation)
+
+    @property
+    def mean(self) -> jax.Array:
+        """Mean of `correlation` over the images."""
+        return jnp.nanmean(self.correlation)
+
+    @property
+    def mean_absolute(self) -> jax.Array:
+        """Mean of `correlation_absolute` over the images."""
+        return jnp.nanmean(self.correlation_absolute)
+
+    @property
+    def count(self) -> jax.Array:
+        """Number of images where `correlation` is defined."""
+        return self.defined.sum()
 
 
 @on_any_mesh("x")
@@ -137,45 +154,14 @@ def layer_reinitialisation(
         changed = _differ(params, new, layer)
         signed.append(jnp.where(changed, spearman(original, maps), jnp.nan))
         absolute.append(jnp.where(changed, spearman(jnp.abs(original), jnp.abs(maps)), jnp.nan))
-    result = _summarise(jnp.stack(signed), jnp.stack(absolute), original, jnp.stack(redrawn))
-    return _first_image(result) if images.single else result
+    found = tuple(map(jnp.stack, (signed, absolute)))
+    made = jnp.stack(redrawn)
+    if images.single:
+        found, original, made = tuple(one[:, 0] for one in found), original[0], made[:, 0]
+    return Reinitialisation(*found, original, made)
 
 
 def _differ(params: Any, new: Any, layer: int) -> jax.Array:
     """Whether weights were drawn anew: of equal ones the mean alone may be rounded."""
     before, after = (jnp.asarray(split_arrays(one)[0][layer]) for one in (params, new))
     return (before.max() > before.min()) & jnp.any(before != after)
-
-
-def _summarise(
-    signed: jax.Array, absolute: jax.Array, original: jax.Array, redrawn: jax.Array
-) -> Reinitialisation:
-    """Means over re-drawings and images of correlations (R, N)."""
-    correlation, correlation_absolute = jnp.nanmean(signed, axis=0), jnp.nanmean(absolute, axis=0)
-    defined = jnp.isfinite(correlation)
-    return Reinitialisation(
-        correlation=correlation,
-        correlation_absolute=correlation_absolute,
-        correlations=signed,
-        correlations_absolute=absolute,
-        defined=defined,
-        mean=jnp.nanmean(correlation),
-        mean_absolute=jnp.nanmean(correlation_absolute),
-        count=defined.sum(),
-        original=original,
-        redrawn=redrawn,
-    )
-
-
-def _first_image(result: Reinitialisation) -> Reinitialisation:
-    """The result of a single image, without N."""
-    return replace(
-        result,
-        correlation=result.correlation[0],
-        correlation_absolute=result.correlation_absolute[0],
-        correlations=result.correlations[:, 0],
-        correlations_absolute=result.correlations_absolute[:, 0],
-        defined=result.defined[0],
-        original=result.original[0],
-        redrawn=result.redrawn[:, 0],
-    )
