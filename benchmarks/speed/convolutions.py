@@ -22,7 +22,7 @@ from dmbp_jax.engine.compiling import compiler_options
 from dmbp_jax.graph.affine import evaluate_affine, is_convolution_of_path
 from dmbp_jax.graph.convolution import adjoint_kernel
 from dmbp_jax.graph.model import bind
-from dmbp_jax.graph.program import Step
+from dmbp_jax.graph.steps import Step
 from dmbp_jax.graph.tracing import trace
 
 NETWORKS = {"vgg16": models.VGG16, "resnet50": models.ResNet50}
@@ -94,9 +94,7 @@ def contenders(layer: Layer, step: Step) -> list[Callable[[], object]]:
     kernel = rng.standard_normal(shape, np.float32)
 
     def forward(x: jax.Array, kernel: jax.Array, adjoint: jax.Array) -> jax.Array:
-        values = dict(zip(step.operands, (x, kernel), strict=True))
-        evaluate_affine(step, values, {step.results[0]: adjoint})
-        return values[step.results[0]]
+        return evaluate_affine(step, (x, kernel, adjoint))[0]
 
     def backward(
         cotangent: jax.Array, x: jax.Array, kernel: jax.Array, adjoint: jax.Array

@@ -5,14 +5,16 @@ proportion to what they gave it, and so on down to the pixels.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dmbp_jax.dmbp.decomposition import gated_logits
-from dmbp_jax.graph.graph import FrozenNetwork
+from dmbp_jax.graph.graph import FrozenNetwork, Graph
 from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.rules import Rules
+from dmbp_jax.graph.steps import Step
 
 
 def carry_biases(
@@ -66,7 +68,7 @@ def carry_biases(
             values.append(value)
             return value
 
-        network.graph.with_magnitudes().run(magnitude, Rules(piece, bias))
+        _of_magnitudes(network.graph).run(magnitude, Rules(piece, bias))
         return values
 
     magnitude = abs(x)
@@ -78,6 +80,24 @@ def carry_biases(
     carried = (pull_back(ratios)[0] * magnitude).astype(image_map.dtype)
     rest = total - image_map.sum() - carried.sum()
     return image_map + carried + rest / x.size
+
+
+def _of_magnitudes(graph: Graph) -> Graph:
+    """The linear part of the network with |w| for every weight w, and every difference a sum.
+
+    With choices recorded on the whole network and x ≥ 0, each of its values is the sum of the
+    absolute contributions of the pixels. What a piece multiplies by is left to the rules.
+    """
+    linear = graph.without_biases()
+
+    def rule(step: Step, operands: list[Any]) -> Sequence[Any]:
+        numbers = [jnp.issubdtype(jnp.result_type(one), jnp.floating) for one in operands]
+        values = [abs(o) if n else o for o, n in zip(operands, numbers, strict=True)]
+        if step.name in ("sub", "neg", "scatter-sub"):
+            values[-1] = -values[-1]
+        return linear.affine(step, values)
+
+    return linear.with_affine(rule)
 
 
 def _ratio(part: jax.Array, given: jax.Array) -> jax.Array:

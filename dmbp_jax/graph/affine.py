@@ -11,7 +11,7 @@ from dmbp_jax.graph.convolution import (
     mix_features,
 )
 from dmbp_jax.graph.jaxprs import bind
-from dmbp_jax.graph.program import Constant, Operand, Step
+from dmbp_jax.graph.steps import Step
 
 
 def is_convolution_of_path(step: Step) -> bool:
@@ -33,32 +33,22 @@ def find_adjoints(steps: Sequence[Step], inputs: Collection[int]) -> frozenset[i
         if is_convolution_of_path(step)
         and step.operands[1] in known  # and is not a factor that is frozen
         and has_plain_adjoint(step.params)
-        and not is_pointwise(step.equation.invars[1].aval.shape, step.params)
+        and not is_pointwise(step.shapes[1], step.params)
     )
 
 
-def evaluate_affine(step: Step, values: dict[int, Any], adjoints: dict[int, Any]) -> None:
-    """One step that is not a piece: its results are added to `values`.
+def evaluate_affine(step: Step, operands: Sequence[Any]) -> list[Any]:
+    """The results of a step that is not a piece.
 
     Args:
       step: affine, or a constant.
-      values: by name, what it reads among them.
-      adjoints: kernels by the name of the convolution that reads them.
+      operands: of a convolution that reads one, its adjoint kernel last.
     """
-    operands = [read(values, operand) for operand in step.operands]
-    if is_convolution_of_path(step) and is_pointwise(operands[1].shape, step.params):
-        x, kernel = operands
-        results = [mix_features(x, kernel, step.params)]
-    elif step.results[0] in adjoints:
-        x, kernel = operands
-        results = [convolve(x, kernel, adjoints[step.results[0]], step)]
-    elif is_convolution_of_path(step):
-        results = [bind_convolution(step.equation, *operands)]
-    else:
-        results = bind(step.equation, operands)
-    values.update(zip(step.results, results, strict=True))
-
-
-def read(values: dict[int, Any], operand: Operand) -> Any:
-    """The value of an operand."""
-    return operand.value if isinstance(operand, Constant) else values[operand]
+    if not is_convolution_of_path(step):
+        return bind(step.equation, operands)
+    x, kernel, *adjoint = operands
+    if is_pointwise(kernel.shape, step.params):
+        return [mix_features(x, kernel, step.params)]
+    if adjoint:
+        return [convolve(x, kernel, adjoint[0], step)]
+    return [bind_convolution(step.equation, x, kernel)]

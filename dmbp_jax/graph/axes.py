@@ -7,6 +7,7 @@ whoever needs positions refuses it by name (`as_picture`).
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,7 +17,8 @@ from dmbp_jax.errors import UnknownAxesError
 from dmbp_jax.graph.axes_of_operations import rule_of
 from dmbp_jax.graph.factors import POSITIONS, axis_of, holds, other, size_of, unknown
 from dmbp_jax.graph.pieces import FrozenFactor
-from dmbp_jax.graph.program import Axes, Axis, Factor, Site, Step
+from dmbp_jax.graph.program import Axes, Axis, Factor, Site
+from dmbp_jax.graph.steps import Step
 
 _SLACK = 3  # cells by which a layer may lie off the middle of the image, as strides and pads do
 
@@ -44,8 +46,7 @@ def name_axes(steps: Sequence[Step], image: int, shape: tuple[int, ...]) -> dict
             literal.update(step.results if literal.issuperset(read) else ())
         elif isinstance(step.piece, FrozenFactor):  # from which rows to which, of an attention
             for node in step.piece.nodes:
-                inside = (True,) * len(node.operands)
-                _follow(Step("affine", *node, step.scope, inside), axes, literal)
+                _follow(replace(node, piece=None), axes, literal)
             if step.piece.value in axes:
                 axes[step.results[0]] = axes[step.piece.value]
         else:

@@ -17,7 +17,8 @@ from dmbp_jax.graph.factors import (
     unknown,
 )
 from dmbp_jax.graph.operations import POINTWISE
-from dmbp_jax.graph.program import Axes, Axis, Factor, Step
+from dmbp_jax.graph.program import Axes, Axis, Factor
+from dmbp_jax.graph.steps import Step
 
 _CROPPED = 1  # cells that a layer may leave out at an edge, as where a residual is cut to size
 

@@ -26,7 +26,8 @@ from dmbp_jax.graph.jaxprs import (
 from dmbp_jax.graph.operations import CALLS, POINTWISE
 from dmbp_jax.graph.orders import Order, arrange, as_it_is, between, is_plain, plain
 from dmbp_jax.graph.pieces import FAMILIES, Equation, Maximum, Piece, Relu, find_piece
-from dmbp_jax.graph.program import Operand, Site, Step
+from dmbp_jax.graph.program import Site
+from dmbp_jax.graph.steps import Operand, Step
 
 Bind = Callable[[Any, Sequence[Any]], list[Any]]
 _OWN_DERIVATIVE = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")

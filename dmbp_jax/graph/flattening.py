@@ -14,9 +14,8 @@ from dmbp_jax.graph.jaxprs import body, called_jaxpr, called_name, join_scopes
 from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine
 from dmbp_jax.graph.pieces import Equation, Piece, PieceFamily, find_piece
 from dmbp_jax.graph.pointwise import Region
-from dmbp_jax.graph.program import Constant, Operand, Step
 from dmbp_jax.graph.scans import write_out
-from dmbp_jax.graph.zeros import is_zero
+from dmbp_jax.graph.steps import Constant, Operand, Step, is_zero
 
 
 class Flat(NamedTuple):

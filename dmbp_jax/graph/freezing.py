@@ -19,8 +19,8 @@ from dmbp_jax.graph.operations import (
     refusal,
     refusal_of_product,
 )
-from dmbp_jax.graph.pieces import Evaluation, FrozenFactor, Pointwise
-from dmbp_jax.graph.program import Operand, Step
+from dmbp_jax.graph.pieces import FrozenFactor, Pointwise
+from dmbp_jax.graph.steps import Operand, Step
 
 
 def freeze_factors(steps: Sequence[Step], logits: Operand) -> Sequence[Step]:
@@ -69,7 +69,7 @@ class _Freezer:
         ancestors = way = 1 << position
         if step.kind == "piece" or (step.kind == "nonaffine" and step.name not in BILINEAR):
             self._nonlinear |= 1 << position
-        read = _dependent(step)
+        read = step.dependent
         for value in read:
             ancestors |= self._ancestors.get(value, 0)
             way |= self._ways.get(value, 0)
@@ -119,7 +119,7 @@ class _Freezer:
                 self._check(position, step)
                 path.add(step.operands[1 - self._gates[position]])
             else:
-                path.update(_dependent(step))
+                path.update(step.dependent)
         return path
 
     def _check(self, position: int, step: Step) -> None:
@@ -128,7 +128,7 @@ class _Freezer:
             raise refusal(step.name, step.scope)
         gate = self._gates.get(position)
         if gate is None:
-            both = any(self._are_gates(step.name, *_dependent(step)))
+            both = any(self._are_gates(step.name, *step.dependent))
             raise refusal_of_product(step.name, step.scope, both)
         is_made = step.operands[gate] in self._made_by  # and is not x itself
         if not is_made or not is_affine(step.equation, (gate == 1, gate == 0)):
@@ -168,7 +168,7 @@ class _Freezer:
             read = step.equation.invars[step.depends.index(True)].aval
             if math.prod(read.shape) < math.prod(last.shape):
                 return last
-            (value,) = _dependent(step)
+            (value,) = step.dependent
         return None
 
     def _made(self, value: int) -> Step:
@@ -182,7 +182,7 @@ class _Freezer:
             step = self._steps[position]
             if step.kind != "constant" and not (needed - self._path).isdisjoint(step.results):
                 branch.append(step)
-                needed.update(_dependent(step))
+                needed.update(step.dependent)
         sources = tuple(sorted(one for one in needed & self._path if isinstance(one, int)))
         nodes = tuple(node for step in reversed(branch) for node in _evaluations(step))
         origin = self._origin(value)
@@ -200,7 +200,7 @@ class _Freezer:
         """The last step before a value that does more than scale and move one value."""
         step = self._made(value)
         while step.piece is None and (step.kind == "affine" or step.name in AFFINE_POINTWISE):
-            if sum(step.depends) != 1 or (read := _dependent(step)[0]) in self._path:
+            if sum(step.depends) != 1 or (read := step.dependent[0]) in self._path:
                 break
             step = self._made(read)
         return step
@@ -208,7 +208,7 @@ class _Freezer:
     def _name(self, step: Step) -> str:
         """What a factor is called: the function or the last operation that makes it."""
         if step.name == "div" and all(step.depends):
-            numerator = self._made_by.get(_dependent(step)[0])
+            numerator = self._made_by.get(step.dependent[0])
             if numerator is not None and self._steps[numerator].name == "exp":
                 return "softmax"
         if step.kind == "affine":
@@ -220,16 +220,10 @@ class _Freezer:
         return step.piece.operation
 
 
-def _dependent(step: Step) -> list[Any]:
-    """What a step reads that depends on x."""
-    return list(itertools.compress(step.operands, step.depends))
-
-
-def _evaluations(step: Step) -> list[Evaluation]:
-    """The equations of a step, with what they read."""
-    if isinstance(step.piece, Pointwise):
-        return [Evaluation(one.equation, one.operands, (one.result,)) for one in step.piece.nodes]
-    return [Evaluation(step.equation, step.operands, step.results)]
+def _evaluations(step: Step) -> list[Step]:
+    """A step as others that are evaluated without rules."""
+    inside = step.piece.nodes if isinstance(step.piece, Pointwise) else (step,)
+    return [replace(one, scope="") for one in inside]
 
 
 def _equation_of(step: Step, value: int) -> Any:

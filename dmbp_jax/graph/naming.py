@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
+from dmbp_jax.graph.biases import Bias
 from dmbp_jax.graph.pieces import FrozenFactor
-from dmbp_jax.graph.program import Axes, BiasGroup, Site, Step
+from dmbp_jax.graph.program import Axes, Site
+from dmbp_jax.graph.steps import Step
 
 
 def name_sites(
     steps: Sequence[Step],
-    groups: Sequence[BiasGroup],
+    biases: Sequence[Bias],
     axes: Mapping[int, Axes],
     orders: Mapping[int, tuple[int, ...]],
 ) -> tuple[Site, ...]:
@@ -18,7 +20,7 @@ def name_sites(
         for step in steps
         if step.piece is not None
     ]
-    found += [("bias", index, False, steps[group.steps[-1]]) for index, group in enumerate(groups)]
+    found += [("bias", index, False, bias[-1]) for index, bias in enumerate(biases)]
     names = []
     for kind, _, _, step in found:
         if isinstance(step.piece, FrozenFactor):

@@ -20,15 +20,15 @@ from dmbp_jax.errors import (
 from dmbp_jax.graph import channels_last
 from dmbp_jax.graph.affine import find_adjoints
 from dmbp_jax.graph.axes import name_axes
-from dmbp_jax.graph.biases import group_biases
+from dmbp_jax.graph.biases import find_biases
 from dmbp_jax.graph.flattening import Flat, flatten
 from dmbp_jax.graph.freezing import freeze_factors
 from dmbp_jax.graph.naming import name_sites
 from dmbp_jax.graph.operations import MOVES, refusal, refusal_at_output, refusal_of_padding
 from dmbp_jax.graph.pieces import MinPool, PieceFamily, Pointwise, WindowPool
 from dmbp_jax.graph.pointwise import join_pointwise
-from dmbp_jax.graph.program import Operand, Program, Step
-from dmbp_jax.graph.stretches import divide
+from dmbp_jax.graph.program import Program
+from dmbp_jax.graph.steps import Operand, Step, needed_for
 
 _NAMED = 6  # frozen factors that a message lists
 
@@ -88,40 +88,28 @@ def _advice(refused: UnsupportedNetworkError, freeze: Callable[[], Program]) -> 
 def _assemble(flat: Flat) -> Program:
     """The program of steps that are all affine or pieces, which is checked first."""
     _check_supported(flat.steps, flat.logits)
-    steps = _number(flat.steps)
+    on_path, count = set(needed_for([flat.logits], flat.steps)), itertools.count()
+    steps = tuple(
+        step if step.piece is None else replace(step, index=next(count))
+        for step in flat.steps
+        if step.kind == "constant" or step in on_path
+    )
     if not any(step.piece is not None and step.piece.masked for step in steps):
         raise NoReluError(
             "Expected a network with at least one ReLU or another activation "
             "between x and the logits, got none, so there is nothing to mask."
         )
-    groups = group_biases(steps)
-    boundary = _boundary(steps, flat.image, flat.logits)
-    adjoints = find_adjoints(steps, flat.inputs)
-    on_the_way = [step for step in steps if step.kind != "constant"]
-    before = [step for step in on_the_way if step.kind == "affine" and not step.after_piece]
-    after = [step for step in on_the_way if step.kind == "piece" or step.after_piece]
-    lists = [
-        (on_the_way, {flat.logits}),
-        (before, set(boundary)),
-        (after, {flat.logits}),
-    ]
-    whole, early, late = divide(lists, adjoints)
+    biases = find_biases(steps)
+    axes = name_axes(steps, flat.image, flat.image_shape)
     return Program(
         steps=steps,
         inputs=flat.inputs,
         image=flat.image,
         logits=flat.logits,
-        sites=name_sites(
-            steps, groups, name_axes(steps, flat.image, flat.image_shape), flat.orders
-        ),
-        bias_groups={
-            steps[group.steps[-1]].results[0]: (index, group) for index, group in enumerate(groups)
-        },
-        boundary=boundary,
-        adjoints=adjoints,
-        whole=whole,
-        early=early,
-        late=late,
+        sites=name_sites(steps, biases, axes, flat.orders),
+        bias_groups={bias[-1].results[0]: (index, bias) for index, bias in enumerate(biases)},
+        boundary=_boundary(steps, flat.image, flat.logits),
+        adjoints=find_adjoints(steps, flat.inputs),
     )
 
 
@@ -135,7 +123,7 @@ def _check_supported(steps: Sequence[Step], logits: Operand) -> None:
         if step.kind == "nonaffine":
             raise refusal(step.name, step.scope)
         pool = step.piece.pool if isinstance(step.piece, MinPool) else step.piece
-        if isinstance(pool, WindowPool) and pool.reads_padding_alone(_shape_read(step)):
+        if isinstance(pool, WindowPool) and pool.reads_padding_alone(step.shapes[0]):
             raise refusal_of_padding(step.name, step.scope)
     at_output = {logits}
     for step in reversed(steps):
@@ -148,39 +136,12 @@ def _check_supported(steps: Sequence[Step], logits: Operand) -> None:
             raise refusal(step.name, step.scope)
 
 
-def _shape_read(step: Step) -> tuple[int, ...]:
-    return step.equation.invars[0].aval.shape
-
-
-def _number(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Number the pieces, and mark what comes after one."""
-    after_piece: set[int] = set()
-    count = itertools.count()
-    numbered = []
-    for step in steps:
-        after, index = any(operand in after_piece for operand in step.operands), -1
-        if step.piece is not None:
-            index = next(count)
-        if after or step.piece is not None:
-            after_piece.update(step.results)
-            step = replace(step, after_piece=after, index=index)
-        numbered.append(step)
-    return tuple(numbered)
-
-
 def _boundary(steps: Sequence[Step], image: int, logits: Operand) -> tuple[int, ...]:
     """Values that depend on x and on no piece, read by a piece or by what comes after one."""
-    early = {image}
+    early, wanted = {image}, {logits}
     for step in steps:
-        if step.kind == "affine" and not step.after_piece:
+        if step.kind == "affine" and early.issuperset(step.dependent):
             early.update(step.results)
-    wanted = {
-        operand
-        for step in steps
-        if step.after_piece or step.kind == "piece"
-        for operand in step.operands
-        if isinstance(operand, int) and operand in early
-    }
-    if isinstance(logits, int) and logits in early:
-        wanted.add(logits)
-    return tuple(sorted(wanted))
+        elif step.kind != "constant":
+            wanted.update(step.dependent)
+    return tuple(sorted(name for name in wanted if isinstance(name, int) and name in early))

@@ -13,7 +13,6 @@ does not matter:
 * One that returns every finite z as it is (`nan_to_num`) is no function at all.
 """
 
-import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -25,9 +24,9 @@ from dmbp_jax.graph.operations import (
     PIECEWISE_LINEAR,
     POINTWISE,
 )
-from dmbp_jax.graph.pieces import Maximum, Node, Piece, Pointwise, Relu
+from dmbp_jax.graph.pieces import Maximum, Piece, Pointwise, Relu
 from dmbp_jax.graph.probing import is_identity, is_ray, is_relu, values_at_probes
-from dmbp_jax.graph.program import Operand, Step
+from dmbp_jax.graph.steps import Operand, Step, needed_for
 
 _TAKEN = {"relu", "maximum", "minimum", "max_pool", "min_pool", "bias"}  # kinds of other sites
 
@@ -77,7 +76,7 @@ class _Joiner:
     def joined(self) -> tuple[Sequence[Step], Operand]:
         """The steps, functions joined, and the name of the logits."""
         for position, step in enumerate(self._steps):
-            if not _depends(step) or not self._is_pointwise(position):
+            if step.kind == "constant" or not self._is_pointwise(position):
                 continue
             is_scaling = step.kind == "affine" and not _joins(step)
             found = self._continued(position) if is_scaling else self._find(position)
@@ -88,7 +87,7 @@ class _Joiner:
     def _continued(self, position: int) -> _Function | None:
         """The function whose value this step scales or shifts by a number, with the step."""
         step = self._steps[position]
-        before = self._made_by.get(_read(step)[0], -1)
+        before = self._made_by.get(step.dependent[0], -1)
         found = self._found.get(before)
         if found is None or before in self._relus or self._is_layer(step):
             return None
@@ -189,7 +188,7 @@ class _Joiner:
     def _piece(self, position: int, found: _Function) -> Step:
         last = self._steps[position]
         inside = [self._steps[member] for member in sorted(found.members)]
-        nodes = tuple(Node(s.equation, s.operands, s.depends, s.results[0]) for s in inside)
+        nodes = tuple(replace(step, scope="") for step in inside)
         is_exact = degree(inside, found.source) <= 1
         piece: Piece = Pointwise(self._kind(found.members), is_exact, nodes, found.source)
         if self._relus.get(position) == found.members:
@@ -209,14 +208,9 @@ class _Joiner:
         steps = [self._steps[position] for position in sorted(found.members)]
         if degree(steps, found.source) > 1:
             return None
-        constants: list[Step] = []
+        before = [step for step in self._steps[: max(found.members)] if step.kind == "constant"]
         needed = {operand for step in steps for operand in step.operands}
-        for position in reversed(range(max(found.members))):
-            step = self._steps[position]
-            if step.kind == "constant" and not needed.isdisjoint(step.results):
-                constants.append(step)
-                needed.update(step.operands)
-        return values_at_probes([*reversed(constants), *steps], found.source)
+        return values_at_probes([*needed_for(needed, before), *steps], found.source)
 
     def _kind(self, members: Collection[int]) -> str:
         """The name of the outermost call that is this function, or of its only operation."""
@@ -262,18 +256,9 @@ class _Joiner:
         return kept[::-1], logits
 
 
-def _depends(step: Step) -> bool:
-    return step.kind != "constant"
-
-
-def _read(step: Step) -> list[Any]:
-    """What a step reads that depends on x."""
-    return list(itertools.compress(step.operands, step.depends))
-
-
 def _joins(step: Step) -> bool:
     """Whether an affine step brings two values together."""
-    return step.kind == "affine" and len(set(_read(step))) > 1
+    return step.kind == "affine" and len(set(step.dependent)) > 1
 
 
 def degree(steps: Sequence[Step], source: int) -> int:

@@ -4,6 +4,7 @@ In NumPy, and only where all constants are known: `where(z > 0, z, 0)` and `(z +
 the ReLU of the paper (Eq. 2), and `nan_to_num(z)` is no function at all.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmbp_jax.graph.operations import KEEPS_ZERO
-from dmbp_jax.graph.program import Constant, Step
+from dmbp_jax.graph.steps import Constant, Step, interpret
 
 _POWERS = 2.0 ** np.arange(-40, 100)
 _BETWEEN = np.random.default_rng(0).normal(scale=4, size=200)
@@ -53,25 +54,26 @@ def values_at_probes(steps: Sequence[Step], source: int) -> np.ndarray | None:
       steps: those of f and those that make its constants, in order.
       source: name of z.
     """
-    values: dict[int, Any] = {source: PROBES}
-    for step in steps:
-        read = [_read(values, operand) for operand in step.operands]
-        if any(value is None for value in read):
-            continue
-        if step.name in KEEPS_ZERO:
-            is_number = jnp.issubdtype(step.dtype, jnp.floating)
-            values[step.results[0]] = np.asarray(read[0], np.float64) if is_number else read[0]
-        elif step.name in _FUNCTIONS:
-            with np.errstate(all="ignore"):
-                values[step.results[0]] = _FUNCTIONS[step.name](*read)
-    found = values.get(steps[-1].results[0])
+    values = interpret(steps, defaultdict(lambda: None, {source: PROBES}), _in_numpy)
+    found = values[steps[-1].results[0]]
     return None if found is None else np.broadcast_to(found, PROBES.shape)
 
 
-def _read(values: dict[int, Any], operand: Any) -> Any:
-    if not isinstance(operand, Constant):
-        return values.get(operand)
-    value = operand.value
+def _in_numpy(step: Step, operands: Sequence[Any]) -> list[Any]:
+    values = [
+        _number(value) if isinstance(operand, Constant) else value
+        for value, operand in zip(operands, step.operands, strict=True)
+    ]
+    if any(value is None for value in values):
+        return [None] * len(step.results)
+    if step.name in KEEPS_ZERO:
+        is_number = jnp.issubdtype(step.dtype, jnp.floating)
+        return [np.asarray(values[0], np.float64) if is_number else values[0]]
+    with np.errstate(all="ignore"):
+        return [_FUNCTIONS[step.name](*values)] if step.name in _FUNCTIONS else [None]
+
+
+def _number(value: Any) -> Any:
     if isinstance(value, jax.core.Tracer) or np.ndim(value):
         return None
     return np.float64(value) if jnp.issubdtype(jnp.result_type(value), jnp.floating) else value

@@ -3,12 +3,12 @@
 Made by `tracing`, evaluated by `graph`.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from dmbp_jax.graph.pieces import Piece
+from dmbp_jax.graph.biases import Bias
+from dmbp_jax.graph.steps import Operand, Step, count_reads
 
 
 class Factor(NamedTuple):
@@ -74,95 +74,6 @@ class Site:
 
 
 @dataclass(frozen=True, eq=False)
-class Constant:
-    """An operand whose value is known: a literal of the jaxpr. Hashed by identity."""
-
-    value: Any
-
-
-Operand = int | Constant  # an int names a value of the program
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One inlined equation.
-
-    Attributes:
-      kind: "constant" (does not depend on x), "affine" or "piece"; while the program is made also
-        "nonaffine", which becomes a part of a piece or an error.
-      equation: as JAX traced it.
-      operands: what it reads.
-      results: names of the values it makes.
-      scope: name scopes around it.
-      depends: which operands depend on x.
-      after_piece: whether it reads what a piece made.
-      piece: of kind "piece".
-      index: of kind "piece": its position among them.
-    """
-
-    kind: str
-    equation: Any
-    operands: tuple[Operand, ...]
-    results: tuple[int, ...]
-    scope: str
-    depends: tuple[bool, ...]
-    after_piece: bool = False
-    piece: Piece | None = None
-    index: int = -1
-
-    @property
-    def name(self) -> str:
-        """Name of the primitive."""
-        return self.equation.primitive.name
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Parameters of the primitive."""
-        return self.equation.params
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the first result."""
-        return getattr(self.equation.outvars[0].aval, "shape", ())
-
-    @property
-    def dtype(self) -> Any:
-        """Dtype of the first result."""
-        return getattr(self.equation.outvars[0].aval, "dtype", None)
-
-
-@dataclass(frozen=True, eq=False)
-class Stretch:
-    """The affine steps between two pieces, as one function.
-
-    Attributes:
-      steps: in order of evaluation.
-      reads: names of the values they read from outside.
-      adjoints: names of the convolutions among them that read an adjoint kernel.
-      writes: names of the values that are read outside.
-      scope: name scopes around all of them.
-      call: `(values of reads, adjoint kernels) -> values of writes`.
-    """
-
-    steps: tuple[Step, ...]
-    reads: tuple[int, ...]
-    adjoints: tuple[int, ...]
-    writes: tuple[int, ...]
-    scope: str
-    call: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]]
-
-
-Parts = tuple[Step | Stretch, ...]
-
-
-@dataclass(frozen=True)
-class BiasGroup:
-    """A chain of elementwise operations with constants (conv + bias, BatchNorm): r ↦ a·r + b."""
-
-    steps: tuple[int, ...]  # positions in the program
-
-
-@dataclass(frozen=True, eq=False)
 class Program:
     """The flattened program of a network at one shape of x. Hashed by identity.
 
@@ -172,12 +83,9 @@ class Program:
       image: name of x.
       logits: what the network returns.
       sites: every piece and every bias.
-      bias_groups: last result of a group -> (index of its site, group).
+      bias_groups: last result of a bias -> (index of its site, its steps).
       boundary: values before the first piece that later steps still read.
       adjoints: names of the convolutions that read an adjoint kernel.
-      whole: the steps that depend on x.
-      early: those of them before the first piece.
-      late: the pieces, and what comes after one.
     """
 
     steps: tuple[Step, ...]
@@ -185,12 +93,9 @@ class Program:
     image: int
     logits: Operand
     sites: tuple[Site, ...]
-    bias_groups: dict[int, tuple[int, BiasGroup]]
+    bias_groups: dict[int, tuple[int, Bias]]
     boundary: tuple[int, ...]
     adjoints: frozenset[int]
-    whole: Parts
-    early: Parts
-    late: Parts
 
     @property
     def masked(self) -> tuple[Site, ...]:
@@ -214,13 +119,3 @@ class Program:
     def biases(self) -> tuple[Site, ...]:
         """The places where a constant is added, in order of evaluation."""
         return tuple(site for site in self.sites if site.kind == "bias")
-
-
-def count_reads(steps: Sequence[Step]) -> dict[int, int]:
-    """How often each value is read."""
-    reads: dict[int, int] = {}
-    for step in steps:
-        for operand in step.operands:
-            if isinstance(operand, int):
-                reads[operand] = reads.get(operand, 0) + 1
-    return reads

@@ -16,7 +16,7 @@ from jax import lax
 from dmbp_jax.errors import ControlFlowError
 from dmbp_jax.graph.jaxprs import Loop, body, common_scope, count_operations, scan_loop, user_code
 from dmbp_jax.graph.operations import place
-from dmbp_jax.graph.program import Constant, Operand
+from dmbp_jax.graph.steps import Constant, Operand
 
 # XLA's time to compile grows faster than the program: this many take minutes on a CPU, and the
 # deepest networks people train have fewer.

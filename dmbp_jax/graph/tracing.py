@@ -37,7 +37,7 @@ from dmbp_jax.graph.passes import make_program
 from dmbp_jax.graph.pieces import FAMILIES, Equation, PieceFamily, families
 from dmbp_jax.graph.pieces.max_pool import WindowPool
 from dmbp_jax.graph.program import Program
-from dmbp_jax.graph.zeros import is_zero
+from dmbp_jax.graph.steps import is_zero
 
 _KEPT = 16  # traces of one function, and of all together; the oldest go first
 

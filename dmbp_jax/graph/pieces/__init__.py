@@ -1,14 +1,12 @@
 """Operations that are affine once their choice at x is fixed, one file per family."""
 
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.pieces.frozen import Evaluation as Evaluation
 from dmbp_jax.graph.pieces.frozen import FrozenFactor as FrozenFactor
 from dmbp_jax.graph.pieces.linear_part import LinearPart as LinearPart
 from dmbp_jax.graph.pieces.max_pool import GlobalPool
 from dmbp_jax.graph.pieces.max_pool import WindowPool as WindowPool
 from dmbp_jax.graph.pieces.maximum import Maximum as Maximum
 from dmbp_jax.graph.pieces.min_pool import MinPool as MinPool
-from dmbp_jax.graph.pieces.pointwise import Node as Node
 from dmbp_jax.graph.pieces.pointwise import Pointwise as Pointwise
 from dmbp_jax.graph.pieces.protocol import Choice as Choice
 from dmbp_jax.graph.pieces.protocol import Equation as Equation

@@ -9,20 +9,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.graph.jaxprs import bind
+from dmbp_jax.graph.steps import Step, plainly
 
 _COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne", "is_finite")
 
 
-def decide(node: Any, values: list[Any]) -> jax.Array | None:
+def decide(node: Step, values: list[Any]) -> jax.Array | None:
     """What x decides at an operation with these operands; None where it decides nothing.
 
     A maximum or minimum with a constant is the constant where both are equal, as a ReLU's gate is
     closed at 0.
     """
-    name = node.equation.primitive.name
+    name = node.name
     if name in _COMPARISONS:
-        return bind(node.equation, values)[0]
+        return plainly(node, values)[0]
     if name in ("sign", "abs"):
         return jnp.sign(values[0]).astype(jnp.int8)
     if name == "clamp":
@@ -36,11 +36,11 @@ def decide(node: Any, values: list[Any]) -> jax.Array | None:
     return a > b if name == "max" else a < b
 
 
-def follow(node: Any, values: list[Any], decision: jax.Array | None) -> jax.Array:
+def follow(node: Step, values: list[Any], decision: jax.Array | None) -> jax.Array:
     """The value of an operation that goes the way it was decided: affine in what depends on x."""
-    name = node.equation.primitive.name
+    name = node.name
     if decision is None:
-        return bind(node.equation, values)[0]
+        return plainly(node, values)[0]
     if name in _COMPARISONS:
         return decision
     if name in ("sign", "abs"):

@@ -5,19 +5,12 @@ The paper freezes the gates of ReLUs; the weights of an attention layer are gate
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 
-from dmbp_jax.graph.jaxprs import bind
-
-
-class Evaluation(NamedTuple):
-    """One equation of a factor; an operand names a value, or is a literal with `.value`."""
-
-    equation: Any
-    operands: tuple[Any, ...]
-    results: tuple[int, ...]
+from dmbp_jax.graph.linearisation import Linearisation
+from dmbp_jax.graph.steps import Step, interpret
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +21,14 @@ class FrozenFactor:
 
     Attributes:
       name: of the last operation that is not affine, such as "rsqrt" or "softmax".
-      nodes: the equations, in order.
+      nodes: its steps, in order.
       sources: names of the values z in them.
       value: name of g(z).
       constants: values by name, what `nodes` reads beside z.
     """
 
     name: str
-    nodes: tuple[Evaluation, ...]
+    nodes: tuple[Step, ...]
     sources: tuple[int, ...]
     value: int
     constants: Mapping[int, Any] = field(default_factory=dict)
@@ -43,23 +36,14 @@ class FrozenFactor:
     masked: ClassVar[bool] = False
     has_intercept: ClassVar[bool] = False
 
-    def bind(self, constants: Mapping[int, Any]) -> "FrozenFactor":
+    def bind(self, constants: Mapping[int, Any], _: Linearisation) -> "FrozenFactor":
         """The factor with its parameters."""
         return replace(self, constants=constants)
 
     def __call__(self, *z: jax.Array) -> jax.Array:
         """g(z), with its ordinary gradient."""
-        values: dict[int, Any] = dict(zip(self.sources, z, strict=True))
-
-        def read(operand: Any) -> Any:
-            if not isinstance(operand, int):
-                return operand.value
-            return values[operand] if operand in values else self.constants[operand]
-
-        for node in self.nodes:
-            results = bind(node.equation, [read(operand) for operand in node.operands])
-            values.update(zip(node.results, results, strict=True))
-        return values[self.value]
+        given = zip(self.sources, z, strict=True)
+        return interpret(self.nodes, {**self.constants, **dict(given)})[self.value]
 
     def choose(self, *z: jax.Array) -> jax.Array:
         """g(z)."""

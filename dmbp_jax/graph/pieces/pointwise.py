@@ -4,29 +4,20 @@ Nothing in Eq. 4 to 14 needs the gate to be 0 or 1, or to come from a ReLU. The 
 claims the leaky ReLU and, by approximation, sigmoid and tanh; the slopes here are ours.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.graph.jaxprs import bind
 from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.operations import AFFINE_POINTWISE
 from dmbp_jax.graph.pieces.decisions import decide, follow
 from dmbp_jax.graph.pieces.protocol import Choice
+from dmbp_jax.graph.steps import Rule, Step, interpret, plainly
 
 RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
-
-
-class Node(NamedTuple):
-    """One equation of the function; an operand names a value, or is a literal with `.value`."""
-
-    equation: Any
-    operands: tuple[Any, ...]
-    depends: tuple[bool, ...]
-    result: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +31,7 @@ class Pointwise:
     Attributes:
       kind: what the list of sites calls it.
       exact: whether f is piecewise linear.
-      nodes: the equations, in order.
+      nodes: its steps, in order.
       source: name of z in them.
       linearisation: its slope.
       constants: values by name, what `nodes` reads beside z.
@@ -48,7 +39,7 @@ class Pointwise:
 
     kind: str
     exact: bool
-    nodes: tuple[Node, ...]
+    nodes: tuple[Step, ...]
     source: int
     linearisation: Linearisation = Linearisation()  # noqa: RUF009 (frozen)
     constants: Mapping[int, Any] = field(default_factory=dict)
@@ -58,7 +49,7 @@ class Pointwise:
     @property
     def operation(self) -> str:
         """The last operation that is not affine."""
-        names = [node.equation.primitive.name for node in self.nodes]
+        names = [node.name for node in self.nodes]
         return next((name for name in reversed(names) if name not in AFFINE_POINTWISE), names[-1])
 
     def bind(self, constants: Mapping[int, Any], linearisation: Linearisation) -> "Pointwise":
@@ -67,7 +58,7 @@ class Pointwise:
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """f(z)."""
-        return self._evaluate(z, lambda node, values: bind(node.equation, values)[0])
+        return self._evaluate(z)
 
     def choose(self, z: jax.Array) -> Choice:
         """Slope and intercept, each of the shape of z; of an exact f what its operations decide."""
@@ -93,7 +84,7 @@ class Pointwise:
         """Slope ⊙ z + intercept."""
         if self.exact:
             decisions = iter(choice)
-            return self._evaluate(z, lambda node, values: follow(node, values, next(decisions)))
+            return self._evaluate(z, lambda node, values: [follow(node, values, next(decisions))])
         slope, intercept = choice
         return slope * z + intercept
 
@@ -118,9 +109,9 @@ class Pointwise:
     def _decide_at(self, z: jax.Array) -> Choice:
         decisions = []
 
-        def at(node: Node, values: list[Any]) -> jax.Array:
+        def at(node: Step, values: list[Any]) -> list[jax.Array]:
             decisions.append(decide(node, values))
-            return follow(node, values, decisions[-1])
+            return [follow(node, values, decisions[-1])]
 
         self._evaluate(z, at)
         return tuple(decisions)
@@ -135,17 +126,9 @@ class Pointwise:
         is_smooth = abs(own - side) <= jnp.sqrt(jnp.finfo(z.dtype).eps) * (abs(left) + abs(right))
         return jnp.where(is_smooth, own, side)
 
-    def _evaluate(self, z: jax.Array, at: Callable[[Node, list[Any]], Any]) -> jax.Array:
-        values = {self.source: z}
-
-        def read(operand: Any) -> Any:
-            if not isinstance(operand, int):
-                return operand.value
-            return values[operand] if operand in values else self.constants[operand]
-
-        for node in self.nodes:
-            values[node.result] = at(node, [read(operand) for operand in node.operands])
-        return values[self.nodes[-1].result]
+    def _evaluate(self, z: jax.Array, rule: Rule = plainly) -> jax.Array:
+        values = interpret(self.nodes, {**self.constants, self.source: z}, rule)
+        return values[self.nodes[-1].results[0]]
 
 
 def _sides(z: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -172,14 +155,13 @@ def segment_of(z: jax.Array, segments: int) -> tuple[jax.Array, jax.Array]:
     return jnp.where(below, -2 * RANGE, ends[0]), jnp.where(below, -RANGE, ends[1])
 
 
-def _bound_wins(node: Node, values: list[Any]) -> Any:
+def _bound_wins(node: Step, values: list[Any]) -> list[Any]:
     """An operation whose maximum or minimum with a constant is the constant where both are equal.
 
     JAX's own derivative at such a tie is ½.
     """
-    name = node.equation.primitive.name
-    if name not in ("max", "min") or all(node.depends):
-        return bind(node.equation, values)[0]
+    if node.name not in ("max", "min") or all(node.depends):
+        return plainly(node, values)
     position = node.depends.index(True)
     z, bound = values[position], values[1 - position]
-    return jnp.where(z > bound if name == "max" else z < bound, z, bound)
+    return [jnp.where(z > bound if node.name == "max" else z < bound, z, bound)]

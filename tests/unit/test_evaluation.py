@@ -1,6 +1,4 @@
-"""Equal stretches of a network share a compiled function, and compute what their steps compute."""
-
-from collections import Counter
+"""The graph evaluates the steps of a program: values, gradients, biases, names in a profile."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +8,9 @@ import pytest
 from dmbp_jax.graph.affine import evaluate_affine
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.model import bind
-from dmbp_jax.graph.program import Stretch
 from dmbp_jax.graph.rules import Rules
+from dmbp_jax.graph.steps import read
 from dmbp_jax.graph.tracing import trace
-from dmbp_jax.models import ResNet50
 
 SIDE, CHANNELS, BLOCKS = 6, 4, 3
 
@@ -57,57 +54,17 @@ def find_program(function, params, side=SIDE, dtype=np.float64):
     return network.program(), network.graph
 
 
-def shared(program):
-    """How many stretches each function of a program stands for."""
-    parts = [part for part in program.whole if isinstance(part, Stretch)]
-    return sorted(Counter(id(part.call) for part in parts).values())
-
-
 def step_by_step(graph, x):
     """F(x) by the steps of the program alone."""
-    program = graph._program
+    program = graph.program
     values = graph._constants | {program.image: x}
     for step in program.steps:
         if step.piece is not None:
             values[step.results[0]] = jax.nn.relu(values[step.operands[0]])
         elif step.kind != "constant":
-            evaluate_affine(step, values, {})
+            operands = [read(values, operand) for operand in step.operands]
+            values.update(zip(step.results, evaluate_affine(step, operands), strict=True))
     return values[program.logits]
-
-
-def test_equal_blocks_share_a_function(x64):
-    program, _ = find_program(residual, make_params())
-    assert shared(program) == [BLOCKS, BLOCKS]  # conv · 2 + 1, and conv + x
-
-
-def test_blocks_that_differ_in_one_number_do_not(x64):
-    def network(params, x):
-        return residual(params, x, scales=(2.0, 3.0, 2.0))
-
-    program, _ = find_program(network, make_params())
-    assert shared(program) == [2, BLOCKS]
-
-
-def test_blocks_that_differ_in_a_parameter_of_an_operation_do_not(x64):
-    def network(params, x):
-        x = jax.nn.relu(conv(x, params["first"]))
-        for (a, _), dilation in zip(params["blocks"], (1, 2, 1), strict=True):
-            x = jax.nn.relu(conv(x, a, dilation) + 1)
-        return x.mean((1, 2)) @ params["last"]
-
-    program, _ = find_program(network, make_params())
-    assert shared(program) == [2]
-
-
-def test_blocks_of_other_shapes_do_not(x64):
-    def network(params, x):
-        x = jax.nn.relu(conv(x, params["first"]))
-        for a, _ in params["blocks"]:
-            x = jax.nn.relu(conv(x, a) + 1)[:, ::2, ::2]
-        return x.mean((1, 2)) @ params["last"]
-
-    program, _ = find_program(network, make_params(), side=32)
-    assert shared(program) == []
 
 
 @pytest.mark.parametrize("scales", [(2.0,) * BLOCKS, (2.0, 3.0, 2.0)])
@@ -133,7 +90,7 @@ def test_values_and_gradients_are_those_of_the_steps(x64, scales):
 
 
 def test_kernels_get_their_gradients(x64):
-    """A kernel goes into the shared function as an argument, so that it is not a constant there."""
+    """Those of the parameters are the kernels' own, beside an adjoint kernel."""
     params = make_params()
     x = jnp.asarray(np.random.default_rng(1).normal(size=(1, SIDE, SIDE, 3)))
     network = trace(bind(params, residual), x)
@@ -163,7 +120,7 @@ def test_a_rule_for_biases_still_sees_every_bias(x64):
     assert seen == [site.index for site in graph.biases] == list(range(BLOCKS))
 
 
-def test_a_profile_names_the_block_of_every_stretch():
+def test_a_profile_names_the_block_of_every_block():
     def network(params, x):
         for k in range(3):
             with jax.named_scope(f"block{k}"):
@@ -175,14 +132,3 @@ def test_a_profile_names_the_block_of_every_stretch():
     text = jax.jit(lambda x: make_graph().run(x)).lower(jnp.ones((1, SIDE, SIDE, 3)))
     compiled = text.compile().as_text()
     assert all(f"block{k}" in compiled for k in range(3))
-
-
-def test_resnet50_has_few_functions_for_many_stretches():
-    module = ResNet50(classes=10)
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), image)
-    program = trace(bind(variables, module.apply), image).program()
-    parts = [part for part in program.whole if isinstance(part, Stretch)]
-    # Three in each of the 12 blocks that are not the first of their stage, of which the middle one
-    # of the first stage's first block is equal to those of its stage.
-    assert (len({id(part.call) for part in parts}), len(parts)) == (12, 37)
