@@ -93,11 +93,6 @@ def _are_sizes(values: Any) -> bool:
     )
 
 
-def _parameter(data: Any, *_ignored: Any) -> Any:
-    """`torch._utils._rebuild_parameter`: the tensor inside."""
-    return data
-
-
 def _ordered_dict(pairs: Any = None) -> dict[Any, Any]:
     """`collections.OrderedDict`: dicts keep their order anyway."""
     result: dict[Any, Any] = {}
@@ -151,8 +146,8 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "numpy._core.multiarray._reconstruct": _array,
     "numpy.core.multiarray._reconstruct": _array,
     "torch.Size": _size,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_parameter": lambda data, *_ignored: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, *_ignored: data,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
 }

@@ -1,12 +1,12 @@
-"""What a PyTorch checkpoint's pickle says, read by Python's own unpickler with its teeth drawn.
+"""What a PyTorch checkpoint's pickle says, opcode by opcode: nothing in it is imported or called.
 
-It imports nothing, sets no attribute, and calls nothing but what `allowed` has put in the place of
-a global; dicts take names alone as keys.
+`pickletools` reads the opcodes. A global is what `allowed` puts in its place, and a call is one of
+that; objects get no attributes, and dicts take names alone as keys.
 """
 
 import io
-import pickle
 from collections.abc import Callable
+from pickletools import genops
 from reprlib import repr as short
 from typing import Any, NamedTuple
 
@@ -20,17 +20,17 @@ from dmbp_jax.convert.allowed import (
 )
 from dmbp_jax.errors import CorruptCheckpointError, WeightsError
 
-# Opcodes of no data that a checkpoint has; EXT ones name classes by a number of the process.
-_REFUSED = [
-    "PERSID",
-    "INST",
-    "OBJ",
-    "EXT1",
-    "EXT2",
-    "EXT4",
-    "NEXT_BUFFER",
-    "READONLY_BUFFER",
-]
+# No data of a checkpoint has these; those of EXT name classes by a number of the process.
+_REFUSED = ("PERSID", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": lambda: StandIn("builtins.set"),
+}
 
 
 class Pickle(NamedTuple):
@@ -47,9 +47,8 @@ def read_pickle(stream: io.BytesIO) -> Pickle:
       UnsafeCheckpointError: an opcode or a global that data does not need; nothing is executed.
       CorruptCheckpointError: truncated, or no pickle.
     """
-    reader = _Reader(stream, encoding="latin-1")
     try:
-        return Pickle(reader.load(), reader.storages)
+        return _interpret(stream)
     except WeightsError:
         raise
     except Exception as error:  # what a broken pickle does wrong differs
@@ -57,110 +56,102 @@ def read_pickle(stream: io.BytesIO) -> Pickle:
         raise CorruptCheckpointError(f"Expected a whole pickle, got: {text[:200]}") from error
 
 
-# The one written in Python, whose opcodes can be replaced; C's takes memory as the file says.
-_Unpickler: Any = pickle._Unpickler
+def _interpret(stream: io.BytesIO) -> Pickle:
+    stack: list[Any] = []
+    marks: list[int] = []  # places in the stack
+    memo: dict[int, Any] = {}
+    storages: dict[str, Storage] = {}
+
+    def pop_mark() -> list[Any]:
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    for opcode, argument, _ in genops(stream):
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                break
+            case name if name in _REFUSED:
+                raise refuse(f"the pickle opcode {name}")
+            case name if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name]())
+            case "MARK":
+                marks.append(len(stack))
+            case "POP" if marks and marks[-1] == len(stack):
+                marks.pop()
+            case "POP":
+                stack.pop()
+            case "POP_MARK":
+                pop_mark()
+            case "DUP":
+                stack.append(stack[-1])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "TUPLE":
+                stack.append(tuple(pop_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                items = [stack.pop() for _ in opcode.stack_before]
+                stack.append(tuple(reversed(items)))
+            case "LIST":
+                stack.append(pop_mark())
+            case "DICT":
+                items = pop_mark()
+                stack.append({})
+                put_items(stack[-1], zip(items[::2], items[1::2], strict=True))
+            case "FROZENSET":
+                pop_mark()
+                stack.append(StandIn("builtins.frozenset"))
+            case "APPEND" | "APPENDS" | "ADDITEMS":
+                items = [stack.pop()] if opcode.name == "APPEND" else pop_mark()
+                _extend(stack[-1], items)
+            case "SETITEM" | "SETITEMS":
+                items = [stack.pop(), stack.pop()][::-1] if opcode.name == "SETITEM" else pop_mark()
+                put_items(stack[-1], zip(items[::2], items[1::2], strict=True))
+            case "GLOBAL":
+                stack.append(find_global(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                stack.append(find_global(module, name))
+            case "REDUCE":
+                arguments, function = stack.pop(), stack.pop()
+                stack.append(function(*arguments))
+            case "NEWOBJ" | "NEWOBJ_EX":  # the stand-in of a class is that of its objects, too
+                for _ in opcode.stack_before[1:]:
+                    _expect(stack.pop(), (tuple, dict))
+                _expect(stack[-1], StandIn)
+            case "BUILD":  # attributes of an object, such as version numbers beside a state dict
+                stack.pop()
+                _expect(stack[-1], (dict, StandIn))
+            case "BINPERSID":
+                storage = make_storage(stack.pop())
+                stack.append(storage)
+                if isinstance(storage, Storage):
+                    _keep(storage, storages)
+            case _:  # a number, text or bytes
+                stack.append(argument)
+    return Pickle(stack.pop(), storages)
 
 
-class _Reader(_Unpickler):
-    """An unpickler of data."""
-
-    def __init__(self, stream: io.BytesIO, encoding: str) -> None:
-        super().__init__(stream, fix_imports=False, encoding=encoding)
-        self.storages: dict[str, Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Whatever stands for the global; it is not imported."""
-        return find_global(module, name)
-
-    def persistent_load(self, reference: Any) -> Storage | StandIn:
-        """The storage that is kept elsewhere in the file."""
-        storage = make_storage(reference)
-        if isinstance(storage, StandIn):
-            return storage
-        if self.storages.setdefault(storage.key, storage) != storage:
-            raise CorruptCheckpointError(
-                f"storage {short(storage.key)}: Expected one dtype and length, got two."
-            )
-        return storage
-
-    def put_item(self) -> None:
-        """SETITEM."""
-        value, key = self.stack.pop(), self.stack.pop()
-        put_items(self.stack[-1], [(key, value)])
-
-    def put_items(self) -> None:
-        """SETITEMS."""
-        items = self.pop_mark()
-        put_items(self.stack[-1], zip(items[::2], items[1::2], strict=True))
-
-    def make_dict(self) -> None:
-        """DICT."""
-        items = self.pop_mark()
-        self.append({})
-        put_items(self.stack[-1], zip(items[::2], items[1::2], strict=True))
-
-    def append_item(self) -> None:
-        """APPEND."""
-        self._extend([self.stack.pop()])
-
-    def append_items(self) -> None:
-        """APPENDS, and ADDITEMS of a set."""
-        self._extend(self.pop_mark())
-
-    def _extend(self, items: list[Any]) -> None:
-        if isinstance(self.stack[-1], list):
-            self.stack[-1].extend(items)
-        elif not isinstance(self.stack[-1], StandIn):
-            raise CorruptCheckpointError("Expected a list, got something else.")
-
-    def make_object(self) -> None:
-        """NEWOBJ, NEWOBJ_EX: the stand-in of a class is that of its objects, too."""
-        while not isinstance(self.stack[-1], StandIn):  # arguments
-            if not isinstance(self.stack.pop(), (tuple, dict)):
-                raise CorruptCheckpointError("Expected a class, got something else.")
-
-    def drop_state(self) -> None:
-        """BUILD: the attributes of an object, such as version numbers beside a state dict."""
-        self.stack.pop()
-        if not isinstance(self.stack[-1], (dict, StandIn)):
-            raise CorruptCheckpointError("Expected an object, got something else.")
-
-    def make_byte_array(self) -> None:
-        """BYTEARRAY8: read, and no memory taken before."""
-        self.read(int.from_bytes(self.read(8), "little"))
-        self.append(StandIn("builtins.bytearray"))
-
-    def make_set(self) -> None:
-        """EMPTY_SET."""
-        self.append(StandIn("builtins.set"))
-
-    def make_frozen_set(self) -> None:
-        """FROZENSET."""
-        self.pop_mark()
-        self.make_set()
+def _expect(value: Any, kinds: type | tuple[type, ...]) -> None:
+    if not isinstance(value, kinds):
+        raise CorruptCheckpointError("Expected an object, got something else.")
 
 
-def _refused(name: str) -> Callable[[_Reader], None]:
-    def action(_: _Reader) -> None:
-        raise refuse(f"the pickle opcode {name}")
+def _extend(target: Any, items: list[Any]) -> None:
+    _expect(target, (list, StandIn))
+    if isinstance(target, list):
+        target.extend(items)
 
-    return action
 
-
-_ACTIONS = {name: _refused(name) for name in _REFUSED} | {
-    "SETITEM": _Reader.put_item,
-    "SETITEMS": _Reader.put_items,
-    "DICT": _Reader.make_dict,
-    "APPEND": _Reader.append_item,
-    "APPENDS": _Reader.append_items,
-    "ADDITEMS": _Reader.append_items,
-    "NEWOBJ": _Reader.make_object,
-    "NEWOBJ_EX": _Reader.make_object,
-    "BUILD": _Reader.drop_state,
-    "BYTEARRAY8": _Reader.make_byte_array,
-    "EMPTY_SET": _Reader.make_set,
-    "FROZENSET": _Reader.make_frozen_set,
-}
-_Reader.dispatch = _Unpickler.dispatch | {
-    getattr(pickle, name)[0]: action for name, action in _ACTIONS.items()
-}
+def _keep(storage: Storage, storages: dict[str, Storage]) -> None:
+    if storages.setdefault(storage.key, storage) != storage:
+        raise CorruptCheckpointError(
+            f"storage {short(storage.key)}: Expected one dtype and length, got two."
+        )

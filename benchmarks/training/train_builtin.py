@@ -29,7 +29,7 @@ from safetensors.flax import save_file
 from tqdm import tqdm
 
 from dmbp_jax import load
-from dmbp_jax.data.generated import CLASSES, GeneratedDataset
+from dmbp_jax.data.generated import CLASSES, generate
 from dmbp_jax.files import replacing
 from dmbp_jax.models.builtin import INPUT_SHAPE, MEAN, STD, BuiltinNet
 
@@ -67,7 +67,8 @@ def draw(seed: int, size: int) -> Pictures:
     images = np.empty((size, *INPUT_SHAPE), np.uint8)
     labels = np.empty((size, len(CLASSES)), np.bool_)
     covers = np.empty((size, CELLS, CELLS, len(CLASSES)), np.uint8)
-    for k, sample in enumerate(tqdm(GeneratedDataset(seed, size), "drawing", disable=None)):
+    for k in tqdm(range(size), "drawing", disable=None):
+        sample = generate(seed, k)
         images[k], labels[k] = sample.image, sample.labels
         covers[k] = cell_covers(sample.masks)
     return Pictures(images, labels, covers)

@@ -3,7 +3,6 @@
 from dmbp_jax.data.csv_folder import list_csv_folder as list_csv_folder
 from dmbp_jax.data.decoding import open_image as open_image
 from dmbp_jax.data.generated import CLASSES as CLASSES
-from dmbp_jax.data.generated import GeneratedDataset as GeneratedDataset
 from dmbp_jax.data.generated import generate as generate
 from dmbp_jax.data.imagenet import list_imagenet as list_imagenet
 from dmbp_jax.data.loading import Loaded as Loaded

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.data.decoding import open_image
-from dmbp_jax.data.generated import CLASSES, GeneratedDataset, compose
+from dmbp_jax.data.generated import CLASSES, compose, generate
 
 
 class Picture(Protocol):
@@ -89,22 +89,22 @@ class FilePicture:
 
 @dataclass(frozen=True)
 class GeneratedPicture:
-    """A picture of the generated dataset, drawn when it is opened."""
+    """Picture `index` of generated dataset `seed`, drawn when it is opened."""
 
     name: str
     labels: tuple[int, ...]
-    dataset: GeneratedDataset
+    seed: int
     index: int
 
     def open(self) -> Image.Image:
         """Draw the picture."""
-        return Image.fromarray(self.dataset[self.index].image)
+        return Image.fromarray(generate(self.seed, self.index).image)
 
     def mask(self, label: int) -> Image.Image | None:
         """The visible pixels of the object of class `label`; None if it is not in the picture."""
         if label not in self.labels:
             return None
-        return Image.fromarray(self.dataset[self.index].masks[label].astype(np.uint8) * 255)
+        return Image.fromarray(generate(self.seed, self.index).masks[label].astype(np.uint8) * 255)
 
 
 class Skipped(NamedTuple):
@@ -143,18 +143,17 @@ def list_generated(seed: int = 1, size: int = 1000) -> Dataset:
     """The first `size` pictures of generated dataset `seed`, listed like those of any dataset.
 
     Raises:
-      InputError, InputTypeError: as `GeneratedDataset`.
+      InputError, InputTypeError: `seed` < 0, `size` < 1, or not integers.
 
     Example:
       >>> picture = list_generated(size=1).pictures[0]
       >>> picture.name, picture.open().size
       ('1/0', (96, 96))
     """
-    dataset = GeneratedDataset(seed, size)
     pictures = []
-    for i in range(size):
+    for i in range(check_count(size, "size")):
         labels = {thing.label for thing in compose(seed, i).things if thing.label is not None}
-        pictures.append(GeneratedPicture(f"{seed}/{i}", tuple(sorted(labels)), dataset, i))
+        pictures.append(GeneratedPicture(f"{seed}/{i}", tuple(sorted(labels)), seed, i))
     return Dataset("generated", tuple(pictures), (), CLASSES)
 
 

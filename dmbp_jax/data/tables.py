@@ -79,15 +79,21 @@ def read_table(table: Path, resolve: Resolve, *, needed: bool = True) -> Table:
     """
     rows: list[Row] = []
     seen: set[tuple[str, int | None]] = set()
-    head = _read_head(table)
-    if needed and head.label is None:
-        raise DataError(f"{table}: Expected the columns file,label, got {','.join(head.names)}.")
+    names, file_column, label_column, lines = _read_head(table)
+    if needed and label_column is None:
+        raise DataError(f"{table}: Expected the columns file,label, got {','.join(names)}.")
     labels_of = cache(lambda text: _labels(text, resolve))  # a table has few different ones
-    for line, file, text in _cells(table, head):
+    for line, cells in lines:
         where = f"{table}, line {line}"
+        if len(cells) <= max(file_column, label_column or 0) or any(cells[len(names) :]):
+            raise DataError(
+                f"{where}: Expected {','.join(names)}, got {len(cells)} cells {cells}; quote a "
+                "cell that has the separator in it."
+            )
+        file = cells[file_column]
         name = Path(file).as_posix() if file else ""
         try:
-            labels = labels_of(text)
+            labels = labels_of("" if label_column is None else cells[label_column])
         except InputError as error:
             raise DataError(f"{where}: {error}") from error
         for label in labels:
@@ -99,7 +105,7 @@ def read_table(table: Path, resolve: Resolve, *, needed: bool = True) -> Table:
             rows.append(Row(line, name, label))
     if not rows:
         raise DataError(f"{table}: Expected {_EXPECTED} and at least one row, got none.")
-    return Table(rows, tuple(head.names), head.label is not None)
+    return Table(rows, tuple(names), label_column is not None)
 
 
 def _labels(text: str, resolve: Resolve) -> list[int | None]:
@@ -116,30 +122,13 @@ def _labels(text: str, resolve: Resolve) -> list[int | None]:
             raise error from None
 
 
-class _Head(NamedTuple):
-    """The first line: names of the columns, places of file and label, and the rows below."""
+def _read_head(
+    table: Path,
+) -> tuple[list[str], int, int | None, Iterator[tuple[int, list[str]]]]:
+    """Names of the columns, places of file and label, and the rows below.
 
-    names: list[str]
-    file: int
-    label: int | None
-    rows: Iterator[tuple[int, list[str]]]
-
-
-def _cells(table: Path, head: _Head) -> Iterator[tuple[int, str, str]]:
-    """Line, file and label of every row."""
-    names, file_column, label_column, rows = head
-    for line, cells in rows:
-        short = len(cells) <= max(file_column, label_column or 0)
-        if short or any(cells[len(names) :]):
-            raise DataError(
-                f"{table}, line {line}: Expected {','.join(names)}, got {len(cells)} cells "
-                f"{cells}; quote a cell that has the separator in it."
-            )
-        yield line, cells[file_column], "" if label_column is None else cells[label_column]
-
-
-def _read_head(table: Path) -> _Head:
-    """The separator is the one with which there is a column of files."""
+    The separator is the one with which there is a column of files.
+    """
     lines = read_text(table, _EXPECTED).split("\n")
     skipped = 0
     while skipped < len(lines) and (not lines[skipped].strip() or lines[skipped][0] == "#"):
@@ -150,7 +139,7 @@ def _read_head(table: Path) -> _Head:
         names = next(rows, (0, []))[1]
         file_column = _column(names, _FILE_COLUMNS, table)
         if file_column is not None:
-            return _Head(names, file_column, _column(names, _LABEL_COLUMNS, table), rows)
+            return names, file_column, _column(names, _LABEL_COLUMNS, table), rows
         best = max(best, names, key=len)
     raise DataError(f"{table}: Expected the columns file,label, got {','.join(best) or 'none'}.")
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmbp_jax.data import FilePicture, GeneratedDataset, choose_targets, list_generated
+from dmbp_jax.data import FilePicture, choose_targets, generate, list_generated
 from dmbp_jax.errors import InputError
 
 
 def test_generated_pictures_are_those_of_the_dataset() -> None:
     dataset = list_generated(seed=3, size=4)
-    for picture, sample in zip(dataset, GeneratedDataset(3, 4), strict=True):
+    for index, picture in enumerate(dataset):
+        sample = generate(3, index)
         assert picture.labels == tuple(np.flatnonzero(sample.labels))
         np.testing.assert_array_equal(np.asarray(picture.open()), sample.image)
         for k in range(10):

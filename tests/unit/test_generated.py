@@ -8,16 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dmbp_jax.data.generated import (
-    CLASSES,
-    MAX_OBJECTS,
-    SIZE,
-    GeneratedDataset,
-    compose,
-    generate,
-    render,
-    rival,
-)
+from dmbp_jax.data import list_generated
+from dmbp_jax.data.generated import CLASSES, compose, generate, rival
+from dmbp_jax.data.generated.drawing import render
+from dmbp_jax.data.generated.scenes import MAX_OBJECTS, SIZE
 from dmbp_jax.errors import InputError, InputTypeError
 
 PICTURES = 300
@@ -30,7 +24,7 @@ STORED_MEANS = [144.82, 102.85, 107.23, 122.34, 101.71, 107.24, 116.01, 105.47, 
 
 @pytest.fixture(scope="module")
 def dataset():
-    return list(GeneratedDataset(seed=11, size=PICTURES))
+    return [generate(11, index) for index in range(PICTURES)]
 
 
 def assert_same(one, other):
@@ -51,8 +45,6 @@ def test_a_picture_depends_on_seed_and_index_alone(dataset):
     for index in (7, 0, 200, 7):
         assert_same(generate(11, index), dataset[index])
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
-    assert_same(GeneratedDataset(11, 3)[2], dataset[2])
-    assert_same(GeneratedDataset(11, 8)[-1], dataset[7])
 
 
 def test_pictures_differ():
@@ -162,13 +154,8 @@ def test_mistakes_are_named(arguments, error, words):
         generate(**arguments)
 
 
-def test_dataset_is_a_sequence():
-    dataset = GeneratedDataset(seed=2, size=4)
-    assert len(dataset) == 4 and len(list(dataset)) == 4
-    for index in (4, -5):
-        with pytest.raises(IndexError, match="Expected -4 <= index < 4"):
-            dataset[index]
+def test_mistakes_of_a_list_are_named():
     with pytest.raises(InputError, match="size: Expected at least 1"):
-        GeneratedDataset(seed=2, size=0)
+        list_generated(seed=2, size=0)
     with pytest.raises(InputError, match="seed: Expected at least 0"):
-        GeneratedDataset(seed=-2, size=1)
+        list_generated(seed=-2, size=1)

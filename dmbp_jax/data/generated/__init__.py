@@ -3,28 +3,8 @@
 What a map of the built-in network should show is known here, pixel by pixel.
 """
 
-from dmbp_jax.data.generated.dataset import GeneratedDataset, generate
-from dmbp_jax.data.generated.drawing import Sample, render
-from dmbp_jax.data.generated.scenes import (
-    CLASSES,
-    MAX_OBJECTS,
-    SIZE,
-    Scene,
-    Thing,
-    compose,
-    rival,
-)
-
-__all__ = [
-    "CLASSES",
-    "MAX_OBJECTS",
-    "SIZE",
-    "GeneratedDataset",
-    "Sample",
-    "Scene",
-    "Thing",
-    "compose",
-    "generate",
-    "render",
-    "rival",
-]
+from dmbp_jax.data.generated.drawing import Sample as Sample
+from dmbp_jax.data.generated.drawing import generate as generate
+from dmbp_jax.data.generated.scenes import CLASSES as CLASSES
+from dmbp_jax.data.generated.scenes import compose as compose
+from dmbp_jax.data.generated.scenes import rival as rival

@@ -1,12 +1,13 @@
-"""From a scene to its pixels and to the mask of every object."""
+"""From a scene to its pixels and to the mask of every object; a picture by seed and index."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmbp_jax.data.generated.scenes import CLASSES, SIZE, Scene, Thing
+from dmbp_jax.data.generated.scenes import CLASSES, SIZE, Scene, Thing, compose
 from dmbp_jax.data.generated.shapes import SHAPES, TEXTURES, Floats
 
 
@@ -16,6 +17,42 @@ class Sample(NamedTuple):
     image: NDArray[np.uint8]
     labels: NDArray[np.bool_]
     masks: NDArray[np.bool_]
+
+
+def generate(seed: int, index: int, classes: Sequence[int | str] | None = None) -> Sample:
+    """Picture `index` of the endless dataset `seed`.
+
+    image = background ⊕ distractors ⊕ objects, each painted with an antialiased cover
+
+    Between one and four objects of different classes lie on a clutter of colour noise and
+    distractors (a right shape without its texture, a texture on a wrong shape). Colour, size,
+    rotation and place are random and say nothing about the class. The picture depends on
+    (seed, index, classes) alone: not on other pictures, not on any global random state.
+
+    Args:
+      seed: which dataset, an int >= 0.
+      index: which picture of it, an int >= 0.
+      classes: names or indices of one to four different classes to show, in drawing order;
+        None draws them, never both of a pair of rivals.
+
+    Returns:
+      A `Sample`: `image` (96, 96, 3) uint8, `labels` (10,) bool, and `masks` (10, 96, 96) bool
+      with the visible pixels of each object; masks do not overlap.
+
+    Raises:
+      InputTypeError: an argument is of a wrong type.
+      InputError: a negative seed or index, an unknown class, a class named twice, no class at all
+        or more than four.
+
+    Example:
+      >>> from dmbp_jax.data.generated import CLASSES
+      >>> sample = generate(seed=0, index=7, classes=("star", "striped disc"))
+      >>> sample.image.shape, [CLASSES[k] for k in sample.labels.nonzero()[0]]
+      ((96, 96, 3), ['striped disc', 'star'])
+
+    The dataset is ours; the paper uses none like it.
+    """
+    return render(compose(seed, index, classes))
 
 
 def render(scene: Scene) -> Sample:
