@@ -14,10 +14,10 @@ PAGES = (
     "own_network",
     "reading_maps",
     "multi_label",
-    "steps_and_precision",
-    "comparing_methods",
-    "adding_a_method",
     "mathematics",
+    "algorithm",
+    "methods",
+    "metrics",
 )
 OPTIONAL = ("equinox", "keras")  # a section that imports one is left out where it is absent
 
