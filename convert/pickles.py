@@ -60,6 +60,7 @@ def _interpret(stream: io.BytesIO) -> Pickle:
     stack: list[Any] = []
     marks: list[int] = []  # places in the stack
     memo: dict[int, Any] = {}
+    opcodes: Any = genops(stream)  # each with its argument: a number or text, None if it has none
     storages: dict[str, Storage] = {}
 
     def pop_mark() -> list[Any]:
@@ -68,7 +69,7 @@ def _interpret(stream: io.BytesIO) -> Pickle:
         del stack[start:]
         return items
 
-    for opcode, argument, _ in genops(stream):
+    for opcode, argument, _ in opcodes:
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass

@@ -154,11 +154,11 @@ def layer_reinitialisation(
         changed = _differ(params, new, layer)
         signed.append(jnp.where(changed, spearman(original, maps), jnp.nan))
         absolute.append(jnp.where(changed, spearman(jnp.abs(original), jnp.abs(maps)), jnp.nan))
-    found = tuple(map(jnp.stack, (signed, absolute)))
-    made = jnp.stack(redrawn)
+    correlations, absolutes, made = (jnp.stack(one) for one in (signed, absolute, redrawn))
     if images.single:
-        found, original, made = tuple(one[:, 0] for one in found), original[0], made[:, 0]
-    return Reinitialisation(*found, original, made)
+        correlations, absolutes, made = correlations[:, 0], absolutes[:, 0], made[:, 0]
+        original = original[0]
+    return Reinitialisation(correlations, absolutes, original, made)
 
 
 def _differ(params: Any, new: Any, layer: int) -> jax.Array:
