@@ -138,10 +138,11 @@ def _check_supported(steps: Sequence[Step], logits: Operand) -> None:
 
 def _boundary(steps: Sequence[Step], image: int, logits: Operand) -> tuple[int, ...]:
     """Values that depend on x and on no piece, read by a piece or by what comes after one."""
-    early, wanted = {image}, {logits}
+    early, after, wanted = {image}, set[int](), {logits}
     for step in steps:
-        if step.kind == "affine" and early.issuperset(step.dependent):
+        if step.piece is not None or not after.isdisjoint(step.operands):
+            after.update(step.results)
+            wanted.update(step.operands)
+        elif step.kind == "affine":
             early.update(step.results)
-        elif step.kind != "constant":
-            wanted.update(step.dependent)
     return tuple(sorted(name for name in wanted if isinstance(name, int) and name in early))
