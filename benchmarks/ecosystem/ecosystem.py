@@ -1,7 +1,7 @@
 """Networks of other packages, unchanged: what is found in them, completeness, tracing, compiling.
 
 Prints the table of docs/ecosystem.md. The networks are taken as they are: random weights, small
-images, ten classes; each builder is a recipe of that page. Those whose package is not installed are
+images, ten classes; each builder is a recipe of the pages. Those whose package is not installed are
 left out.
 """
 

@@ -66,42 +66,6 @@ class Record(NamedTuple):
         return self.picture, self.label, self.method
 
 
-class Journal:
-    """Records on disk in the order they were made; the same map is never recorded twice."""
-
-    def __init__(self, store: Store) -> None:
-        """Read the parts of a store.
-
-        Raises:
-          ResumeError: a line is not a record.
-        """
-        self._store = store
-        self.records: dict[Key, Record] = {}
-        parts = part_keys(store)
-        self._next = 1 + max((int(key[len(RECORDS) : -len(".jsonl")]) for key in parts), default=-1)
-        for key, data in zip(parts, store.get_many(parts), strict=True):
-            for number, line in enumerate((data or b"").splitlines(), 1):
-                record = _decode(line, f"{store.url}/{key}, line {number}")
-                self.records.setdefault(record.key, record)
-
-    def append(self, records: Iterable[Record]) -> list[Record]:
-        """Store the new ones among `records`, wait until they are on disk, and return them.
-
-        Raises:
-          InputError: another process has written the next part.
-        """
-        new = [record for record in records if record.key not in self.records]
-        if new:
-            data = b"".join(map(_encode, new))
-            if not self._store.put_new(f"{RECORDS}{self._next:08d}.jsonl", data):
-                raise InputError(
-                    f"out: Expected a free folder, {self._store.url} is being written to."
-                )
-            self._next += 1
-        self.records |= {record.key: record for record in new}
-        return new
-
-
 def part_keys(store: Store) -> list[str]:
     """The parts of a store, in order."""
     return [key for key in store.keys(RECORDS) if _PART.fullmatch(key)]
@@ -132,18 +96,46 @@ def _decode(line: bytes, where: str) -> Record:
         ) from error
 
 
-class ResultFolder(NamedTuple):
-    """A locked folder that holds one evaluation.
+class ResultFolder:
+    """A locked folder that holds one evaluation; the same map is never recorded twice.
 
     Attributes:
       path: OUT, where the files for readers go.
       own: the folder in it that is the tool's alone.
-      store: that folder as a store, for the manifest and the records.
+      records: what was measured, in the order in which it was.
     """
 
-    path: Path
-    own: Path
-    store: Store
+    def __init__(self, path: Path, store: Store) -> None:
+        """Read the parts of a store.
+
+        Raises:
+          ResumeError: a line is not a record.
+        """
+        self.path, self.own, self._store = path, path / OWN, store
+        self.records: dict[Key, Record] = {}
+        parts = part_keys(store)
+        self._next = 1 + max((int(key[len(RECORDS) : -len(".jsonl")]) for key in parts), default=-1)
+        for key, data in zip(parts, store.get_many(parts), strict=True):
+            for number, line in enumerate((data or b"").splitlines(), 1):
+                record = _decode(line, f"{store.url}/{key}, line {number}")
+                self.records.setdefault(record.key, record)
+
+    def append(self, records: Iterable[Record]) -> list[Record]:
+        """Store the new ones among `records`, wait until they are on disk, and return them.
+
+        Raises:
+          InputError: another process has written the next part.
+        """
+        new = [record for record in records if record.key not in self.records]
+        if new:
+            data = b"".join(map(_encode, new))
+            if not self._store.put_new(f"{RECORDS}{self._next:08d}.jsonl", data):
+                raise InputError(
+                    f"out: Expected a free folder, {self._store.url} is being written to."
+                )
+            self._next += 1
+        self.records |= {record.key: record for record in new}
+        return new
 
     def write_text(self, name: str, text: str) -> None:
         """Write one of the files for readers, whole or not at all."""
@@ -187,7 +179,7 @@ def open_folder(
             store.put(MANIFEST, encode({"tool": _TOOL, "configuration": wanted}))
         else:
             check_same(store, _read_manifest(own)["configuration"], wanted, _ADVICE)
-        yield ResultFolder(path, own, store)
+        yield ResultFolder(path, store)
     finally:
         os.close(descriptor)
 

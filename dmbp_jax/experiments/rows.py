@@ -1,21 +1,39 @@
-"""The rows of the paper's tables: methods of the catalogue, or your own, with their options."""
+"""The rows of the paper's tables: methods with their options, or maps that are stored.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+Methods are those of the catalogue, or your own. Stored maps are those of a large run, or of another
+tool in such a store; its rows can be the dataset too: then the maps are scored for the labels that
+they explain.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from dmbp_jax.catalogue import CATALOGUE, ROWS, Method
-from dmbp_jax.data.samples import Target
+from dmbp_jax.data.samples import Dataset, FilePicture, Skipped, Target
 from dmbp_jax.dmbp.config import DMBP
-from dmbp_jax.errors import InputError
+from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.images import check_images
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.heatmaps import fit_heatmap
+from dmbp_jax.networks.network import Network
+from dmbp_jax.runs import records
+from dmbp_jax.runs.manifest import describe_network, difference
+from dmbp_jax.runs.reader import WHOLE, Run
+from dmbp_jax.runs.store import Store
+from dmbp_jax.version import __version__
+
+_AT_ONCE = 64  # records read at the same time
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -60,36 +78,6 @@ class Batch(NamedTuple):
     keys: jax.Array
 
 
-class TableRow(Protocol):
-    """What is scored in a row of a table.
-
-    Attributes:
-      name: unique, in file names and records.
-      title: in tables; "" is the name.
-      options: how the maps are made, name -> value.
-      has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
-      repeatable: whether the maps can be made again for another network, as Table 3 does.
-      identity: what makes the maps, for the check of a continued evaluation.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def options(self) -> tuple[tuple[str, Any], ...]: ...
-    @property
-    def has_zero(self) -> bool: ...
-    @property
-    def repeatable(self) -> bool: ...
-    @property
-    def identity(self) -> Any: ...
-
-    def of(self, batch: Batch) -> Callable[..., jax.Array]:
-        """The maps of one batch: (params, x, label, *, apply_fn) -> (N, H, W), signed."""
-        ...
-
-
 @dataclass(frozen=True)
 class MethodRow:
     """A row of a table: a method with its options, ready to be called on a batch.
@@ -111,15 +99,15 @@ class MethodRow:
     random: bool = False
     has_zero: bool = True
 
-    repeatable = True
+    repeatable = True  # the maps can be made again for another network, as Table 3 does
 
     @property
     def identity(self) -> Any:
-        """The function."""
+        """What makes the maps, for the check of a continued evaluation."""
         return self.function
 
     def of(self, batch: Batch) -> Callable[..., jax.Array]:
-        """The maps of one batch, as in `TableRow`."""
+        """The maps of one batch: (params, x, label, *, apply_fn) -> (N, H, W), signed."""
         return partial(self.heatmaps, keys=batch.keys)
 
     def heatmaps(
@@ -136,6 +124,61 @@ class MethodRow:
         return fit_heatmap(
             self.function(params, x, label, apply_fn=apply_fn, **options), check_images(x)
         )
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row of Tables 1 and 2 whose maps are read from a store; `open_maps` makes one.
+
+    Attributes:
+      run: the store, read.
+      name: method and store, unique in an evaluation.
+      title: in tables.
+      digest: SHA-256 over what all commit records say of the maps.
+      places: (file, label) -> row of the store, with a map.
+      failed: (file, label or None for an unknown top-1) -> why there is no map.
+      has_zero: as in `MethodRow`.
+    """
+
+    run: Run = field(repr=False)
+    name: str
+    title: str
+    digest: str
+    places: Mapping[tuple[str, int], int] = field(repr=False)
+    failed: Mapping[tuple[str, int | None], str] = field(repr=False)
+    has_zero: bool = True
+
+    repeatable = False
+
+    @property
+    def identity(self) -> Any:
+        """The maps by content."""
+        return self.digest
+
+    @property
+    def options(self) -> tuple[tuple[str, Any], ...]:
+        """How the maps were made, as far as their store knows."""
+        return tuple(self.run.configuration["options"].items())
+
+    def of(self, batch: Batch) -> Callable[..., jax.Array]:
+        """The maps of one batch, for whatever network; NaN where the store has none."""
+        size = batch.x.shape[1:3]
+        heat = np.stack([self._heatmap(target, size) for target in batch.targets])
+        repeats = heat[:1].repeat(len(batch.x) - len(heat), axis=0)  # the rows that fill a batch
+        maps = jnp.asarray(np.concatenate([heat, repeats]))
+        return lambda params, x, label, *, apply_fn=None: maps
+
+    def _heatmap(self, target: Target, size: tuple[int, ...]) -> np.ndarray:
+        key = target.picture.name, target.label
+        if key not in self.places:
+            return np.full(size, np.nan, np.float32)
+        heat = self.run.heatmap(self.places[key])
+        if heat.shape != size:
+            raise InputError(f"maps: {self.title}: Expected maps of {size}, got {heat.shape}.")
+        return heat
+
+
+TableRow = MethodRow | StoredRow
 
 
 def choose_rows(
@@ -231,3 +274,115 @@ def _check_options(method: str, given: Mapping[str, Any], known: Sequence[str]) 
         if name not in known:
             options = ", ".join(known) or "none"
             raise InputError(f"options: Expected an option of {method} ({options}), got {name!r}.")
+
+
+def open_maps(url: str | os.PathLike[str]) -> StoredRow:
+    """The maps of a store, read with its rows: of `dmbp run`, or of `dmbp_jax.runs.store_maps`.
+
+    Raises:
+      StoreError: no store of a run, or it cannot be read.
+      InputError: the run is not finished, or has stored only one of positive and negative.
+
+    Example:
+      >>> open_maps("maps.zarr").name  # doctest: +SKIP
+      'dmbp@maps.zarr'
+    """
+    run = Run(Store(url))
+    if not any(set(names) <= set(run.save) for names in WHOLE):
+        raise InputError(
+            f"maps: {url}: Expected heatmap, map, or positive and negative, got "
+            f"{', '.join(run.save)} alone."
+        )
+    digest = sha256()
+    places: dict[tuple[str, int], int] = {}
+    failed: dict[tuple[str, int | None], str] = {}
+    for record in _read_all(run, url):
+        digest.update(json.dumps(record.objects, sort_keys=True).encode())
+        for row, values in enumerate(record.rows, start=record.shard * run.shard_size):
+            key = values["file"], values["label"]
+            if values["status"] == records.OK:
+                places[key] = row
+            else:
+                failed[key] = values["error"]
+    method, store = run.configuration["method"], run.store.name
+    known = next((one for one in CATALOGUE if one.name == method), None)
+    title = f"{known.title if known else method} ({store})"
+    has_zero = known.has_zero if known else True
+    name = f"{method}@{store}"
+    return StoredRow(run, name, title, digest.hexdigest(), places, failed, has_zero)
+
+
+def list_stored(stored: StoredRow, root: str | os.PathLike[str] | None = None) -> Dataset:
+    """The pictures of a store with the labels that its maps explain; failed rows are skipped.
+
+    Args:
+      stored: as `open_maps` returns it.
+      root: folder of the pictures; None is where they were when the maps were made.
+    """
+    folder = stored.run.root if root is None else Path(root)
+    labels: dict[str, set[int]] = {}
+    for file, label in stored.places:
+        labels.setdefault(file, set()).add(label)
+    pictures = tuple(
+        FilePicture(file, folder / file, tuple(sorted(labels[file]))) for file in sorted(labels)
+    )
+    reasons = {file: reason for (file, _), reason in stored.failed.items()}
+    skipped = tuple(Skipped(file, reason) for file, reason in reasons.items())
+    return Dataset("stored", pictures, skipped, tuple(stored.run.labels))
+
+
+def check_stored(
+    rows: Iterable[Any], params: Any, targets: Sequence[Target]
+) -> tuple[Skipped, ...]:
+    """Refuse stored maps of another network or of other pictures; name those that failed.
+
+    Raises:
+      InputTypeError: `params` is no `Network`.
+      InputError: another network; a target that is in no row of the store.
+    """
+    failures: dict[str, Skipped] = {}
+    for row in rows:
+        if not isinstance(row, StoredRow):
+            continue
+        if not isinstance(params, Network):
+            got = type(params).__name__
+            raise InputTypeError(f"params: Expected a Network with stored maps, got {got}.")
+        _check_network(row, params)
+        absent = []
+        for target in targets:
+            name = target.picture.name
+            reason = row.failed.get((name, target.label), row.failed.get((name, None)))
+            if reason is not None:
+                failures[name] = Skipped(name, f"{row.title}: {reason}")
+            elif (name, target.label) not in row.places:
+                absent.append(target)
+        if absent:
+            name, label = absent[0].picture.name, absent[0].label
+            raise InputError(
+                f"maps: {row.title}: Expected a map of every target, got none of {len(absent):,}, "
+                f"the first {name} with label {label}."
+            )
+    return tuple(failures.values())
+
+
+def _check_network(row: StoredRow, net: Network) -> None:
+    own, made = describe_network(net), row.run.configuration
+    stored = {name: made.get(name) for name in own}
+    if (made.get("package"), made.get("jax")) != (__version__, jax.__version__):
+        stored.pop("architecture"), own.pop("architecture")  # written otherwise by other versions
+    stored.pop("network"), own.pop("network")  # a name; the weights say which it is
+    if found := difference(stored, own):
+        raise InputError(f"maps: {row.title}: Expected maps of {net.name}, got another {found}.")
+
+
+def _read_all(run: Run, url: str | os.PathLike[str]) -> Iterable[records.Record]:
+    """The records of all shards, in order."""
+    for first in range(0, run.shards, _AT_ONCE):
+        shards = list(range(first, min(first + _AT_ONCE, run.shards)))
+        for record in records.read_records(run.store, shards):
+            if record is None:
+                raise InputError(
+                    f"maps: {url}: Expected a finished run, {len(run.missing):,} rows are to do; "
+                    "the same dmbp run command goes on with them."
+                )
+            yield record

@@ -32,13 +32,11 @@ from dmbp_jax.experiments.results import (
     PAGE,
     SKIPPED,
     TEXT,
-    Journal,
     Record,
     ResultFolder,
     open_folder,
 )
-from dmbp_jax.experiments.rows import Batch
-from dmbp_jax.experiments.stored import check_stored
+from dmbp_jax.experiments.rows import Batch, check_stored
 from dmbp_jax.experiments.tables import ResultTable, as_csv, as_text, make_tables
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.networks.registry import find_entry
@@ -139,11 +137,8 @@ def evaluate(
     evaluated = EvaluatedNetwork(params, apply_fn)
     configuration = configure(evaluated, network, dataset, settings, plan, transforms)
     with open_folder(Path(out), configuration, force=force) as folder:
-        journal = Journal(folder.store)
-        unread = _measure_missing(
-            folder, journal, evaluated, plan, settings, transforms, progress=progress
-        )
-        records = tuple(journal.records[key] for key in plan.map_keys() if key in journal.records)
+        unread = _measure_missing(folder, evaluated, plan, settings, transforms, progress=progress)
+        records = tuple(folder.records[key] for key in plan.map_keys() if key in folder.records)
         skipped = (*dataset.skipped, *unread, *failed)
         if not records:
             first = f"{skipped[0].name}: {skipped[0].reason}" if skipped else "no targets"
@@ -170,7 +165,6 @@ def _write_outputs(folder: ResultFolder, content: PageContent) -> None:
 
 def _measure_missing(
     folder: ResultFolder,
-    journal: Journal,
     network: EvaluatedNetwork,
     plan: Plan,
     settings: Settings,
@@ -185,35 +179,35 @@ def _measure_missing(
         from tqdm import tqdm
 
     ranking = gallery.Ranking([row.name for row in plan.rows], plan.shown, settings.gallery)
-    gallery.remove_pictures(folder, ranking.add(journal.records.values()))
+    gallery.remove_pictures(folder, ranking.add(folder.records.values()))
     total = sum(map(len, plan.batches)) * len(plan.rows)
-    done = sum(key in journal.records for key in plan.map_keys())
+    done = sum(key in folder.records for key in plan.map_keys())
     unread: dict[str, Skipped] = {}
     with (
-        closing(_read_batches(journal, plan, settings, transforms, unread)) as batches,
+        closing(_read_batches(folder, plan, settings, transforms, unread)) as batches,
         tqdm(total=total, initial=done, unit="map", smoothing=0, disable=not progress) as bar,
     ):
         for batch in batches:
             gallery.save_crops(folder, batch.crops)
-            for row in plan.missing(journal.records, batch.targets):
+            for row in plan.missing(folder.records, batch.targets):
                 bar.set_postfix_str(row.name)
                 records, maps = measure(network, batch, row, plan.measures[row.name], settings)
                 gallery.save_maps(folder, row, batch.crops, maps)
-                new = journal.append(records)
+                new = folder.append(records)
                 gallery.remove_pictures(folder, ranking.add(new))
                 bar.update(len(new))
     return tuple(unread.values())
 
 
 def _read_batches(
-    journal: Journal,
+    folder: ResultFolder,
     plan: Plan,
     settings: Settings,
     transforms: Transforms,
     unread: dict[str, Skipped],
 ) -> Generator[Batch, None, None]:
     """The batches of which something is missing; pictures that cannot be read go to `unread`."""
-    pending = [batch for batch in plan.batches if plan.missing(journal.records, batch)]
+    pending = [batch for batch in plan.batches if plan.missing(folder.records, batch)]
     pictures = [pictures_of(batch) for batch in pending]
     one: Any = partial(decode, transforms, settings.gallery > 0)
     with closing(load_pictures(itertools.chain(*pictures), one)) as loading:
@@ -226,7 +220,7 @@ def _read_batches(
                     made: Any = item.x  # what `one` returns
                     decoded[item.picture.name] = made
             batch = make_batch(targets, decoded, plan, settings.seed, transforms.crop)
-            if batch is not None and plan.missing(journal.records, batch.targets):
+            if batch is not None and plan.missing(folder.records, batch.targets):
                 yield batch
 
 

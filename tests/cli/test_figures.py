@@ -14,8 +14,13 @@ from dmbp_jax import DMBP
 from dmbp_jax.catalogue import find_method
 from dmbp_jax.cli import main
 from dmbp_jax.errors import InputError, MissingPackageError
-from dmbp_jax.experiments.figures import Question, paper_figures
-from dmbp_jax.experiments.figures_parts import colours_of, insert, mappings
+from dmbp_jax.experiments.figures import (
+    Question,
+    colours_of,
+    insert,
+    mappings,
+    paper_figures,
+)
 from dmbp_jax.experiments.figures_sheet import save_sheet
 
 pytestmark = pytest.mark.slow
