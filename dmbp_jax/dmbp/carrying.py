@@ -15,6 +15,7 @@ from dmbp_jax.graph.graph import FrozenNetwork, Graph
 from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.steps import Step
+from dmbp_jax.graph.strides import after_pieces, smooth_over_strides
 
 
 def carry_biases(
@@ -29,7 +30,11 @@ def carry_biases(
     With h the activations of the network at x (|x| at the pixels), a unit's part R_j, its own
     ∇b ⊙ b and what it got from above, goes to
 
-        R_i = |h_i| Σ_j |w_ij| R_j / Σ_k |h_k| |w_kj|.
+        R_i = |h_i| Σ_j v_ij R_j / Σ_k |h_k| v_kj,    v = |w|.
+
+    Where a stride reads some positions more often than others, or not at all, v is |w| averaged
+    over the phases of the stride (`graph.strides`): a unit's part is known up to its stride, and
+    the lattice that it would draw is the network's, not the picture's.
 
     That is layer-wise relevance propagation (Bach et al. 2015) in proportion to absolute
     contributions, applied to the biases' part alone; what pixels carry stays ∇ₓF ⊙ x. The masks
@@ -86,15 +91,17 @@ def _of_magnitudes(graph: Graph) -> Graph:
     """The linear part of the network with |w| for every weight w, and every difference a sum.
 
     With choices recorded on the whole network and x ≥ 0, each of its values is the sum of the
-    absolute contributions of the pixels. What a piece multiplies by is left to the rules.
+    absolute contributions of the pixels, averaged over the phases of strides. What a piece
+    multiplies by is left to the rules.
     """
-    linear = graph.without_biases()
+    linear, deep = graph.without_biases(), after_pieces(graph.program.steps)
 
     def rule(step: Step, operands: list[Any]) -> Sequence[Any]:
         numbers = [jnp.issubdtype(jnp.result_type(one), jnp.floating) for one in operands]
         values = [abs(o) if n else o for o, n in zip(operands, numbers, strict=True)]
         if step.name in ("sub", "neg", "scatter-sub"):
             values[-1] = -values[-1]
+        values[0] = smooth_over_strides(step, values[0], deep.isdisjoint(step.operands))
         return linear.affine(step, values)
 
     return linear.with_affine(rule)

@@ -57,7 +57,7 @@ class LayerwiseOracle(Oracle):
                 return c + below, r * _over(m, m + n) + inside
 
             return x + y, m + n, around
-        first_pool = self._pool
+        first_relu, first_pool = self._relu, self._pool
 
         def value(x: np.ndarray) -> np.ndarray:
             self._pool = first_pool
@@ -69,15 +69,34 @@ class LayerwiseOracle(Oracle):
             unit = np.zeros(x.size)
             unit[index] = 1.0
             matrix[:, index] = (value(unit.reshape(x.shape)) - bias).ravel()
-        given = abs(matrix) @ m.ravel()
+        even = _even_reading(layer, x.shape)
+        if first_relu == 0 and layer[0] == "conv" and layer[2] < layer[3]:
+            even = np.eye(x.size)  # a pixel that is not read has no part
+        read = abs(matrix) @ even
+        given = read @ m.ravel()
         is_output = bias.ndim == 1 and layer is self.layers[-1]  # F_0 belongs to neither sign
 
         def way(c: np.ndarray, r: np.ndarray) -> Any:
             own = r.ravel() + (0.0 if is_output else (c * bias).ravel())
-            down = m.ravel() * (abs(matrix).T @ _over(own, given))
+            down = m.ravel() * (read.T @ _over(own, given))
             return (matrix.T @ c.ravel()).reshape(x.shape), down.reshape(x.shape)
 
         return (matrix @ x.ravel()).reshape(bias.shape) + bias, given.reshape(bias.shape), way
+
+
+def _even_reading(layer: tuple, shape: tuple[int, ...]) -> np.ndarray:
+    """What a convolution reads of each position when its stride is averaged over its phases."""
+    matrix = np.eye(int(np.prod(shape)))
+    kind, *options = layer
+    if kind != "conv" or options[1] % options[2] == 0:
+        return matrix
+    _, _, stride, _ = options
+    matrix = np.zeros((*shape, *shape))
+    for i, j, c in np.ndindex(*shape):
+        for a, b in np.ndindex(*shape[:2]):
+            rows, columns = stride - abs(a - i), stride - abs(b - j)
+            matrix[i, j, c, a, b, c] = max(rows, 0) * max(columns, 0) / stride**4
+    return matrix.reshape(np.prod(shape), np.prod(shape))
 
 
 def _over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
