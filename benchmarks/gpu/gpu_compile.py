@@ -37,7 +37,7 @@ _NO_KERNEL = {
 }
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(
-    r"^\s+(ROOT )?%?([\w.\-]+) = (\((?:[^()]|\([^()]*\))*\)|\S+) ([\w\-]+)\((.*)$"
+    r"^\s+(?:ROOT )?%?([\w.\-]+) = (\((?:[^()]|\([^()]*\))*\)|\S+) ([\w\-]+)\((.*)$"
 )
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
@@ -179,7 +179,6 @@ class Instruction:
     operation: str
     operands: list[str]
     attributes: str
-    is_root: bool
 
     def attribute(self, pattern: str) -> str:
         """What a pattern with one group finds among the attributes; it is there."""
@@ -263,12 +262,10 @@ def _parse(text: str) -> dict[str, list[Instruction]]:
         if header := _COMPUTATION.match(line):
             current = computations.setdefault(header[1], [])
         elif found := _INSTRUCTION.match(line):
-            root, name, kind, operation, rest = found.groups()
+            name, kind, operation, rest = found.groups()
             end = _closing_parenthesis(rest)
             operands = re.findall(r"%([\w.\-]+)", rest[:end])
-            current.append(
-                Instruction(name, kind, operation, operands, rest[end + 1 :], bool(root))
-            )
+            current.append(Instruction(name, kind, operation, operands, rest[end + 1 :]))
     return computations
 
 

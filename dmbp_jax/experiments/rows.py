@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,22 +107,15 @@ class MethodRow:
 
     def of(self, batch: Batch) -> Callable[..., jax.Array]:
         """The maps of one batch: (params, x, label, *, apply_fn) -> (N, H, W), signed."""
-        return partial(self.heatmaps, keys=batch.keys)
+        options = dict(self.options) | ({"key": batch.keys} if self.random else {})
 
-    def heatmaps(
-        self,
-        params: Any,
-        x: jax.Array,
-        label: jax.Array,
-        *,
-        keys: jax.Array,
-        apply_fn: ApplyFn | None = None,
-    ) -> jax.Array:
-        """Signed heat maps (N, H, W) of a batch; `keys` are one for each image."""
-        options = dict(self.options) | ({"key": keys} if self.random else {})
-        return fit_heatmap(
-            self.function(params, x, label, apply_fn=apply_fn, **options), check_images(x)
-        )
+        def maps(
+            params: Any, x: jax.Array, label: jax.Array, *, apply_fn: ApplyFn | None = None
+        ) -> jax.Array:
+            found = self.function(params, x, label, apply_fn=apply_fn, **options)
+            return fit_heatmap(found, check_images(x))
+
+        return maps
 
 
 @dataclass(frozen=True)
@@ -134,7 +126,7 @@ class StoredRow:
       run: the store, read.
       name: method and store, unique in an evaluation.
       title: in tables.
-      digest: SHA-256 over what all commit records say of the maps.
+      identity: of the maps, SHA-256 over what all commit records say of them.
       places: (file, label) -> row of the store, with a map.
       failed: (file, label or None for an unknown top-1) -> why there is no map.
       has_zero: as in `MethodRow`.
@@ -143,17 +135,12 @@ class StoredRow:
     run: Run = field(repr=False)
     name: str
     title: str
-    digest: str
+    identity: str
     places: Mapping[tuple[str, int], int] = field(repr=False)
     failed: Mapping[tuple[str, int | None], str] = field(repr=False)
     has_zero: bool = True
 
     repeatable = False
-
-    @property
-    def identity(self) -> Any:
-        """The maps by content."""
-        return self.digest
 
     @property
     def options(self) -> tuple[tuple[str, Any], ...]:

@@ -13,7 +13,6 @@ PAGES = (
     "first_map",
     "own_network",
     "reading_maps",
-    "multi_label",
     "mathematics",
     "algorithm",
     "methods",
