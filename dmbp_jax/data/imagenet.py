@@ -6,6 +6,7 @@ Labels are positions in the sorted list of the 1000 WordNet ids, as in all publi
 import csv
 import os
 import re
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def list_imagenet(
     ids = _read_ids(id_file) if id_file else None
     classes = sorted(p.name for p in images.iterdir() if p.is_dir() and _is_id(p.name))
     if classes and ground_truth is None:
-        pictures, skipped = _per_class(images, classes, ids or _all_ids(classes, images))
+        ids = ids or _all_ids(classes, f"root: Expected {CLASSES} class folders in {images}")
+        pictures, skipped = _per_class(images, classes, ids)
     else:
         truth = _given_or_found(ground_truth, "ground_truth", folder, _GROUND_TRUTH)
         if truth is None:
@@ -109,14 +111,15 @@ def _read_ids(path: Path) -> dict[str, int]:
     return {word: label for label, word in enumerate(words)}
 
 
-def _all_ids(classes: list[str], images: Path) -> dict[str, int]:
-    if len(classes) != CLASSES:
+def _all_ids(names: Iterable[str], where: str) -> dict[str, int]:
+    """Of names that are those of all classes: sorting them gives their labels."""
+    ids = sorted(set(names))
+    if len(ids) != CLASSES:
         raise DataError(
-            f"root: Expected {CLASSES} class folders in {images}, got {len(classes)}. For a part "
-            f"of the classes give wordnet_ids= a list of all {CLASSES} "
-            f"({', '.join(_WORDNET_LISTS)})."
+            f"{where}, got {len(ids)}. For a part of the classes give wordnet_ids= a list of all "
+            f"{CLASSES} ({', '.join(_WORDNET_LISTS)})."
         )
-    return {name: label for label, name in enumerate(classes)}
+    return {name: label for label, name in enumerate(ids)}
 
 
 def _per_class(
@@ -184,7 +187,7 @@ def _read_truth(path: Path, ids: dict[str, int] | None) -> dict[str | int, int]:
         raise DataError(f"{path}: Expected one label, or a name and a label, on every line.")
     keys = [Path(row[0]).stem if len(row) == 2 else i for i, row in enumerate(rows, start=1)]
     if all(map(_is_id, words)):
-        known = ids or _all_named(words, path)
+        known = ids or _all_ids(words, f"{path}: Expected labels of {CLASSES} classes")
     elif widths == {2}:
         known = {str(label): label for label in range(CLASSES)}
     else:
@@ -193,17 +196,6 @@ def _read_truth(path: Path, ids: dict[str, int] | None) -> dict[str | int, int]:
     if unknown is not None:
         raise DataError(f"{path}: Expected a class on line {unknown + 1}, got {words[unknown]!r}.")
     return {key: known[word] for key, word in zip(keys, words, strict=True)}
-
-
-def _all_named(words: list[str], path: Path) -> dict[str, int]:
-    """All 50 000 labels name all classes, and sorting them gives their indices."""
-    names = sorted(set(words))
-    if len(names) != CLASSES:
-        raise DataError(
-            f"{path}: Expected labels of {CLASSES} classes, got {len(names)}. For a part of them "
-            f"give wordnet_ids= a list of all {CLASSES} ({', '.join(_WORDNET_LISTS)})."
-        )
-    return {name: label for label, name in enumerate(names)}
 
 
 def _devkit_numbers(path: Path) -> dict[str, int]:

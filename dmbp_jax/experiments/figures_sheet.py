@@ -71,44 +71,38 @@ def save_sheet(sheet: Sheet, path: Path) -> None:
     from matplotlib.figure import Figure
 
     columns = max(len(row) for row in sheet.rows)
-    width = columns * (TILE + GAP) + GAP
-    curves_height = CURVES[1] + 3 * LINE if sheet.curves else 0.0
+    width, height = columns * (TILE + GAP) + GAP, GAP
+    height += sum(TILE + LINE + GAP + (LINE if title else 0) for title in sheet.titles)
     if sheet.curves:
-        width = max(width, CURVES[0] + LEFT + 2 * GAP)
-    height = sum(_row_height(sheet, i) for i in range(len(sheet.rows))) + curves_height + GAP
+        width, height = max(width, CURVES[0] + LEFT + 2 * GAP), height + CURVES[1] + 3 * LINE
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(width, height))
-        top = height - GAP
-        for i, row in enumerate(sheet.rows):
-            if sheet.titles[i]:
-                _write(figure, GAP / width, top / height, sheet.titles[i], weight="bold")
-                top -= LINE
+
+        def write(left: float, down: float, text: str, **style: Any) -> None:
+            _write(figure, left / width, 1 - down / height, text, **style)
+
+        def add_axes(left: float, down: float, wide: float, high: float) -> Any:
+            box = (left / width, 1 - (down + high) / height, wide / width, high / height)
+            return figure.add_axes(box)
+
+        down = GAP
+        for title, row in zip(sheet.titles, sheet.rows, strict=True):
+            if title:
+                write(GAP, down, title, weight="bold")
+                down += LINE
             for column, tile in enumerate(row):
-                left = GAP + column * (TILE + GAP)
                 if tile.picture is not None:
-                    _draw_tile(figure, tile, left / width, top / height, width, height)
-            top -= TILE + LINE + GAP
+                    left = GAP + column * (TILE + GAP)
+                    write(left, down, tile.caption)
+                    axes = add_axes(left, down + LINE, TILE, TILE)  # every pixel a square
+                    axes.imshow(np.asarray(tile.picture), interpolation="none")
+                    axes.set_axis_off()
+            down += TILE + LINE + GAP
         if sheet.curves:
-            room = width - LEFT - 2 * GAP
-            box = (LEFT / width, 2 * LINE / height, room / width, CURVES[1] / height)
-            _draw_curves(figure.add_axes(box), sheet.curves)
+            top = height - 2 * LINE - CURVES[1]
+            _draw_curves(add_axes(LEFT, top, width - LEFT - 2 * GAP, CURVES[1]), sheet.curves)
         with replacing(path) as part:
             _save(figure, part, path.suffix.removeprefix("."))
-
-
-def _row_height(sheet: Sheet, row: int) -> float:
-    return TILE + LINE + GAP + (LINE if sheet.titles[row] else 0)
-
-
-def _draw_tile(
-    figure: Any, tile: Any, left: float, top: float, width: float, height: float
-) -> None:
-    """Caption, and the picture below it; no frame, every pixel a square."""
-    _write(figure, left, top, tile.caption)
-    box = (left, top - (LINE + TILE) / height, TILE / width, TILE / height)
-    axes = figure.add_axes(box)
-    axes.imshow(np.asarray(tile.picture), interpolation="none")
-    axes.set_axis_off()
 
 
 def _write(figure: Any, left: float, top: float, text: str, **style: Any) -> None:

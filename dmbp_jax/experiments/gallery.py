@@ -28,7 +28,7 @@ class Ranking:
 
     def __init__(self, methods: Iterable[str], shown: str, count: int) -> None:
         """Start with no records."""
-        self._count, self._shown = count, shown
+        self._count, self.shown = count, shown
         self._methods = frozenset(methods)
         self._missing: dict[TargetName, set[str]] = {}  # of targets that are not complete
         self._scores: dict[TargetName, float] = {}
@@ -47,7 +47,7 @@ class Ranking:
             target = record.picture, record.label
             missing = self._missing.setdefault(target, set(self._methods))
             missing.discard(record.method)
-            if record.method == self._shown:
+            if record.method == self.shown:
                 rank = -abs(record.values.get("rank", math.nan))
                 self._scores[target] = record.values.get("im", rank)
             if missing:

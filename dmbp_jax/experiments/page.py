@@ -2,51 +2,27 @@
 
 import json
 import math
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
 from dmbp_jax.data.samples import Skipped
 from dmbp_jax.experiments import gallery
-from dmbp_jax.experiments.results import Key, Record, ResultFolder
+from dmbp_jax.experiments.results import Record, ResultFolder
 from dmbp_jax.experiments.tables import ResultTable, cells, header, mean_curve
 from dmbp_jax.metrics.curves import pixel_counts
 
-_STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#111}
-table{border-collapse:collapse;margin:.6em 0}
-td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}
-.scroll{overflow-x:auto}
-figure{display:inline-block;margin:.5em 1em .5em 0;vertical-align:top}
-svg text{font:11px system-ui,sans-serif;fill:#333}
-.legend{max-width:460px;font-size:12px}
-.legend span{margin-right:.9em;white-space:nowrap}
-.legend b{display:inline-block;width:1.2em;height:.6em;margin-right:.3em}
-.row figure{margin:.2em;width:148px}
-.row figcaption{font-size:11px;overflow-wrap:anywhere}
-img{width:144px;image-rendering:pixelated;display:block;border:1px solid #eee}
-"""
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 34
 _COLOURS = (  # distinguishable in print and for most colour-blind readers
-    "#1f77b4",
-    "#ff7f0e",
-    "#2ca02c",
-    "#9467bd",
-    "#8c564b",
-    "#e377c2",
-    "#7f7f7f",
-    "#bcbd22",
-    "#17becf",
-    "#000000",
-    "#aec7e8",
-    "#98df8a",
-    "#c49c94",
-)
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f",
+    "#bcbd22", "#17becf", "#000000", "#aec7e8", "#98df8a", "#c49c94",
+)  # fmt: skip
 _OURS = {"dmbp": "#d62728", "dmbp-positive": "#ff9896", "dmbp-positive-negative": "#c5547b"}
 _SHORT = {"im": "IM", "cim": "cIM", "rank": "ρ", "rank_absolute": "ρ of |map|"}
 _NOTES = {
@@ -67,50 +43,39 @@ _NOTES = {
 }
 
 
-class PageContent(NamedTuple):
-    """What the page shows.
+def make_page(
+    folder: ResultFolder,
+    tables: Sequence[ResultTable],
+    records: Sequence[Record],
+    skipped: Sequence[Skipped],
+    configuration: Mapping[str, Any],
+    classes: Sequence[str],
+    ranking: gallery.Ranking,
+) -> str:
+    """The page of what a folder holds: tables, curves, the pictures at both ends, the settings.
 
-    Attributes:
-      tables, records, skipped, classes: as in an `Evaluation`, and the names of the classes.
+    Args:
+      folder: with its pictures.
+      tables, records, skipped: as in an `Evaluation`.
       configuration: the settings.
-      chooser: name of the row by whose score the gallery chooses images.
-      gallery: number of best and of worst images.
+      classes: their names.
+      ranking: of the images, by the score of one row.
     """
-
-    tables: Sequence[ResultTable]
-    records: Sequence[Record]
-    skipped: Sequence[Skipped]
-    configuration: Mapping[str, Any]
-    classes: Sequence[str]
-    chooser: str
-    gallery: int
-
-
-def make_page(folder: ResultFolder, shown: PageContent) -> str:
-    """The page, with the pictures in `folder`."""
-    titles = {row.method: row.title for table in shown.tables for row in table.rows}
-    configuration = shown.configuration
-    title = f"{configuration['network']} on {configuration['dataset']}"
-    images = len({record.picture for record in shown.records})
-    parts = [
-        f"<h1>Attribution methods: {escape(title)}</h1>",
-        f"<p>{images} images, {configuration['targets']} targets chosen, "
-        f"{len(shown.skipped)} pictures left out. Each number is a mean over images, with its "
-        "standard error; a dash stands for a number that is not known.</p>",
-        *map(_table, shown.tables),
-        _notes(shown),
-        _figures(shown, titles),
-        _gallery(folder, shown, titles),
-        _skipped(shown.skipped),
-        "<h2>Settings</h2>",
-        _pairs(configuration),
-    ]
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>\n"
-    )
+    titles = {row.method: row.title for table in tables for row in table.rows}
+    images = len({record.picture for record in records})
+    parts = {
+        "TITLE": escape(f"{configuration['network']} on {configuration['dataset']}"),
+        "SUMMARY": f"{images} images, {configuration['targets']} targets chosen, "
+        f"{len(skipped)} pictures left out.",
+        "TABLES": "".join(map(_table, tables)),
+        "NOTES": _notes(tables, records),
+        "CURVES": _curves(records, configuration, titles),
+        "GALLERY": _gallery(folder, ranking, titles, classes),
+        "SKIPPED": _skipped(skipped),
+        "SETTINGS": _pairs(configuration),
+    }
+    template = files("dmbp_jax.experiments").joinpath("page.html").read_text("utf-8")
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda place: parts[place[1]], template)
 
 
 def _table(table: ResultTable) -> str:
@@ -125,45 +90,48 @@ def _table(table: ResultTable) -> str:
     )
 
 
-def _notes(shown: PageContent) -> str:
-    measures = dict.fromkeys(m for table in shown.tables for m in table.measures)
+def _notes(tables: Sequence[ResultTable], records: Sequence[Record]) -> str:
+    measures = dict.fromkeys(m for table in tables for m in table.measures)
     notes = [_NOTES[measure] for measure in measures]
-    areas = {(r.picture, r.label): r.values["area"] for r in shown.records if "area" in r.values}
+    areas = {(r.picture, r.label): r.values["area"] for r in records if "area" in r.values}
     known = [area for area in areas.values() if not math.isnan(area)]
     if "inside" in measures and known:
         notes.append(
             f"A map that is the same everywhere has inside = {sum(known) / len(known):.3f}, the "
             "mean area of the targets."
         )
-    return f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
+    return "".join(f"<li>{escape(note)}</li>" for note in notes)
 
 
-def _figures(shown: PageContent, titles: Mapping[str, str]) -> str:
+def _curves(
+    records: Sequence[Record], configuration: Mapping[str, Any], titles: Mapping[str, str]
+) -> str:
     palette = _colours(titles)
     figures = []
     for measure, ylabel in (
         ("im", "IM: probability of the target"),
         ("cim", "cIM: probability of the other labels"),
     ):
-        curves = {name: mean_curve(shown.records, name, measure) for name in titles}
+        curves = {name: mean_curve(records, name, measure) for name in titles}
         curves = {name: curve for name, curve in curves.items() if curve.size}
         if curves:
-            configuration = shown.configuration
-            pixels = shown.records[0].pixels
+            pixels = records[0].pixels
             counts = pixel_counts(pixels, configuration["step"], configuration["points"])
             figures.append(_draw_curves(curves, counts / pixels, titles, palette, ylabel))
     return f"<h2>Mean curves</h2>{''.join(figures)}" if figures else ""
 
 
-def _gallery(folder: ResultFolder, shown: PageContent, titles: Mapping[str, str]) -> str:
-    records = {record.key: record for record in shown.records}
-    ranking = gallery.Ranking(titles, shown.chooser, shown.gallery)
-    ranking.add(shown.records)
+def _gallery(
+    folder: ResultFolder,
+    ranking: gallery.Ranking,
+    titles: Mapping[str, str],
+    classes: Sequence[str],
+) -> str:
     parts = []
     for text, targets in (("Best", ranking.best()), ("Worst", ranking.worst())):
-        rows = [_row(folder, target, records, titles, shown.classes) for target in targets]
+        rows = [_row(folder, target, titles, classes) for target in targets]
         if any(rows):
-            heading = f"{text} images of {titles[shown.chooser]}"
+            heading = f"{text} images of {titles[ranking.shown]}"
             parts.append(f"<h2>{escape(heading)}</h2>{''.join(rows)}")
     return "".join(parts)
 
@@ -171,7 +139,6 @@ def _gallery(folder: ResultFolder, shown: PageContent, titles: Mapping[str, str]
 def _row(
     folder: ResultFolder,
     target: gallery.TargetName,
-    records: Mapping[Key, Record],
     titles: Mapping[str, str],
     classes: Sequence[str],
 ) -> str:
@@ -180,7 +147,7 @@ def _row(
     named = classes[label] if label < len(classes) else f"class {label}"
     tiles = [_tile(folder, gallery.picture_name(target), f"{picture}: {named}")]
     for method, title in titles.items():
-        values = records[(picture, label, method)].values
+        values = folder.records[(picture, label, method)].values
         text = ", ".join(
             f"{name} {values[key]:.3f}"
             for key, name in _SHORT.items()

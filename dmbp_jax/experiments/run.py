@@ -16,7 +16,7 @@ from dmbp_jax.data.samples import Dataset, Skipped
 from dmbp_jax.errors import DataError, InputError, InputTypeError
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.measuring import Decoded, decode, make_batch, measure
-from dmbp_jax.experiments.page import PageContent, make_page
+from dmbp_jax.experiments.page import make_page
 from dmbp_jax.experiments.plan import (
     EvaluatedNetwork,
     Plan,
@@ -136,8 +136,11 @@ def evaluate(
     failed = check_stored(plan.rows, params, list(itertools.chain(*plan.batches)))
     evaluated = EvaluatedNetwork(params, apply_fn)
     configuration = configure(evaluated, network, dataset, settings, plan, transforms)
+    ranking = gallery.Ranking([row.name for row in plan.rows], plan.shown, settings.gallery)
     with open_folder(Path(out), configuration, force=force) as folder:
-        unread = _measure_missing(folder, evaluated, plan, settings, transforms, progress=progress)
+        unread = _measure_missing(
+            folder, evaluated, plan, settings, transforms, ranking, progress=progress
+        )
         records = tuple(folder.records[key] for key in plan.map_keys() if key in folder.records)
         skipped = (*dataset.skipped, *unread, *failed)
         if not records:
@@ -145,22 +148,12 @@ def evaluate(
             raise DataError(f"dataset: Expected at least one picture that can be read; {first}.")
         title = f"{network} on {dataset.name}"
         tables = make_tables(records, rows, title, dataset.name, published)
-        _write_outputs(
-            folder,
-            PageContent(
-                tables, records, skipped, configuration, classes, plan.shown, settings.gallery
-            ),
-        )
+        folder.write_text(TEXT, "\n".join(map(as_text, tables)))
+        folder.write_text(CSV, as_csv(tables))
+        folder.write_text(SKIPPED, "".join(f"{one.name}: {one.reason}\n" for one in skipped))
+        page = make_page(folder, tables, records, skipped, configuration, classes, ranking)
+        folder.write_text(PAGE, page)
     return Evaluation(tables, records, skipped, folder.path)
-
-
-def _write_outputs(folder: ResultFolder, content: PageContent) -> None:
-    """The files that a reader opens: tables as text and CSV, pictures left out, the page."""
-    folder.write_text(TEXT, "\n".join(map(as_text, content.tables)))
-    folder.write_text(CSV, as_csv(content.tables))
-    lines = [f"{picture.name}: {picture.reason}\n" for picture in content.skipped]
-    folder.write_text(SKIPPED, "".join(lines))
-    folder.write_text(PAGE, make_page(folder, content))
 
 
 def _measure_missing(
@@ -169,6 +162,7 @@ def _measure_missing(
     plan: Plan,
     settings: Settings,
     transforms: Transforms,
+    ranking: gallery.Ranking,
     *,
     progress: bool,
 ) -> tuple[Skipped, ...]:
@@ -178,7 +172,6 @@ def _measure_missing(
     else:  # without importing what warns in a notebook that has no widgets
         from tqdm import tqdm
 
-    ranking = gallery.Ranking([row.name for row in plan.rows], plan.shown, settings.gallery)
     gallery.remove_pictures(folder, ranking.add(folder.records.values()))
     total = sum(map(len, plan.batches)) * len(plan.rows)
     done = sum(key in folder.records for key in plan.map_keys())

@@ -25,7 +25,7 @@ from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.images import Images
 from dmbp_jax.graph.model import ApplyFn, is_traced
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.metrics.heatmaps import as_baseline, at_least_float32, check_heatmap
+from dmbp_jax.metrics.heatmaps import as_baseline, at_least_float32, fit_heatmap
 
 Order = Literal["decreasing", "increasing"]
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -259,7 +259,7 @@ def _in_order(
     call: Call, heatmap: Any, order: Order, step: int | None, points: int | None
 ) -> tuple[jax.Array, np.ndarray]:
     """Place of every pixel, (N, H, W) int32, and how many have changed at each point, (S,)."""
-    maps = check_heatmap(heatmap, Images(call.images, call.single))
+    maps = fit_heatmap(heatmap, Images(call.images, call.single), finite=True)
     counts = pixel_counts(maps[0].size, step, points)
     check_choice(order, "order", ORDERS)
     return pixel_ranks(maps, order), counts

@@ -15,19 +15,9 @@ from dmbp_jax.graph.images import Images
 from dmbp_jax.graph.model import is_traced
 
 
-def check_heatmap(heatmap: Any, images: Images, name: str = "heatmap") -> jax.Array:
-    """Heat maps of `images` as (N, H, W) finite floats; shapes as in `fit_heatmap`.
-
-    Raises:
-      InputTypeError: not a numeric array.
-      InputError: another shape, or a value that is not finite.
-    """
-    maps = fit_heatmap(heatmap, images, name)
-    check_finite(maps, name)
-    return maps
-
-
-def fit_heatmap(heatmap: Any, images: Images, name: str = "heatmap") -> jax.Array:
+def fit_heatmap(
+    heatmap: Any, images: Images, name: str = "heatmap", *, finite: bool = False
+) -> jax.Array:
     """Heat maps of `images` as (N, H, W) floats.
 
     Accepted are (H, W) for a single image, (N, H, W) for a batch, an array of the shape of the
@@ -35,7 +25,7 @@ def fit_heatmap(heatmap: Any, images: Images, name: str = "heatmap") -> jax.Arra
 
     Raises:
       InputTypeError: not a numeric array.
-      InputError: another shape.
+      InputError: another shape, or with `finite` a value that is not.
     """
     values = as_array(getattr(heatmap, "heatmap", heatmap), name)
     image_shape = images.x.shape[1:] if images.single else images.x.shape
@@ -46,6 +36,8 @@ def fit_heatmap(heatmap: Any, images: Images, name: str = "heatmap") -> jax.Arra
             f"{name}: Expected shape {image_shape[:-1]}, or that of the images {image_shape}, "
             f"got {values.shape}."
         )
+    if finite:
+        check_finite(values, name)
     return values[None] if images.single else values
 
 

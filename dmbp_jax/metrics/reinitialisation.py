@@ -19,7 +19,7 @@ from dmbp_jax.errors import InputTypeError
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.images import Images
 from dmbp_jax.graph.model import ApplyFn, split_arrays
-from dmbp_jax.metrics.heatmaps import check_heatmap, fit_heatmap
+from dmbp_jax.metrics.heatmaps import fit_heatmap
 from dmbp_jax.metrics.last_layer import find_last_layer, redraw
 from dmbp_jax.metrics.ranks import spearman
 
@@ -145,7 +145,7 @@ def layer_reinitialisation(
     if heatmap is None:
         original = fit_heatmap(method(params, x, target, apply_fn=apply_fn), images)
     else:
-        original = check_heatmap(heatmap, images)
+        original = fit_heatmap(heatmap, images, finite=True)
     redrawn, signed, absolute = [], [], []
     for number in range(redraws):
         new = redraw(params, layer, jax.random.fold_in(key, number))
