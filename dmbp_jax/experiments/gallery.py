@@ -74,10 +74,16 @@ class Ranking:
 
 
 def picture_name(target: TargetName, row: str | None = None) -> str:
-    """File of the map of a row, or of the picture itself, relative to the folder of its own."""
-    named = f"{target[0]}/{target[1]}".encode(errors="surrogateescape")
-    file = "picture" if row is None else f"map-{_file_name(row)}"
-    return f"{PICTURES}/{sha256(named).hexdigest()[:20]}/{file}.png"
+    """File of the map of a row, or of the picture itself, relative to the folder of its own.
+
+    Names of pictures and rows may be no names of files, so these are hashes.
+    """
+    folder = _hash(f"{target[0]}/{target[1]}")
+    return f"{PICTURES}/{folder}/{'picture' if row is None else f'map-{_hash(row)}'}.png"
+
+
+def _hash(name: str) -> str:
+    return sha256(name.encode(errors="surrogateescape")).hexdigest()[:20]
 
 
 def save_crops(folder: ResultFolder, crops: Mapping[TargetName, Image.Image]) -> None:
@@ -96,12 +102,6 @@ def save_maps(
             small = shrink(picture).quantize(64)  # a quarter of the bytes
             drawn[picture_name(target, row.name)] = small
     _save(folder, drawn)
-
-
-def read_picture(folder: ResultFolder, name: str) -> bytes | None:
-    """A picture of the gallery as PNG; None if there is none."""
-    path = folder.own / name
-    return path.read_bytes() if path.is_file() else None
 
 
 def remove_pictures(folder: ResultFolder, targets: Iterable[TargetName]) -> None:
@@ -123,9 +123,3 @@ def _save(folder: ResultFolder, pictures: Mapping[str, Image.Image]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             picture.save(part, "PNG")
-
-
-def _file_name(row: str) -> str:
-    """The name of a row, made into one that a file can have and no other row has."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in row)
-    return plain if plain == row else f"{plain}-{sha256(row.encode()).hexdigest()[:8]}"

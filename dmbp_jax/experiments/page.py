@@ -158,10 +158,10 @@ def _row(
 
 
 def _tile(folder: ResultFolder, name: str, caption: str) -> str:
-    png = gallery.read_picture(folder, name)
-    if png is None:
+    path = folder.own / name
+    if not path.is_file():
         return ""
-    source = f"data:image/png;base64,{b64encode(png).decode()}"
+    source = f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
     text = escape(caption)
     return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
