@@ -21,8 +21,7 @@ class Method:
     Attributes:
       name: its key in `METHODS`, on the command line and in records.
       title: in tables and pictures.
-      module: where the function called `name` lives; "" is the file of that name in
-        `dmbp_jax.methods`.
+      module: where the function called `name` lives.
       signed: whether negative values mean evidence against the label.
       coarse: whether the map is (H, W), without channels.
       has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
@@ -34,7 +33,7 @@ class Method:
 
     name: str
     title: str
-    module: str = ""
+    module: str = "dmbp_jax.methods"
     signed: bool = True
     coarse: bool = False
     has_zero: bool = True
@@ -51,7 +50,7 @@ class Method:
     @property
     def function(self) -> Callable[..., Any]:
         """`f(params, x, label, *, apply_fn, key, chunk_size, **options)`; imports JAX."""
-        return getattr(import_module(self.module or f"dmbp_jax.methods.{self.name}"), self.name)
+        return getattr(import_module(self.module), self.name)
 
 
 CATALOGUE: tuple[Method, ...] = (

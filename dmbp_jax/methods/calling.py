@@ -1,43 +1,94 @@
 """One calling convention for all compared methods: check, trace, label, explain, un-batch.
 
-A method writes its equation for one image, as a module-level function, and hands it to
-`each_image` (one evaluation per image) or `engine.sampling.sum_samples` (a sum over many).
+A method is written as `explain(call, **options)` of a checked call, and its equation for one image
+as a module-level function, which goes to `each_image` (one evaluation per image) or
+`engine.sampling.sum_samples` (a sum over many).
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, Protocol
 
 import jax
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.mapping import BatchFunction
+from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
-def check_method_call(
-    params: Any,
-    x: ArrayLike,
-    label: ArrayLike | None,
-    apply_fn: ApplyFn | None,
-    chunk_size: int | None,
-    **linearisation: Any,
-) -> Call:
-    """Check what every method takes; a label of None becomes the network's top-1 per image.
+@dataclass(frozen=True)
+class MethodCall(Call):
+    """A checked call, in which every image has a label, and what it was made from.
+
+    Attributes:
+      params, apply_fn, key: as they were given.
+    """
+
+    params: Any = None
+    apply_fn: ApplyFn | None = None
+    key: Any = None
+
+
+class Method(Protocol):
+    """What `method` makes; `inspect.signature` and `help` show the options of each."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        params: Any,
+        x: ArrayLike,
+        label: ArrayLike | None = None,
+        *,
+        apply_fn: ApplyFn | None = None,
+        key: Any = None,
+        chunk_size: int | None = None,
+        **options: Any,
+    ) -> Any: ...
+
+
+def method(*linearised: str) -> Callable[[Callable[..., Any]], Method]:
+    """From `function(call, **options)` to the method, `Method`, with checks and un-batching.
 
     Args:
-      params, x, label, apply_fn, chunk_size: as in `dmbp_jax.attribute`.
-      linearisation: `nonaffine`, `pointwise` and `segments`, of methods that look into the network.
-
-    Raises:
-      InputError, InputTypeError: as `dmbp_jax.attribute`.
+      linearised: of "nonaffine", "pointwise" and "segments" the options that it takes too: they say
+        how the network becomes affine, and are read before it is called.
     """
-    call = check_call(params, x, label, apply_fn, chunk_size, **linearisation)
-    return replace(call, labels=target_labels(call))
+
+    def decorate(function: Callable[..., Any]) -> Method:
+        def explain(
+            params: Any,
+            x: ArrayLike,
+            label: ArrayLike | None = None,
+            *,
+            apply_fn: ApplyFn | None = None,
+            key: Any = None,
+            chunk_size: int | None = None,
+            **options: Any,
+        ) -> Any:
+            slopes = {name: options.pop(name) for name in linearised if name in options}
+            own.bind(None, **options)  # a name that it does not know is a TypeError
+            checked = check_call(params, x, label, apply_fn, chunk_size, **slopes)
+            checked = replace(checked, labels=target_labels(checked))
+            call = MethodCall(**vars(checked), params=params, apply_fn=apply_fn, key=key)
+            return call.unbatch(function(call, **options))
+
+        own, known = signature(function), signature(check_call).parameters
+        shared = [one for one in signature(explain).parameters.values() if one.kind < 4]
+        added = [known[name].replace(kind=Parameter.KEYWORD_ONLY) for name in linearised]
+        parameters = [*shared, *[*own.parameters.values()][1:], *added]
+        explain = wraps(function)(explain)
+        explain.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return on_any_mesh("x")(explain)
+
+    return decorate
 
 
 def logit(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
-from dmbp_jax.methods.gradcam import find_layer
+from dmbp_jax.methods.guided import find_layer
 
 IMAGE = (8, 7, 3)
 NETWORK = apply_fn_of(NETWORKS["pool"])

@@ -13,8 +13,8 @@ from dmbp_jax.data import choose_targets, list_generated
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
-from dmbp_jax.methods.lpr import evidence
-from dmbp_jax.methods.lpr import loss as lpr_loss
+from dmbp_jax.methods.learned_weights import evidence
+from dmbp_jax.methods.learned_weights import loss as lpr_loss
 from dmbp_jax.metrics import pointing_game
 
 

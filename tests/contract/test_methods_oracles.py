@@ -15,7 +15,7 @@ from small_networks import NETWORKS, make_image
 import dmbp_jax
 from dmbp_jax.engine.baselines import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.methods import METHODS
-from dmbp_jax.methods.integrated_gradients import RULES, quadrature
+from dmbp_jax.methods.paths import RULES, quadrature
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -12,7 +12,7 @@ from dmbp_jax.engine.keys import check_key
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.keys import image_key
-from dmbp_jax.methods.rise import random_mask
+from dmbp_jax.methods.random_masks import random_mask
 
 SHORT = {"smoothgrad": {"n_samples": 5}, "rise": {"n_masks": 11, "cells": 3}}
 IMAGE = (8, 7, 3)

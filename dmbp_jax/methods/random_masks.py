@@ -4,27 +4,19 @@ import math
 from typing import Any
 
 import jax
-from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
-from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
-from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call
+from dmbp_jax.methods.calling import MethodCall, method
 from dmbp_jax.methods.keys import shared_keys
 
 
-@on_any_mesh("x")
+@method()
 def rise(
-    params: Any,
-    x: ArrayLike,
-    label: ArrayLike | None = None,
+    call: MethodCall,
     *,
-    apply_fn: ApplyFn | None = None,
-    key: Any = None,
-    chunk_size: int | None = None,
     n_masks: int = 4000,
     cells: int = 7,
     keep: float = 0.5,
@@ -44,7 +36,7 @@ def rise(
         made from `fold_in(key, i)`, of one key the same for every image: batch, position in it
         and `chunk_size` change nothing. With N keys, image n has the masks of `key[n]`. Keys of
         another kind than Threefry are made into Threefry keys (`dmbp_jax.engine.keys`).
-      chunk_size: evaluations (images times masks) at once; None is 64.
+      chunk_size: evaluations (images times masks) at once; None is as many as fit.
       n_masks: number n of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50, and so
         does `dmbp evaluate`.
       cells: cells of the grid along each side.
@@ -75,19 +67,17 @@ def rise(
     preprocessed space, and the s × s grid is enlarged to (s + 1)·⌈H/s⌉, as there. The borders
     of the enlarged grid are clamped (scikit-image mirrors them). Masks are never stored.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size)
-    total = sum_samples(
+    return sum_samples(
         _rise,
         call,
         check_count(n_masks, "n_masks"),
-        shared_keys(key, len(call.images)),
+        shared_keys(call.key, len(call.images)),
         progress=progress,
         n_masks=n_masks,
         cells=check_count(cells, "cells"),
         keep=check_number(keep, "keep", low=0, high=1, above=True),
-        activation=find_activation(activation, params, apply_fn),
+        activation=find_activation(activation, call.params, call.apply_fn),
     )
-    return call.unbatch(total)
 
 
 def _rise(

@@ -1,35 +1,26 @@
 """DeepLift (Shrikumar et al., ICML 2017), Rescale rule: slopes between a baseline and the image."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.baselines import make_baseline
-from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.graph import Graph
-from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.pieces import FrozenFactor, Piece
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call, each_image
+from dmbp_jax.methods.calling import MethodCall, each_image, method
 
 
-@on_any_mesh("x")
+@method("nonaffine")
 def deeplift(
-    params: Any,
-    x: ArrayLike,
-    label: ArrayLike | None = None,
+    call: MethodCall,
     *,
-    apply_fn: ApplyFn | None = None,
-    key: Any = None,
-    chunk_size: int | None = None,
     baseline: ArrayLike | str = "zero",
     multiply_by_inputs: bool = True,
     return_residual: bool = False,
-    nonaffine: str = "refuse",
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Back-propagate slopes between baseline and image instead of derivatives at the image.
 
@@ -45,9 +36,7 @@ def deeplift(
       Min-pools and the maximum of two values are taken alike.
 
     Args:
-      params, x, label, apply_fn: as in `dmbp_jax.attribute`.
-      key: not used.
-      chunk_size: images at once; None is as many as fit.
+      params, x, label, apply_fn, chunk_size: as in `dmbp_jax.attribute`.
       baseline: x′, as in `integrated_gradients`.
       multiply_by_inputs: False gives the multipliers m, which do not sum to anything.
       return_residual: also return Σ map − (F_c(x) − F_c(x′)), rounding only: () or (N,).
@@ -76,10 +65,9 @@ def deeplift(
     z = z′ falls back to the element's own derivative. RevealCancel, the origin's rule for dense
     layers, is not offered.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size, nonaffine=nonaffine)
-    start = make_baseline(baseline, call.images, params=params)
+    start = make_baseline(baseline, call.images, params=call.params)
     heat, residual = each_image(_deeplift, call, start, multiply_by_inputs=multiply_by_inputs)
-    return call.unbatch((heat, residual) if return_residual else heat)
+    return (heat, residual) if return_residual else heat
 
 
 def _deeplift(
@@ -91,8 +79,8 @@ def _deeplift(
     multiply_by_inputs: bool,
 ) -> tuple[jax.Array, jax.Array]:
     graph = network.graph()
-    factors = _frozen_factors(graph, image[None])
-    before, logits_at_start = _piece_inputs(graph, start[None], factors)
+    _, factors, _ = _record(graph, image[None], {})
+    before, _, logits_at_start = _record(graph, start[None], factors)
 
     def by_slope(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
         if index in factors:
@@ -127,32 +115,25 @@ def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, 
     return _linearise(value, slope * pool.apply(winners, *z))
 
 
-def _frozen_factors(graph: Graph, x: jax.Array) -> dict[int, jax.Array]:
-    """The factors that are constants at x, by the index of their site."""
-    found: dict[int, jax.Array] = {}
-
-    def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        value = piece(*z)
-        if isinstance(piece, FrozenFactor):
-            found[index] = value
-        return value
-
-    graph.run(x, Rules(rule))
-    return found
-
-
-def _piece_inputs(
+def _record(
     graph: Graph, x: jax.Array, factors: Mapping[int, jax.Array]
-) -> tuple[list[tuple[jax.Array, ...]], jax.Array]:
-    """Inputs of every piece at x, and the logits."""
+) -> tuple[list[tuple[jax.Array, ...]], dict[int, jax.Array], jax.Array]:
+    """Inputs of every piece at x, the frozen factors by their index, and the logits.
+
+    Factors that are given are not those of x.
+    """
     inputs: list[tuple[jax.Array, ...]] = []
+    frozen: dict[int, jax.Array] = {}
 
     def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
         inputs.append(z)
-        return factors[index] if index in factors else piece(*z)
+        value = factors[index] if index in factors else piece(*z)
+        if isinstance(piece, FrozenFactor):
+            frozen[index] = value
+        return value
 
     logits = graph.run(x, Rules(rule))
-    return inputs, logits
+    return inputs, frozen, logits
 
 
 def _derivative(piece: Piece, z: jax.Array) -> jax.Array:

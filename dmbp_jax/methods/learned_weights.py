@@ -11,32 +11,22 @@ from jax.typing import ArrayLike
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.driver import explain
-from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork
-from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call
+from dmbp_jax.methods.calling import MethodCall, method
 
 SATURATION = 0.9  # the share of pixels below which the mask is not yet 1
 
 
-@on_any_mesh("x")
+@method("nonaffine", "pointwise", "segments")
 def lpr(
-    params: Any,
-    x: ArrayLike,
-    label: ArrayLike | None = None,
+    call: MethodCall,
     *,
-    apply_fn: ApplyFn | None = None,
-    key: Any = None,
-    chunk_size: int | None = None,
     steps: int = 20,
     learning_rate: float = 0.03,
     area_weight: float = 1.0,
     baseline: ArrayLike | str = "blur",
     progress: bool = False,
-    nonaffine: str = "refuse",
-    pointwise: str = "secant",
-    segments: int = 8,
 ) -> jax.Array:
     """The positive evidence of a weighted backward pass, with weights learned from a masked image.
 
@@ -50,9 +40,7 @@ def lpr(
     shown in full; the map is s after the last step and is not clipped.
 
     Args:
-      params, x, label, apply_fn: as in `dmbp_jax.attribute`.
-      key: not used.
-      chunk_size: images at once; None is as many as fit.
+      params, x, label, apply_fn, chunk_size: as in `dmbp_jax.attribute`.
       steps: number of optimiser steps; 0 gives the positive part of gradient × input, scaled.
       learning_rate: of Adam, whose other settings are optax's defaults.
       area_weight: λ, the cost of a mask that is 1 everywhere.
@@ -90,8 +78,6 @@ def lpr(
     make edges of their own. A higher learning rate (0.1) raises the insertion metric further and
     may move the maximum of the map off the object (docs/methods.md).
     """
-    slopes = {"nonaffine": nonaffine, "pointwise": pointwise, "segments": segments}
-    call = check_method_call(params, x, label, apply_fn, chunk_size, **slopes)
     check_count(steps, "steps", minimum=0)
     explainer = LprExplainer(
         call.network,
@@ -99,10 +85,10 @@ def lpr(
         check_number(learning_rate, "learning_rate", low=0, above=True),
         check_number(area_weight, "area_weight", low=0),
     )
-    rows = (call.images, call.labels, make_baseline(baseline, call.images, params=params))
+    rows = (call.images, call.labels, make_baseline(baseline, call.images, params=call.params))
     call.network.program()  # refuses what is not supported, before anything is compiled
     title = "lpr" if progress else None
-    return call.unbatch(explain(explainer, rows, chunk_size=chunk_size, progress=title))
+    return explain(explainer, rows, chunk_size=call.chunk_size, progress=title)
 
 
 class Run(NamedTuple):

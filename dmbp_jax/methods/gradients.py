@@ -1,28 +1,59 @@
-"""SmoothGrad (Smilkov et al. 2017): the mean gradient over copies of the image with noise."""
+"""The gradient times the input, at the image and averaged over copies of it with noise.
 
-from typing import Any
+Simonyan et al. 2014 (row "ND" of Table 1, "Grad" of Table 2), and SmoothGrad (Smilkov et al. 2017).
+"""
 
 import jax
-from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count, check_number
-from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.sampling import sum_samples
-from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call, logit
+from dmbp_jax.methods.calling import MethodCall, each_image, logit, method
 from dmbp_jax.methods.keys import image_keys
 
 
-@on_any_mesh("x")
+@method()
+def gradient(call: MethodCall, *, multiply_by_inputs: bool = True) -> jax.Array:
+    """The gradient of the label's logit, times the input.
+
+        map = ∂F_c/∂x ⊙ x
+
+    Args:
+      params, x, label, apply_fn, chunk_size: as in `dmbp_jax.attribute`.
+      multiply_by_inputs: False gives the bare gradient.
+
+    Returns:
+      Signed map, shape and dtype of x. Zero where the network does not react at all.
+
+    Raises:
+      InputError, InputTypeError: as `dmbp_jax.attribute`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dmbp_jax.methods import gradient
+      >>> def network(params, x):
+      ...     return x.sum((1, 2)) @ params
+      >>> gradient(jnp.eye(3), 2 * jnp.ones((4, 4, 3)), 0, apply_fn=network)[0, 0].tolist()
+      [2.0, 0.0, 0.0]
+
+    Source: Simonyan, Vedaldi, Zisserman, ICLR workshop 2014. They take the largest absolute
+    value over channels; here the map keeps sign and channels. Needs no ReLU: any differentiable
+    network will do.
+    """
+    return each_image(_gradient, call, multiply_by_inputs=multiply_by_inputs)
+
+
+def _gradient(
+    network: TracedNetwork, image: jax.Array, label: jax.Array, *, multiply_by_inputs: bool
+) -> jax.Array:
+    g = jax.grad(logit, argnums=1)(network, image, label)
+    return g * image if multiply_by_inputs else g
+
+
+@method()
 def smoothgrad(
-    params: Any,
-    x: ArrayLike,
-    label: ArrayLike | None = None,
+    call: MethodCall,
     *,
-    apply_fn: ApplyFn | None = None,
-    key: Any = None,
-    chunk_size: int | None = None,
     n_samples: int = 50,
     noise_fraction: float = 0.15,
     multiply_by_inputs: bool = True,
@@ -41,7 +72,7 @@ def smoothgrad(
         image n gets the map that it gets alone with `key[n]`. `methods.keys.image_key` makes
         such keys. Keys of another kind than Threefry are made into Threefry keys
         (`dmbp_jax.engine.keys`).
-      chunk_size: evaluations (images times samples) at once; None is 64.
+      chunk_size: evaluations (images times samples) at once; None is as many as fit.
       n_samples: number n of copies, at least 1.
       noise_fraction: σ as a fraction of the image's own range, max − min over its pixels and
         channels; 0 gives the plain gradient, and so does a constant image.
@@ -67,18 +98,16 @@ def smoothgrad(
     averages **squared** gradients by default, Captum's default noise is absolute (1.0) and takes
     5 samples; here the signed mean, and noise relative to the image.
     """
-    call = check_method_call(params, x, label, apply_fn, chunk_size)
-    total = sum_samples(
+    return sum_samples(
         _smoothgrad,
         call,
         check_count(n_samples, "n_samples"),
-        image_keys(key, len(call.images)),
+        image_keys(call.key, len(call.images)),
         progress=progress,
         n_samples=n_samples,
         noise_fraction=check_number(noise_fraction, "noise_fraction", low=0),
         multiply_by_inputs=multiply_by_inputs,
     )
-    return call.unbatch(total)
 
 
 def _smoothgrad(

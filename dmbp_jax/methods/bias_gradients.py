@@ -1,33 +1,18 @@
 """FullGrad (Srinivas & Fleuret, NeurIPS 2019): input gradients and every layer's bias gradients."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.graph.axes import as_picture, check_axes
-from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import check_method_call, each_image
+from dmbp_jax.methods.calling import MethodCall, each_image, method
 
 EPSILON = 1e-6  # the authors', added to the range of a map before dividing by it
 
 
-@on_any_mesh("x")
+@method("nonaffine", "pointwise", "segments")
 def fullgrad(
-    params: Any,
-    x: ArrayLike,
-    label: ArrayLike | None = None,
-    *,
-    apply_fn: ApplyFn | None = None,
-    key: Any = None,
-    chunk_size: int | None = None,
-    return_residual: bool = False,
-    nonaffine: str = "refuse",
-    pointwise: str = "secant",
-    segments: int = 8,
+    call: MethodCall, *, return_residual: bool = False
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Input × gradient and bias × gradient of every layer, each scaled to [0, 1], added up.
 
@@ -38,9 +23,7 @@ def fullgrad(
     one image: (a − min a) / (max a − min a + 1e-6).
 
     Args:
-      params, x, label, apply_fn: as in `dmbp_jax.attribute`.
-      key: not used.
-      chunk_size: images at once; None is as many as fit.
+      params, x, label, apply_fn, chunk_size: as in `dmbp_jax.attribute`.
       return_residual: also return Σ of all terms − F_c(x), rounding only: () or (N,).
       nonaffine: as in `dmbp_jax.attribute`; the gradients do not flow into frozen factors, so
         that the sum stays complete.
@@ -71,12 +54,10 @@ def fullgrad(
     the bias of a convolution right before it), folded or not. Dense layers have no positions:
     they count in the sum, not in the map, as with the authors; so does the output bias.
     """
-    slopes = {"nonaffine": nonaffine, "pointwise": pointwise, "segments": segments}
-    call = check_method_call(params, x, label, apply_fn, chunk_size, **slopes)
     for site in call.network.program().biases:
         check_axes(site)
     heat, residual = each_image(_fullgrad, call)
-    return call.unbatch((heat, residual) if return_residual else heat)
+    return (heat, residual) if return_residual else heat
 
 
 def _fullgrad(
