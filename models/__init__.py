@@ -3,64 +3,38 @@
 Modules are frozen, hashable dataclasses; every activation has a name scope of its own.
 """
 
-from dmbp_jax.models.alexnet import AlexNet
-from dmbp_jax.models.builtin import BuiltinNet
-from dmbp_jax.models.convnext import ConvNeXt, ConvNeXtTiny
-from dmbp_jax.models.densenet import DenseNet, DenseNet121
-from dmbp_jax.models.efficientnet import EfficientNet, EfficientNetB0, EfficientNetLite1
-from dmbp_jax.models.mobilenet import MobileNetV2, MobileNetV3, MobileNetV3Large
-from dmbp_jax.models.resnet import (
-    BasicBlock,
-    Bottleneck,
-    CaffeBottleneck,
-    CaffeResNet50,
-    ResNet,
-    ResNet18,
-    ResNet34,
-    ResNet50,
-    ResNet101,
-    ResNet152,
-    ResNeXt50,
-    WideResNet50,
-)
-from dmbp_jax.models.squeezenet import SqueezeNet, SqueezeNet10, SqueezeNet11
-from dmbp_jax.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19, CaffeVGG16
-from dmbp_jax.models.vit import VisionTransformer, ViTB16
-
-__all__ = [
-    "VGG",
-    "VGG11",
-    "VGG13",
-    "VGG16",
-    "VGG19",
-    "AlexNet",
-    "BasicBlock",
-    "Bottleneck",
-    "BuiltinNet",
-    "CaffeBottleneck",
-    "CaffeResNet50",
-    "CaffeVGG16",
-    "ConvNeXt",
-    "ConvNeXtTiny",
-    "DenseNet",
-    "DenseNet121",
-    "EfficientNet",
-    "EfficientNetB0",
-    "EfficientNetLite1",
-    "MobileNetV2",
-    "MobileNetV3",
-    "MobileNetV3Large",
-    "ResNeXt50",
-    "ResNet",
-    "ResNet18",
-    "ResNet34",
-    "ResNet50",
-    "ResNet101",
-    "ResNet152",
-    "SqueezeNet",
-    "SqueezeNet10",
-    "SqueezeNet11",
-    "ViTB16",
-    "VisionTransformer",
-    "WideResNet50",
-]
+from dmbp_jax.models.alexnet import AlexNet as AlexNet
+from dmbp_jax.models.builtin import BuiltinNet as BuiltinNet
+from dmbp_jax.models.convnext import ConvNeXt as ConvNeXt
+from dmbp_jax.models.convnext import ConvNeXtTiny as ConvNeXtTiny
+from dmbp_jax.models.densenet import DenseNet as DenseNet
+from dmbp_jax.models.densenet import DenseNet121 as DenseNet121
+from dmbp_jax.models.efficientnet import EfficientNet as EfficientNet
+from dmbp_jax.models.efficientnet import EfficientNetB0 as EfficientNetB0
+from dmbp_jax.models.efficientnet import EfficientNetLite1 as EfficientNetLite1
+from dmbp_jax.models.mobilenet import MobileNetV2 as MobileNetV2
+from dmbp_jax.models.mobilenet import MobileNetV3 as MobileNetV3
+from dmbp_jax.models.mobilenet import MobileNetV3Large as MobileNetV3Large
+from dmbp_jax.models.resnet import BasicBlock as BasicBlock
+from dmbp_jax.models.resnet import Bottleneck as Bottleneck
+from dmbp_jax.models.resnet import CaffeBottleneck as CaffeBottleneck
+from dmbp_jax.models.resnet import CaffeResNet50 as CaffeResNet50
+from dmbp_jax.models.resnet import ResNet as ResNet
+from dmbp_jax.models.resnet import ResNet18 as ResNet18
+from dmbp_jax.models.resnet import ResNet34 as ResNet34
+from dmbp_jax.models.resnet import ResNet50 as ResNet50
+from dmbp_jax.models.resnet import ResNet101 as ResNet101
+from dmbp_jax.models.resnet import ResNet152 as ResNet152
+from dmbp_jax.models.resnet import ResNeXt50 as ResNeXt50
+from dmbp_jax.models.resnet import WideResNet50 as WideResNet50
+from dmbp_jax.models.squeezenet import SqueezeNet as SqueezeNet
+from dmbp_jax.models.squeezenet import SqueezeNet10 as SqueezeNet10
+from dmbp_jax.models.squeezenet import SqueezeNet11 as SqueezeNet11
+from dmbp_jax.models.vgg import VGG as VGG
+from dmbp_jax.models.vgg import VGG11 as VGG11
+from dmbp_jax.models.vgg import VGG13 as VGG13
+from dmbp_jax.models.vgg import VGG16 as VGG16
+from dmbp_jax.models.vgg import VGG19 as VGG19
+from dmbp_jax.models.vgg import CaffeVGG16 as CaffeVGG16
+from dmbp_jax.models.vit import VisionTransformer as VisionTransformer
+from dmbp_jax.models.vit import ViTB16 as ViTB16

@@ -72,36 +72,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What the networks of one data set share: where their files are, and what goes in and out.
-
-    Attributes:
-      url: with places for the network's name and the 8 digits.
-      preprocessing: what the networks were trained on.
-      activation: what turns their logits into probabilities.
-      bgr: Caffe networks; their first convolution expects blue first.
-    """
-
-    url: str
-    preprocessing: Preprocessing
-    activation: Activation
-    bgr: bool
-
-
-_TORCHVISION = _Source(
-    "https://download.pytorch.org/models/{}-{}.pth", Preprocessing(), "softmax", bgr=False
-)
-# TorchRay resizes to 224 and does not crop; cropping to a square lets pictures share a batch.
-_TORCHRAY = _Source(
-    "https://dl.fbaipublicfiles.com/torchray/{}-{}.pth.tar",
-    Preprocessing(224, 224, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0), maximum=255.0),
-    "sigmoid",
-    bgr=True,
-)
-_SOURCES = {"imagenet": _TORCHVISION, "voc": _TORCHRAY, "coco": _TORCHRAY}
-
-
-@dataclass(frozen=True)
 class _Row:
     """A published network.
 
@@ -110,7 +80,7 @@ class _Row:
       dataset: "imagenet", "voc" or "coco".
       batch_norm: BatchNorm is stored apart from the convolutions.
       file: name of the file without its digits, where it is not the network's.
-      preprocessing: what the network was trained on, where it differs from its source's.
+      preprocessing: what the network was trained on, where it differs from its data set's.
     """
 
     module: nn.Module
@@ -191,13 +161,23 @@ _SHA256: dict[str, str] = {
 }
 
 
+# TorchRay resizes to 224 and does not crop; cropping to a square lets pictures share a batch. Its
+# networks come from Caffe.
+_TORCHRAY = Preprocessing(224, 224, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0), maximum=255.0)
+
+
 def _published(name: str, row: _Row) -> Entry:
-    source, digits = _SOURCES[row.dataset], _SHA256[name]
-    url = source.url.format(row.file or name, digits[:8])
-    checkpoint = Checkpoint(url, digits, row.batch_norm, source.bgr)
-    preprocessing = row.preprocessing or source.preprocessing
+    digits = _SHA256[name]
+    file = f"{row.file or name}-{digits[:8]}"
     labels = dataset_labels(row.dataset)
-    return Entry(row.module, checkpoint, preprocessing, labels, source.activation)
+    if row.dataset == "imagenet":
+        url = f"https://download.pytorch.org/models/{file}.pth"
+        checkpoint = Checkpoint(url, digits, row.batch_norm)
+        preprocessing = row.preprocessing or Preprocessing()
+        return Entry(row.module, checkpoint, preprocessing, labels, "softmax")
+    url = f"https://dl.fbaipublicfiles.com/torchray/{file}.pth.tar"
+    checkpoint = Checkpoint(url, digits, row.batch_norm, bgr=True)
+    return Entry(row.module, checkpoint, _TORCHRAY, labels, "sigmoid")
 
 
 _BUILTIN = Entry(
