@@ -20,7 +20,7 @@ import dmbp_jax
 from benchmarks.faithfulness.real_networks import REAL, photos, squeezenet
 from benchmarks.faithfulness.real_photos import crop
 from dmbp_jax.catalogue import CATALOGUE
-from dmbp_jax.cli.demo import compare, generate_pairs, picture_of
+from dmbp_jax.cli.demo import compare, generate_pair
 from dmbp_jax.data.generated import generate
 from dmbp_jax.experiments.figures import Question, paper_figures
 from dmbp_jax.experiments.figures_sheet import save_sheet
@@ -70,8 +70,8 @@ def draw_gallery() -> None:
 
 def draw_demo(net: dmbp_jax.Network) -> Image.Image:
     """Two of the ten rows that `dmbp demo` draws."""
-    pairs = [pair for pair in generate_pairs(10) if pair.label in DEMO]
-    crops = [net.crop(picture_of(pair)) for pair in pairs]
+    pairs = [generate_pair(label) for label in DEMO]
+    crops = [net.crop(pair.picture) for pair in pairs]
     x = np.stack([net.preprocessing.normalise(crop) for crop in crops])
     labels = np.array([pair.label for pair in pairs])
     maps = np.asarray(dmbp_jax.attribute(net, x, labels).map)

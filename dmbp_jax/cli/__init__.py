@@ -1,53 +1,18 @@
-"""The command line `dmbp`: parses first, and imports JAX only inside the command that runs.
+"""The command line `dmbp`: parses first, and imports the command that runs, and JAX, only then.
 
-One file per command, each with `add_parser(subparsers)` and `run(args) -> exit code`.
+`parser` has every option; one file per command has `run(args) -> exit code`.
 """
 
-import argparse
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
 
-from dmbp_jax.cli import (
-    convert,
-    demo,
-    evaluate,
-    explain,
-    figures,
-    networks,
-    report,
-    run,
-    verify,
-)
-from dmbp_jax.cli.reporting import BAD_INPUT, INTERRUPTED, one_line
+from dmbp_jax.cli.output import BAD_INPUT, INTERRUPTED, one_line
+from dmbp_jax.cli.parser import COMMANDS as COMMANDS
+from dmbp_jax.cli.parser import build_parser as build_parser
 from dmbp_jax.errors import DmbpError
-from dmbp_jax.version import __version__
-
-COMMANDS = (demo, explain, run, report, verify, evaluate, figures, networks, convert)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are one line, like every other error of the command."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line, without importing JAX."""
-    parser = _Parser(
-        prog="dmbp",
-        description="Attribution maps by Disentangled Masked Backpropagation: which pixels are "
-        "evidence for a label, and which against it.",
-        epilog="Start with: dmbp demo",
-    )
-    parser.add_argument("--version", action="version", version=f"dmbp-jax {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(subparsers)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        return import_module(f"dmbp_jax.cli.{args.command}").run(args)
     except BrokenPipeError:  # the reader of our output, `head` for instance, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -1,34 +1,13 @@
 """`dmbp networks`: the networks that `--network` and `dmbp_jax.load` know."""
 
 import argparse
-from typing import TYPE_CHECKING
 
-from dmbp_jax.cli.commands import add_command
-
-if TYPE_CHECKING:
-    from dmbp_jax.networks.registry import Checkpoint
-
-SUMMARY = "list the networks"
-DESCRIPTION = """\
-List every network: name, number of classes, input size, where its weights are or come from, and
-what the file is checked by at every load: its SHA-256, or only the 8 hex digits of it that are part
-of the file's name.
-"""
-EXAMPLE = """\
-example:
-  dmbp networks
-"""
-
-
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """`dmbp networks`."""
-    add_command(subparsers, "networks", run, SUMMARY, DESCRIPTION, EXAMPLE)
+from dmbp_jax.networks.download import cache_directory
+from dmbp_jax.networks.registry import NETWORKS, Checkpoint
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each network."""
-    from dmbp_jax.networks.registry import NETWORKS
-
     row = "{:<18} {:>7}  {:<9} {}".format
     print(row("network", "classes", "input", "weights"))
     for name, entry in NETWORKS.items():
@@ -37,10 +16,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def where(checkpoint: "Checkpoint | None") -> str:
+def where(checkpoint: Checkpoint | None) -> str:
     """Where the weights are or come from, and what the file is checked by."""
-    from dmbp_jax.networks.download import cache_directory
-
     if checkpoint is None:
         return "inside the package"
     cached = cache_directory() / checkpoint.file

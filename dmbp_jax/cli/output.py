@@ -1,15 +1,21 @@
-"""Where the commands write: never over a file by accident, into a folder that can be made."""
+"""What the commands leave: exit codes, a mistake on one line, and no file written by accident."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dmbp_jax.errors import InputError
-from dmbp_jax.files import replacing
 
-if TYPE_CHECKING:
-    from PIL import Image
+INCOMPLETE = 1  # done, but some pictures were left out, or some shards differ
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line; an operating system's error names its file first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def refuse_overwrite(files: Sequence[Path], *, force: bool) -> None:
@@ -36,9 +42,3 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"-o: Expected a folder, got the file {folder}.") from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"-o: Expected a folder that can be written to, got {folder}.")
-
-
-def save_picture(picture: "Image.Image", path: Path) -> None:
-    """Write a picture whole or not at all."""
-    with replacing(path) as part:
-        picture.save(part)

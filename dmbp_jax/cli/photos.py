@@ -3,15 +3,16 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
+
+from dmbp_jax import Network
+from dmbp_jax.data.decoding import read_image
+from dmbp_jax.engine.batches import collect_rows, equal_size
 from dmbp_jax.errors import DmbpError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
-
-    from dmbp_jax import Network
+from dmbp_jax.runs.inputs import label_files
 
 LONGEST_NAME = 255  # bytes of a file's name on nearly every system
 
@@ -31,22 +32,23 @@ class Photo(NamedTuple):
     path: Path
     target: Path
     label: int | None
-    crop: "Image.Image"
-    x: "np.ndarray"
+    crop: Image.Image
+    x: np.ndarray
     digest: str
 
 
 def label_photos(
-    images: Sequence[Path], table: Path, net: "Network"
+    images: Sequence[Path], label: str | Path | None, net: Network
 ) -> list[tuple[Path, int | None]]:
-    """Each image with each of its labels; names start from their common folder or the table's."""
-    from dmbp_jax.runs.inputs import label_files
+    """Each image with its label, or with each of its labels in a table.
 
+    The names in a table start from the common folder of the images or from the table's.
+    """
     absolute = [path.absolute() for path in images]
     root = os.path.commonpath([path.parent for path in absolute])
     names = [path.relative_to(root).as_posix() for path in absolute]
     given = dict(zip(names, images, strict=True))
-    labelled = label_files(Path(root), names, table, net.label_index)
+    labelled = label_files(Path(root), names, label, net.label_index)
     return [(given[name], label) for name, label in labelled]
 
 
@@ -70,7 +72,7 @@ def _cut(stem: str, end: str) -> str:
 
 
 def read(
-    net: "Network",
+    net: Network,
     files: Iterable[tuple[Path, int | None, Path]],
     failed: Callable[[Path, Exception], None],
 ) -> Iterator[Photo]:
@@ -78,8 +80,6 @@ def read(
 
     `failed` gets each of the others.
     """
-    from dmbp_jax.data.decoding import read_image
-
     for path, label, target in files:
         try:
             picture, digest = read_image(path)
@@ -92,14 +92,12 @@ def read(
 
 def batches(
     photos: Iterator[Photo], count: int, batch_size: int
-) -> "Iterator[tuple[list[Photo], np.ndarray]]":
+) -> Iterator[tuple[list[Photo], np.ndarray]]:
     """Photos in groups of equal size, with their inputs stacked.
 
     The last group is filled up with repeats of one of its images, so that one compiled program
     serves all of them; an image's result does not depend on its batch mates.
     """
-    from dmbp_jax.engine.batches import collect_rows, equal_size
-
     rows = ((photo, photo.x) for photo in photos)
     for batch in collect_rows(rows, equal_size(count, batch_size)):
         yield list(batch.items), batch.rows

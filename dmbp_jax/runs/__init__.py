@@ -14,10 +14,8 @@ from dmbp_jax.runs.reader import Run as Run
 from dmbp_jax.runs.reader import open as open
 from dmbp_jax.runs.records import Part as Part
 from dmbp_jax.runs.records import commit as commit
+from dmbp_jax.runs.records import reopen as reopen
 from dmbp_jax.runs.store import Store as Store
-from dmbp_jax.runs.stripes import stripe as stripe
-from dmbp_jax.runs.verify import reopen as reopen
-from dmbp_jax.runs.verify import verify as verify
 
 if TYPE_CHECKING:
     from dmbp_jax.runs.local import run_local as run_local

@@ -1,6 +1,6 @@
-"""One batch of a large run on the devices: the only place where a run calls a method.
+"""One batch of pictures on the devices: the only place where runs and commands call a method.
 
-Every call has the same shapes, so that a worker compiles once.
+Every call of a run has the same shapes, so that a worker compiles once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dmbp_jax.catalogue import find_method
 from dmbp_jax.dmbp.attribute import attribute
+from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.engine.compiling import run
 from dmbp_jax.engine.scores import PROBABILITIES, pick
 from dmbp_jax.methods.keys import image_key
@@ -20,22 +22,70 @@ from dmbp_jax.networks.network import Network
 BATCH_SIZE = 8  # images a device explains at once, unless told otherwise
 
 
+class Explained(NamedTuple):
+    """Maps of a batch.
+
+    Attributes:
+      label: (N,) int32, the classes that were explained.
+      logits: (N, classes).
+      map: (N, H, W), or (N, H, W, C).
+      attribution: of dmbp; None of another method.
+    """
+
+    label: jax.Array
+    logits: jax.Array
+    map: jax.Array
+    attribution: Attribution | None
+
+
 class Scored(NamedTuple):
-    """Numbers (N,) and maps of a batch; terms are None for methods without them."""
+    """What a run stores of a batch, as NumPy arrays.
+
+    Attributes:
+      label: (N,) int.
+      finite: (N,) bool, whether all numbers are.
+      numbers: name -> (N,): y and probability; y_positive, y_negative and y_nuisance of dmbp.
+      maps: name -> float32 maps.
+    """
 
     label: Any
-    probability: Any
-    y: Any
-    y_positive: Any
-    y_negative: Any
-    y_nuisance: Any
-    finite: Any  # bool
+    finite: Any
+    numbers: dict[str, Any]
     maps: dict[str, Any]
 
 
-def replicate(net: Network) -> Network:
-    """The network on every local device."""
-    return jax.device_put(net, _sharding(jax.sharding.PartitionSpec()))
+def explain_images(
+    net: Network,
+    x: jax.Array | np.ndarray,
+    labels: Sequence[int | None],
+    *,
+    method: str,
+    options: Mapping[str, Any],
+    identities: Sequence[str],
+) -> Explained:
+    """Maps of pictures by a method of the catalogue.
+
+    Args:
+      net: the network.
+      x: (N, H, W, C) preprocessed images.
+      labels: of each image, None for the network's first choice.
+      method: key of `METHODS`, with its `options`.
+      identities: of each image, seeds methods that draw random numbers.
+    """
+    row = find_method(method)
+    if method == "dmbp":
+        given: Any = None  # the network's first choices
+        if None not in labels:
+            given = jnp.asarray(labels, jnp.int32)
+        elif any(label is not None for label in labels):
+            given = _first_choices(run(_logits, net, x), labels)
+        att = attribute(net, x, given, **options)
+        logits: Any = att.logits  # there, unless an older version has written the attribution
+        return Explained(att.label, logits, att.map, att)
+    keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
+    logits = run(_logits, net, x)
+    label = _first_choices(logits, labels)
+    return Explained(label, logits, row.function(net, x, label, key=keys, **options), None)
 
 
 def explain_batch(
@@ -52,46 +102,35 @@ def explain_batch(
 
     Args:
       net: as `replicate` returns it.
-      x: (N, H, W, C) preprocessed images.
-      labels: of each image, None for the network's first choice.
-      method: key of `METHODS`, with its `options`.
+      x, labels, method, options, identities: as of `explain_images`.
       save: maps to return, of "heatmap", "map", "positive", "negative".
-      identities: of each image, seeds methods that draw random numbers.
-
-    Returns:
-      NumPy arrays, the maps as float32; terms are None for methods without them.
     """
-    images = jax.device_put(x, _sharding(jax.sharding.PartitionSpec("batch")))
+    images = jax.device_put(x, _sharding(PartitionSpec("batch")))
     if method == "dmbp":
-        given = _labels(net, images, labels)
-        att = attribute(net, images, given, chunk_size=len(x), **options)
-        terms = att.y, att.y_positive, att.y_negative, att.y_nuisance
-        logits: Any = att.logits  # there, unless an older version has written the attribution
-        label, finite = att.label, att.status
-        maps = {name: getattr(att, name) for name in save}
+        options = {**options, "chunk_size": len(x)}
+    found = explain_images(
+        net, images, labels, method=method, options=options, identities=identities
+    )
+    numbers = {"probability": pick(PROBABILITIES[net.activation](found.logits), found.label)}
+    if found.attribution is not None:
+        terms = ("y", "y_positive", "y_negative", "y_nuisance")
+        numbers |= {name: getattr(found.attribution, name) for name in terms}
+        finite = found.attribution.status
     else:
-        row = find_method(method)
-        keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
-        logits = run(_logits, net, images)
-        label = _first_choices(logits, labels)
-        values = row.function(net, images, label, key=keys, **options)
-        terms = pick(logits, label), None, None, None
-        finite = jnp.isfinite(values).all(range(1, values.ndim)) & jnp.isfinite(terms[0])
-        summed = values.sum(-1) if values.ndim == 4 else values
-        maps = {name: summed if name == "heatmap" else values for name in save}
-    probability = pick(PROBABILITIES[net.activation](logits), label)
-    scored = Scored(label, probability, *terms, finite & jnp.isfinite(probability), maps)
+        numbers["y"] = pick(found.logits, found.label)
+        whole = jnp.isfinite(found.map).all(range(1, found.map.ndim))
+        finite = whole & jnp.isfinite(numbers["y"])
+    maps = {name: _saved(found, name) for name in save}
+    scored = Scored(found.label, finite & jnp.isfinite(numbers["probability"]), numbers, maps)
     result = jax.tree.map(np.asarray, scored)
     return result._replace(maps={name: np.float32(one) for name, one in result.maps.items()})
 
 
-def _labels(net: Network, images: jax.Array, labels: Sequence[int | None]) -> jax.Array | None:
-    """As `attribute` takes them; the network is asked only where some have a label and some not."""
-    if all(label is None for label in labels):
-        return None
-    if None not in labels:
-        return jnp.asarray(labels, jnp.int32)
-    return _first_choices(run(_logits, net, images), labels)
+def _saved(found: Explained, name: str) -> jax.Array:
+    """The maps that a run stores under a name."""
+    if found.attribution is not None:
+        return getattr(found.attribution, name)
+    return found.map.sum(-1) if name == "heatmap" and found.map.ndim == 4 else found.map
 
 
 def _first_choices(logits: jax.Array, labels: Sequence[int | None]) -> jax.Array:
@@ -105,6 +144,10 @@ def _logits(net: Network, x: jax.Array) -> jax.Array:
     return net(x)
 
 
-def _sharding(spec: jax.sharding.PartitionSpec) -> jax.sharding.NamedSharding:
-    devices = np.array(jax.local_devices())
-    return jax.sharding.NamedSharding(jax.sharding.Mesh(devices, ("batch",)), spec)
+def replicate(net: Network) -> Network:
+    """The network on every local device."""
+    return jax.device_put(net, _sharding(PartitionSpec()))
+
+
+def _sharding(spec: PartitionSpec) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(jax.local_devices()), ("batch",)), spec)

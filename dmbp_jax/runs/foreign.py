@@ -82,20 +82,16 @@ def store_maps(
         rows = plan.rows(shard)
         values = np.asarray(maps[rows.start : rows.stop], np.float32)
         finite = [bool(np.isfinite(one).all()) for one in values]
-        table = tuple(_row(plan, row, good) for row, good in zip(rows, finite, strict=True))
+        table = tuple(
+            records.new_row(inputs, row, records.OK)
+            if good
+            else records.new_row(inputs, row, records.FAILED, _NOT_FINITE)
+            for row, good in zip(rows, finite, strict=True)
+        )
         part = records.Part(shard, encoder.encode(shard, {kind: values}), table)
         if not records.commit(store, fingerprint, part):
             _check_same(store, part)
     return Run(store)
-
-
-def _row(plan: Plan, row: int, finite: bool) -> records.Row:
-    return dict.fromkeys(records.COLUMNS) | {
-        "file": plan.inputs.files[row],
-        "label": plan.inputs.labels[row],
-        "status": records.OK if finite else records.FAILED,
-        "error": None if finite else _NOT_FINITE,
-    }
 
 
 def _check_same(store: Store, part: records.Part) -> None:

@@ -1,14 +1,20 @@
-"""A large run in this process: decode ahead, explain on all local devices, commit behind."""
+"""A large run in this process: decode ahead, explain on all local devices, commit behind.
 
-from collections.abc import Callable, Iterator
+Processes of a job array need not know of each other: each takes its own stripe of the shards first,
+then whatever nobody has done; the store tells what is done.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
+from dmbp_jax.errors import InputError
 from dmbp_jax.runs.manifest import open_manifest
 from dmbp_jax.runs.plan import Plan
-from dmbp_jax.runs.records import commit, committed, key_of
+from dmbp_jax.runs.records import commit, unfinished
 from dmbp_jax.runs.store import Store
-from dmbp_jax.runs.stripes import claim, stripe
 from dmbp_jax.runs.worker import Done, Worker
 
 
@@ -41,8 +47,7 @@ def run_local(
       DmbpError: the method refuses the network, or the device ran out of memory.
     """
     fingerprint = open_manifest(store, plan)
-    order = stripe(plan.shards, *shards)
-    open_shards = claim(order, committed(store), lambda k: store.get(key_of(k)) is not None)
+    open_shards = unfinished(store, stripe(plan.shards, *shards))
     first = next(open_shards, None)
     if first is None:
         return Counts(0, 0)
@@ -72,3 +77,54 @@ def _with_next(shard: int, others: Iterator[int]) -> Iterator[tuple[int, int | N
         if ahead is None:
             return
         shard = ahead
+
+
+def stripe(shards: int, i: int, n: int) -> list[int]:
+    """The order in which process i of n takes shards.
+
+    Its own, every n-th from i; then those of the others, from the last backwards, since their
+    owners come from the front.
+
+    Example:
+      >>> stripe(7, 1, 3)
+      [1, 4, 6, 5, 3, 2, 0]
+    """
+    return [*range(i, shards, n), *(k for k in reversed(range(shards)) if k % n != i)]
+
+
+def parse_stripe(text: str) -> tuple[int, int]:
+    """`i/n` with 0 <= i < n.
+
+    Raises:
+      InputError: anything else.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    i, n = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not i < n:
+        raise InputError(f"--shards: Expected i/n with 0 <= i < n, such as 0/4, got {text!r}.")
+    return i, n
+
+
+def find_stripe(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """The stripe of this process by the variables of Slurm or Kubernetes; (0, 1) without them.
+
+    Slurm sets `SLURM_ARRAY_TASK_ID`, `_MIN` and `_COUNT`. Kubernetes sets
+    `JOB_COMPLETION_INDEX` only, so the job has to set `JOB_COMPLETIONS` to the number of its pods.
+
+    Raises:
+      InputError: the variables contradict each other, or the number is missing.
+    """
+    if task := environment.get("SLURM_ARRAY_TASK_ID"):
+        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
+        step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
+        count = environment.get("SLURM_ARRAY_TASK_COUNT", "1")
+        return parse_stripe(f"{(int(task) - first) // step}/{count}")
+    if index := environment.get("JOB_COMPLETION_INDEX"):
+        count = environment.get("JOB_COMPLETIONS")
+        if count is None:
+            raise InputError(
+                "JOB_COMPLETIONS: Expected the number of pods beside JOB_COMPLETION_INDEX, got "
+                "none; set it in the job, or pass --shards i/n."
+            )
+        return parse_stripe(f"{index}/{count}")
+    return 0, 1

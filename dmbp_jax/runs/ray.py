@@ -14,9 +14,8 @@ from dmbp_jax.errors import DmbpError, InputError
 from dmbp_jax.runs.local import Counts
 from dmbp_jax.runs.manifest import open_manifest
 from dmbp_jax.runs.plan import Plan
-from dmbp_jax.runs.records import commit, committed, key_of
+from dmbp_jax.runs.records import commit, key_of, unfinished
 from dmbp_jax.runs.store import Store
-from dmbp_jax.runs.stripes import claim
 from dmbp_jax.runs.worker import Done, Worker
 
 _LOSSES = 5  # of actors over one shard; a picture that kills its process must not do so forever
@@ -99,9 +98,7 @@ def run_ray(
         shared = ray.put(plan)  # held here until the end: an actor that restarts reads it again
         actors += _start(shared, store, batch_size, workers, resources)
         ray.get([actor.ready.remote() for actor in actors])
-        order = [*range(plan.shards)]
-        shards = claim(order, committed(store), lambda k: store.get(key_of(k)) is not None)
-        return _share_out(actors, shards, report)
+        return _share_out(actors, unfinished(store, range(plan.shards)), report)
     except ray.exceptions.RayActorError as error:
         raise _cause(error) or WorkerLostError(
             f"A worker's process was lost {_LOSSES + 1} times over one shard, or could not start; "

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from dmbp_jax.errors import InputError
 from dmbp_jax.runs import arrays, manifest, records
 from dmbp_jax.runs.inputs import Inputs, read_lines
 from dmbp_jax.runs.store import Store
-
-if TYPE_CHECKING:
-    from dmbp_jax.runs.verify import Problem
 
 _RECORDS = 16  # commit records kept in memory
 WHOLE = (("heatmap",), ("map",), ("positive", "negative"))  # any of these makes the whole map
@@ -108,11 +105,17 @@ class Run:
                     rows = self.shard_rows(head.shard)
                     yield from (row for row in rows if row["status"] == records.FAILED)
 
-    def verify(self) -> "list[Problem]":
-        """What is wrong with the stored objects, empty if nothing; changes nothing."""
-        from dmbp_jax.runs.verify import verify
+    def verify(self) -> list[records.Problem]:
+        """Read every object of every committed shard and compare its size and SHA-256.
 
-        return verify(self.store)
+        Finds maps that were damaged, lost, or overwritten by a second writer. Changes nothing.
+
+        Raises:
+          StoreError: the store cannot be read.
+        """
+        done = sorted(records.committed(self.store))
+        found = (records.find_problem(self.store, self.fingerprint, shard) for shard in done)
+        return [problem for problem in found if problem is not None]
 
     @cached_property
     def _index(self) -> dict[str, list[int]]:
@@ -148,12 +151,8 @@ class Run:
         except LookupError:
             pass
         first = shard * self.shard_size
-        inputs = self.inputs
-        blank = dict.fromkeys(records.COLUMNS) | {"status": records.MISSING}
-        return tuple(
-            blank | {"file": inputs.files[row], "label": inputs.labels[row]}
-            for row in range(first, min(first + self.shard_size, len(self)))
-        )
+        rows = range(first, min(first + self.shard_size, len(self)))
+        return tuple(records.new_row(self.inputs, row, records.MISSING) for row in rows)
 
 
 class Rows(Sequence[dict[str, Any]]):
@@ -226,12 +225,8 @@ class Maps:
         result = np.asarray(values.result(), np.float32)
         if scale is None:
             return result
-        return (
-            result
-            * np.asarray(scale.result()).reshape(-1, *[1] * (len(self.shape) - 1))[
-                ... if isinstance(index, slice) else 0
-            ]
-        )
+        factors = np.asarray(scale.result())
+        return result * factors.reshape(*factors.shape, *[1] * (len(self.shape) - 1))
 
 
 def _check_index(index: int, length: int) -> int:

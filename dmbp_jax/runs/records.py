@@ -1,15 +1,17 @@
 """Commit records: a shard is done when its record is there, and a record is made only once.
 
-A record is JSON Lines: a head with the size and SHA-256 of every map object, then the rows.
+A record is JSON Lines: a head with the size and SHA-256 of every map object, then the rows. What is
+stored is compared with it; a shard that differs is opened again.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmbp_jax.errors import StoreError
+from dmbp_jax.runs.inputs import Inputs
 from dmbp_jax.runs.store import Store
 
 PREFIX = "commits/"
@@ -28,6 +30,12 @@ COLUMNS = (
 OK, FAILED, MISSING = "ok", "failed", "missing"
 
 Row = dict[str, Any]
+
+
+def new_row(inputs: Inputs, row: int, status: str, error: str | None = None) -> Row:
+    """What is known of a row before it is explained."""
+    known = {"file": inputs.files[row], "label": inputs.labels[row]}
+    return dict.fromkeys(COLUMNS) | known | {"status": status, "error": error}
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,14 @@ def committed(store: Store) -> set[int]:
     }
 
 
+def unfinished(store: Store, shards: Iterable[int]) -> Iterator[int]:
+    """Those of some shards that are not done, asking the store again before each."""
+    done = committed(store)
+    for shard in shards:
+        if shard not in done and store.get(key_of(shard)) is None:
+            yield shard
+
+
 def read_records(store: Store, shards: list[int], *, rows: bool = True) -> list[Record | None]:
     """The records of shards, None where there is none; `rows=False` leaves rows undecoded.
 
@@ -118,3 +134,38 @@ def _decode(store: Store, shard: int, data: bytes, rows: bool) -> Record:
         return Record(shard, values["fingerprint"], values["failed"], values["objects"], decoded)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{store.url}: {key_of(shard)} is damaged: {error}") from error
+
+
+class Problem(NamedTuple):
+    """A shard whose objects are not those that were committed."""
+
+    shard: int
+    reason: str
+
+
+def find_problem(store: Store, fingerprint: str, shard: int) -> Problem | None:
+    """Compare size and SHA-256 of every object of a shard with its record."""
+    try:
+        (record,) = read_records(store, [shard])
+    except StoreError as error:
+        return Problem(shard, str(error))
+    if record is None:
+        return None
+    if record.fingerprint != fingerprint:
+        return Problem(shard, f"is of another run ({record.fingerprint})")
+    keys = list(record.objects)
+    for key, data in zip(keys, store.get_many(keys), strict=True):
+        if data is None:
+            return Problem(shard, f"{key} is missing")
+        expected = record.objects[key]
+        if len(data) != expected["size"]:
+            return Problem(shard, f"{key} has {len(data)} bytes, expected {expected['size']}")
+        if sha256(data).hexdigest() != expected["sha256"]:
+            return Problem(shard, f"{key} holds other bytes than were committed")
+    return None
+
+
+def reopen(store: Store, problems: Iterable[Problem]) -> None:
+    """Withdraw the records of shards, so that the run does them again."""
+    for problem in problems:
+        store.delete(key_of(problem.shard))

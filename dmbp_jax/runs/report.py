@@ -1,15 +1,18 @@
-"""A large run as one HTML page that needs no other file and no network."""
+"""A large run as one HTML page that needs no other file and no network.
+
+It shows the ends of every number, and a random sample.
+"""
 
 import io
 import json
 import os
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,12 +23,20 @@ from dmbp_jax.errors import DmbpError
 from dmbp_jax.files import replacing
 from dmbp_jax.networks.preprocessing import Preprocessing
 from dmbp_jax.pictures import diverging
-from dmbp_jax.runs.choosing import NUMBERS, Overview, choose, survey
 from dmbp_jax.runs.reader import Run
+from dmbp_jax.runs.records import FAILED, OK
 
 SIZE = 96  # pixels, of the pictures on the page
 _QUALITY = 55  # of WebP; picture and map of one row take about 3.4 kB
 _BINS = 40
+NUMBERS = {
+    "y": "y",
+    "y_positive": "y⁺",
+    "y_negative": "y⁻",
+    "y_nuisance": "ỹ",
+    "probability": "probability",
+}
+_SHARE_OF_ENDS = 0.5  # of the rows shown; the others are a random sample
 
 
 def write_report(
@@ -72,6 +83,76 @@ def write_report(
     with replacing(Path(path)) as part:
         part.write_text(page, "utf-8", errors="backslashreplace")  # any name of a picture
     return Path(path)
+
+
+class Overview(NamedTuple):
+    """All rows of a run in columns.
+
+    Attributes:
+      numbers: key of `NUMBERS` -> (rows,) float32, NaN where a row has none.
+      done: (rows,) bool, rows with a map.
+      failures: (file, reason) of the rows that failed, at most `most` of them.
+      failed, missing: how many rows failed, and how many are not done.
+    """
+
+    numbers: Mapping[str, np.ndarray]
+    done: np.ndarray
+    failures: tuple[tuple[str, str], ...]
+    failed: int
+    missing: int
+
+
+def survey(rows: Iterable[Mapping[str, Any]], count: int, most: int = 1000) -> Overview:
+    """Read all rows once, in order; a million rows are 20 MB."""
+    numbers = {name: np.full(count, np.nan, np.float32) for name in NUMBERS}
+    with_map = np.zeros(count, bool)
+    failures: list[tuple[str, str]] = []
+    failed = missing = 0
+    for i, row in enumerate(rows):
+        if row["status"] == OK:
+            with_map[i] = True
+            for name, column in numbers.items():
+                if row[name] is not None:
+                    column[i] = row[name]
+        elif row["status"] == FAILED:
+            failed += 1
+            if len(failures) < most:
+                failures.append((row["file"], row["error"]))
+        else:
+            missing += 1
+    return Overview(numbers, with_map, tuple(failures), failed, missing)
+
+
+def choose(
+    numbers: Mapping[str, np.ndarray], with_map: np.ndarray, most: int, seed: int = 0
+) -> dict[int, str]:
+    """At most `most` of the rows with a map, in order, each with the reason why it is shown.
+
+    Half of them are the smallest and largest of y, ỹ and the probability in equal shares; the
+    others are drawn at random from the rest, the same for the same seed. Maps of another tool may
+    have no numbers; all are then drawn.
+    """
+    done = np.flatnonzero(with_map)
+    if len(done) <= most:
+        return dict.fromkeys(done.tolist(), "all")
+    chosen: dict[int, str] = {}
+    shown = [name for name in ("y", "y_nuisance", "probability") if _known(numbers[name])]
+    each = int(most * _SHARE_OF_ENDS) // max(1, 2 * len(shown))
+    for name in shown:
+        order = done[np.argsort(numbers[name][done], kind="stable")]
+        for end, rows in (("smallest", order), ("largest", order[::-1])):
+            fresh = (row for row in rows.tolist() if row not in chosen)
+            chosen |= {
+                row: f"{end} {NUMBERS[name]}" for row, _ in zip(fresh, range(each), strict=False)
+            }
+    rest = np.array([row for row in done.tolist() if row not in chosen])
+    drawn = np.random.default_rng(seed).choice(rest, most - len(chosen), replace=False)
+    chosen |= dict.fromkeys(drawn.tolist(), "random")
+    return dict(sorted(chosen.items()))
+
+
+def _known(column: np.ndarray) -> bool:
+    return bool(np.isfinite(column).any())
 
 
 def _card(run: Run, row: int, why: str, root: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dmbp_jax.runs import arrays
 from dmbp_jax.runs.explain_batch import BATCH_SIZE, Scored, explain_batch, replicate
 from dmbp_jax.runs.manifest import array_layout
 from dmbp_jax.runs.plan import Plan
-from dmbp_jax.runs.records import COLUMNS, FAILED, OK, Part, Row
+from dmbp_jax.runs.records import FAILED, OK, Part, Row, new_row
 
 _THREADS = min(8, os.cpu_count() or 1)
 _NOT_FINITE = "the network's numbers overflow on this picture"
@@ -171,30 +171,16 @@ class Worker:
 
     def _row(self, row: int, one: Decoded) -> Row:
         """What is known of a row before it is explained."""
-        inputs = self.plan.inputs
-        return dict.fromkeys(COLUMNS) | {
-            "file": inputs.files[row],
-            "sha256": one.hash,
-            "label": inputs.labels[row],
-            "status": OK if one.error is None else FAILED,
-            "error": one.error,
-        }
+        status = OK if one.error is None else FAILED
+        return new_row(self.plan.inputs, row, status, one.error) | {"sha256": one.hash}
 
 
 def _outcome(results: Scored, place: int) -> Row:
     """What one image of a batch adds to its row."""
     if not results.finite[place]:
         return {"status": FAILED, "error": _NOT_FINITE}
-    numbers = {
-        "y": results.y,
-        "y_positive": results.y_positive,
-        "y_negative": results.y_negative,
-        "y_nuisance": results.y_nuisance,
-        "probability": results.probability,
-    }
     # The shortest digits that give the same float32 again.
     written = {
-        name: None if values is None else float(str(np.float32(values[place])))
-        for name, values in numbers.items()
+        name: float(str(np.float32(values[place]))) for name, values in results.numbers.items()
     }
     return written | {"label": int(results.label[place])}

@@ -33,17 +33,16 @@ def test_demo_draws_and_measures(capsys: pytest.CaptureFixture[str], tmp_path: P
 
 def test_shares_of_hand_made_maps() -> None:
     star, cross = CLASSES.index("star"), CLASSES.index("cross")
-    sample = generate(demo.SEED, 0, ("star", "cross"))
-    pair = demo.Pair(sample, star, cross)
-    target, rival = sample.masks[star], sample.masks[cross]
+    pair = demo.generate_pair(star)
+    assert pair.rival == cross
+    target, rival = pair.label_mask, pair.rival_mask
     right = target.astype(float) - rival
-    area = demo.areas([pair])
-    flat = demo.measure([pair], np.ones((1, 96, 96)))
-    assert demo.measure([pair], right[None]) == (1.0, 1.0)
-    assert demo.measure([pair], -right[None]) == (0.0, 0.0)
-    assert demo.measure([pair], np.zeros((1, 96, 96))) == (0.0, 0.0)
-    assert flat == (pytest.approx(area.positive_on_label), 0.0)
-    both = demo.measure([pair] * 2, np.stack([right, -right]))
-    assert both == (0.5, 0.5)
+    maps = {"right": right, "wrong": -right, "zero": 0 * right, "flat": np.ones_like(right)}
+    lines = demo.measure([pair], {name: one[None] for name, one in maps.items()}).split("\n")
+    areas = [round(100 * mask.mean()) for mask in (target, rival)]
+    shares = [[int(n) for n in re.findall(r"(\d+)%", line)] for line in lines]
+    assert shares == [[100, 0, 0, areas[0], areas[0]], [100, 0, 0, 0, areas[1]]]
+    both = demo.measure([pair] * 2, {"both": np.stack([right, -right])})
+    assert both.count("both 50%") == 2
     assert pixels(demo.draw_masks(pair))[target].tolist()[0] == [255, 0, 0]
     assert pixels(demo.draw_masks(pair))[rival].tolist()[0] == [0, 0, 255]

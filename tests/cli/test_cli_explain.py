@@ -16,7 +16,7 @@ from PIL import Image
 
 import dmbp_jax
 from dmbp_jax.cli import main
-from dmbp_jax.cli.commands import LOSSES
+from dmbp_jax.cli.parser import LOSSES
 from dmbp_jax.data.decoding import read_image
 from dmbp_jax.pictures import authors_overlay, diverging, overlay
 
@@ -76,7 +76,7 @@ def assert_drawn(path: str, expected: Image.Image) -> None:
 def test_explain_draws_the_overlay_of_every_loss(
     tiny: dmbp_jax.Network, folder: Path, loss: str
 ) -> None:
-    argv = ["explain", "good0.png", "--loss", loss, "--format", "overlay", "--label", "0"]
+    argv = ["explain", "good0.png", "--loss", loss, "--style", "overlay", "--label", "0"]
     assert main([*argv, "--steps", "20", *TINY]) == 0
     config = dmbp_jax.DMBP(steps=20, loss=loss)
     att = dmbp_jax.attribute(tiny, tiny.preprocess("good0.png"), 0, config=config)
@@ -85,22 +85,22 @@ def test_explain_draws_the_overlay_of_every_loss(
 
 
 @pytest.mark.parametrize("method", ["gradient", "gradcam"])
-@pytest.mark.parametrize("format", ["panel", "overlay", "map"])
+@pytest.mark.parametrize("style", ["panel", "overlay", "map"])
 def test_explain_by_another_method(
     capsys: pytest.CaptureFixture[str],
     tiny: dmbp_jax.Network,
     folder: Path,
     method: str,
-    format: str,
+    style: str,
 ) -> None:
-    argv = ["explain", "good0.png", "--method", method, "--label", "1", "--format", format]
+    argv = ["explain", "good0.png", "--method", method, "--label", "1", "--style", style]
     assert main([*argv, "--npz", *TINY]) == 0
     out, _ = capsys.readouterr()
     x = tiny.preprocess("good0.png")
     logit = float(tiny(x)[1])
     assert f"bee (1)  logit {logit:.3f}" in out
     target = Path("dmbp-explain") / f"good0.{method}.png"
-    size = {"panel": (2 * 192 + 24, 192 + 38 + 30)}.get(format, (16, 16))
+    size = {"panel": (2 * 192 + 24, 192 + 38 + 30)}.get(style, (16, 16))
     with Image.open(target) as picture:
         assert picture.size == size
     with np.load(target.with_suffix(".npz")) as stored:
@@ -114,8 +114,8 @@ def test_a_map_without_a_zero_is_drawn_around_its_mean(
     monkeypatch: pytest.MonkeyPatch, tiny: dmbp_jax.Network, folder: Path
 ) -> None:
     scores = 100 + np.random.default_rng(0).normal(size=(1, 16, 16))
-    monkeypatch.setitem(dmbp_jax.methods.METHODS, "rise", lambda *args, **options: scores)
-    argv = ["explain", "good0.png", "--method", "rise", "--format", "map", "--npz", *TINY]
+    monkeypatch.setattr(dmbp_jax.methods, "rise", lambda *args, **options: scores)
+    argv = ["explain", "good0.png", "--method", "rise", "--style", "map", "--npz", *TINY]
     assert main(argv) == 0
     with Image.open("dmbp-explain/good0.rise.png") as picture:
         np.testing.assert_array_equal(
@@ -126,7 +126,7 @@ def test_a_map_without_a_zero_is_drawn_around_its_mean(
 
 
 def test_explain_draws_the_authors_picture(tiny: dmbp_jax.Network, folder: Path) -> None:
-    argv = ["explain", "good0.png", "--format", "authors", "--label", "0", "--steps", "20"]
+    argv = ["explain", "good0.png", "--style", "authors", "--label", "0", "--steps", "20"]
     assert main([*argv, *TINY]) == 0
     config = dmbp_jax.DMBP(steps=20)
     att = dmbp_jax.attribute(tiny, tiny.preprocess("good0.png"), 0, config=config)
@@ -161,6 +161,6 @@ def test_every_photo_is_decoded_once(
         decoded.append(source)
         return read_image(source)
 
-    monkeypatch.setattr("dmbp_jax.data.decoding.read_image", counted)
+    monkeypatch.setattr("dmbp_jax.cli.photos.read_image", counted)
     assert main(["explain", "good0.png", "good1.png", "--method", "gradient", *TINY]) == 0
     assert decoded == [Path("good0.png"), Path("good1.png")]

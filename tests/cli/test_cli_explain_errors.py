@@ -64,7 +64,7 @@ def test_explain_does_the_good_images_and_names_the_bad_ones(
         (["--batch-size", "0"], "--batch-size: Expected at least 1"),
         (["--steps", "-1"], "steps: Expected at least 0"),
         (["--method", "gradient", "--steps", "5"], "only with --method dmbp"),
-        (["--method", "rise", "--format", "authors"], "only with --method dmbp"),
+        (["--method", "rise", "--style", "authors"], "only with --method dmbp"),
         (["-o", "good1.png"], "Expected a folder"),
         (["--network", "resnet51"], "resnet50"),
         (["--network", "builtin", "--class-names", "missing.txt"], "missing.txt"),

@@ -9,8 +9,8 @@ import jax
 import pytest
 from command_line import jax_settings_as_before  # noqa: F401 - on for every test here
 
-from dmbp_jax.cli import compilation
 from dmbp_jax.cli.output import make_folder, refuse_overwrite
+from dmbp_jax.cli.settings import use_compilation_cache
 from dmbp_jax.errors import InputError
 from dmbp_jax.files import replacing
 
@@ -57,13 +57,13 @@ def test_the_compilation_cache_can_be_refused_and_a_users_own_is_left_alone(
 ) -> None:
     monkeypatch.setenv("DMBP_HOME", str(tmp_path))
     jax.config.update("jax_compilation_cache_dir", "/users/own")
-    compilation.use_cache(argparse.Namespace(no_compilation_cache=False))
+    use_compilation_cache(argparse.Namespace(no_compilation_cache=False))
     assert jax.config.jax_compilation_cache_dir == "/users/own"
     jax.config.update("jax_compilation_cache_dir", None)
-    compilation.use_cache(argparse.Namespace(no_compilation_cache=True))
+    use_compilation_cache(argparse.Namespace(no_compilation_cache=True))
     assert jax.config.jax_compilation_cache_dir is None
     assert not jax.config.jax_enable_compilation_cache
-    compilation.use_cache(argparse.Namespace(no_compilation_cache=False))
+    use_compilation_cache(argparse.Namespace(no_compilation_cache=False))
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
 
 

@@ -11,12 +11,13 @@ from command_line import refused
 
 import dmbp_jax
 from dmbp_jax.cli import COMMANDS, build_parser, main
-from dmbp_jax.cli.commands import LOSSES, METHODS, add_dmbp, make_biases
-from dmbp_jax.cli.reporting import one_line
+from dmbp_jax.cli.output import one_line
+from dmbp_jax.cli.parser import LOSSES, METHODS
+from dmbp_jax.cli.settings import make_biases
 from dmbp_jax.dmbp.objective import OBJECTIVES
 from dmbp_jax.errors import DmbpError, InputError
 
-NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+NAMES = list(COMMANDS)
 
 
 @pytest.mark.parametrize("argv", [["--help"], *([name, "--help"] for name in NAMES)])
@@ -153,6 +154,5 @@ def test_one_line_of_an_operating_system_error() -> None:
 def test_quick_carries_the_biases_and_the_papers_map_leaves_them_out(
     given: str, biases: str
 ) -> None:
-    parser = argparse.ArgumentParser()
-    add_dmbp(parser, biases=True)
-    assert make_biases(parser.parse_args(given.split())) == biases
+    args = build_parser().parse_args(["explain", "dog.jpg", *given.split()])
+    assert make_biases(args) == biases

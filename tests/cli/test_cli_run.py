@@ -16,7 +16,7 @@ from small_runs import contents, overflowing_network, tiny_network, write_pictur
 from dmbp_jax import runs
 from dmbp_jax.cli import main
 from dmbp_jax.cli import run as command
-from dmbp_jax.cli.commands import make_config
+from dmbp_jax.cli.settings import make_config
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.errors import StoreFullError
 from dmbp_jax.runs.plan import DTYPES, SHARD_SIZE

@@ -15,6 +15,7 @@ from dmbp_jax import DMBP, experiments
 from dmbp_jax.catalogue import ROWS
 from dmbp_jax.cli import build_parser, main
 from dmbp_jax.cli import evaluate as command
+from dmbp_jax.cli.output import INCOMPLETE
 from dmbp_jax.experiments import TABLES, Settings
 
 
@@ -51,9 +52,9 @@ def test_bad_files_are_named_and_the_exit_code_says_so(
     ).split()
     before = jax.config.jax_enable_compilation_cache
     try:
-        assert main(line) == command.INCOMPLETE
+        assert main(line) == INCOMPLETE
         first = capsys.readouterr()
-        assert main(line) == command.INCOMPLETE  # continued: nothing to do, but still incomplete
+        assert main(line) == INCOMPLETE  # continued: nothing to do, but still incomplete
         second = capsys.readouterr()
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
@@ -150,7 +151,7 @@ def test_options_of_the_command_line() -> None:
     line = (
         "evaluate --option rise.n_masks=500 --option integrated_gradients.rule=trapezoid --steps 7"
     )
-    options = command.method_options(build_parser().parse_args(line.split()))
+    options = command.options_of_methods(build_parser().parse_args(line.split()))
     assert options == {
         "rise": {"n_masks": 500},
         "integrated_gradients": {"rule": "trapezoid"},

@@ -12,8 +12,7 @@ from small_runs import small_plan, write_pictures
 
 from dmbp_jax import runs
 from dmbp_jax.errors import InputError
-from dmbp_jax.runs.choosing import NUMBERS, choose, survey
-from dmbp_jax.runs.report import histogram
+from dmbp_jax.runs.report import NUMBERS, choose, histogram, survey
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ from small_runs import contents, small_plan, write_pictures
 
 from dmbp_jax import runs
 from dmbp_jax.errors import InputError
-from dmbp_jax.runs.records import Part, commit, committed
-from dmbp_jax.runs.stripes import claim, find_stripe, parse_stripe, stripe
-from dmbp_jax.runs.verify import reopen, verify
+from dmbp_jax.runs.local import find_stripe, parse_stripe, stripe
+from dmbp_jax.runs.records import Part, commit, committed, reopen, unfinished
 
 pytestmark = pytest.mark.slow
 SLOW = bool(os.environ.get("DMBP_SLOW_TESTS"))
@@ -59,14 +58,14 @@ def test_maps_of_a_loser_are_found_and_done_again(reference, tmp_path):
     fingerprint = runs.open(tmp_path / "out").fingerprint
     assert not commit(store, fingerprint, Part(2, other, part.rows))
     assert store.get("commits/00000002.jsonl") == record
-    problems = verify(store)
+    problems = runs.Run(store).verify()
     assert [problem.shard for problem in problems] == [2]
     assert "holds other bytes than were committed" in problems[0].reason
     reopen(store, problems)
     assert runs.open(tmp_path / "out").missing == list(plan.rows(2))
     assert runs.run_local(plan, store) == (1, 1)
     assert contents(tmp_path / "out") == whole
-    assert verify(store) == []
+    assert runs.Run(store).verify() == []
 
 
 def test_every_kind_of_damage_is_named(reference, tmp_path):
@@ -78,7 +77,7 @@ def test_every_kind_of_damage_is_named(reference, tmp_path):
     store.put("commits/00000003.jsonl", b'{"shard": 3')
     foreign = store.get("commits/00000004.jsonl").replace(b'"fingerprint": "', b'"fingerprint": "x')
     store.put("commits/00000004.jsonl", foreign)
-    reasons = {problem.shard: problem.reason for problem in verify(store)}
+    reasons = {problem.shard: problem.reason for problem in runs.Run(store).verify()}
     assert list(reasons) == [0, 1, 3, 4]
     assert reasons[0] == "heatmap/c/0/0/0 is missing"
     assert reasons[1].startswith("heatmap_scale/c/1 has 5 bytes, expected ")
@@ -158,9 +157,13 @@ def test_stripes_cover_every_shard_and_begin_with_their_own():
         assert sorted(shard for order in own for shard in order) == list(range(shards))
 
 
-def test_claiming_asks_again_before_each_shard():
-    done_meanwhile = {4}
-    assert list(claim([1, 4, 2, 0], {2}, done_meanwhile.__contains__)) == [1, 0]
+def test_claiming_asks_again_before_each_shard(tmp_path):
+    store = runs.Store(tmp_path)
+    store.put("commits/00000002.jsonl", b"")
+    shards = unfinished(store, [1, 4, 2, 0])
+    assert next(shards) == 1
+    store.put("commits/00000004.jsonl", b"")  # by another process, meanwhile
+    assert list(shards) == [0]
 
 
 def test_stripes_of_schedulers():
