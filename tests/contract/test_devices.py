@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from short_methods import one_of_each_kind, run, slow_beside
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
 from dmbp_jax import metrics
 from dmbp_jax.engine import driver
-from dmbp_jax.methods import METHODS
 
 LAYERS = NETWORKS["conv"]
 PARAMS = jax.tree.map(lambda a: np.float32(a), make_params(LAYERS, 0))
@@ -19,14 +19,6 @@ LABELS = np.arange(8) % 3
 NETWORK = apply_fn_of(LAYERS)
 FEW = dmbp_jax.DMBP(steps=2)
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
-SHORT = {
-    "smoothgrad": {"n_samples": 3},
-    "rise": {"n_masks": 5, "cells": 3},
-    "integrated_gradients": {"n_steps": 3},
-    "blur_ig": {"n_steps": 3, "max_sigma": 2.0},
-    "lpr": {"steps": 2},
-    "dmbp": {"config": FEW},
-}
 
 
 def lay(array, spec, kind=AxisType.Auto, shape=(4,), names=("data",)):
@@ -60,7 +52,7 @@ def assert_close(ours, theirs):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
 
 
-@pytest.mark.parametrize("chunk_size", [None, 4, 3])
+@pytest.mark.parametrize("chunk_size", slow_beside([None, 4, 3], 4))
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_results_lie_where_the_images_do(name, chunk_size, expected):
     x = LAYOUTS[name](IMAGES)
@@ -117,12 +109,11 @@ def test_inside_jit_a_device_computes_its_own_rows(kind, chunk_size, expected):
     assert {len(shard.data) for shard in result.map.addressable_shards} == {2}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@one_of_each_kind
 def test_methods_on_several_devices(name):
-    options = {"apply_fn": NETWORK, "chunk_size": 4} | SHORT.get(name, {})
-    theirs = METHODS[name](PARAMS, IMAGES, LABELS, **options)
+    theirs = run(NETWORK, name, PARAMS, IMAGES, LABELS, chunk_size=4)
     x = lay(IMAGES, ["data"], AxisType.Explicit)
-    ours = METHODS[name](PARAMS, x, LABELS, **options)
+    ours = run(NETWORK, name, PARAMS, x, LABELS, chunk_size=4)
     assert_close(ours, theirs)
     assert ours.sharding.mesh == x.sharding.mesh and ours.sharding.spec[0] == "data"
 

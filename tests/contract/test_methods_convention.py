@@ -1,9 +1,12 @@
 """What all methods share: shapes, batch independence, chunks, transformations, refusals."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from short_methods import SHORT, every_method, one_of_each_kind, run
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
@@ -33,23 +36,7 @@ NEED_SITES = (
     "lpr",
     "dmbp",
 )
-SHORT = {  # few samples, so that every method takes a moment
-    "integrated_gradients": {"n_steps": 5},
-    "smoothgrad": {"n_samples": 5},
-    "blur_ig": {"n_steps": 5},
-    "rise": {"n_masks": 11, "cells": 3},
-    "lpr": {"steps": 3},
-    "dmbp": {"config": dmbp_jax.DMBP(steps=5)},
-}
 SAMPLED = ("integrated_gradients", "smoothgrad", "blur_ig", "rise")
-every_method = pytest.mark.parametrize("name", METHODS)
-# One method of each kind: a gradient, one that samples, one that reads a site, a random one with
-# masks on the pixels, an optimised one. The others take the same paths.
-KINDS = ("gradient", "integrated_gradients", "gradcam", "rise", "dmbp")
-one_of_each_kind = pytest.mark.parametrize(
-    "name",
-    [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
-)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +51,7 @@ def images():
     return jnp.asarray(np.stack([make_image(seed, IMAGE) for seed in range(3)]), jnp.float32)
 
 
-def _run(name, params, x, label, **options):
-    return METHODS[name](params, x, label, apply_fn=NETWORK, **(SHORT.get(name, {}) | options))
+_run = partial(run, NETWORK)
 
 
 def _close(a, b):
@@ -135,14 +121,6 @@ def test_an_image_that_overflows_does_not_touch_its_mates(name, params, images):
     labels = jnp.array([2, 0, 3])
     overflowing = _run(name, params, images.at[0].set(3e38), labels)
     _close(overflowing[1:], _run(name, params, images, labels)[1:])
-
-
-@pytest.mark.parametrize("name", ["deeplift", "rise"])
-def test_a_sharded_batch_gives_the_same_maps(name, params, images):
-    four = jnp.concatenate([images, images[:1]])
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    spread = jax.device_put(four, jax.NamedSharding(mesh, jax.P("data")))
-    _close(_run(name, params, spread, 1), _run(name, params, four, 1))
 
 
 @pytest.mark.parametrize(

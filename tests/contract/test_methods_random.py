@@ -1,11 +1,14 @@
 """SmoothGrad and RISE: their noise and masks against float64 NumPy, and their random keys."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from methods_cases import APPLY, CLOSE, LABEL, make_case
 from methods_oracle import enlarge_centres
+from short_methods import run
 from small_networks import NETWORKS, make_image, make_params
 
 from dmbp_jax.engine.keys import check_key
@@ -14,9 +17,8 @@ from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.keys import image_key
 from dmbp_jax.methods.random_masks import random_mask
 
-SHORT = {"smoothgrad": {"n_samples": 5}, "rise": {"n_masks": 11, "cells": 3}}
 IMAGE = (8, 7, 3)
-both_methods = pytest.mark.parametrize("name", SHORT)
+both_methods = pytest.mark.parametrize("name", ["smoothgrad", "rise"])
 
 
 @pytest.mark.usefixtures("x64")
@@ -95,8 +97,7 @@ def images():
     return jnp.asarray(np.stack([make_image(seed, IMAGE) for seed in range(3)]), jnp.float32)
 
 
-def _run(name, params, x, label, **options):
-    return METHODS[name](params, x, label, apply_fn=APPLY["pool"], **(SHORT[name] | options))
+_run = partial(run, APPLY["pool"])
 
 
 def _close(a, b):

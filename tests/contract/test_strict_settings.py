@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from short_methods import run, slow_beside
 
 import dmbp_jax
 from dmbp_jax import DMBP
@@ -28,17 +29,10 @@ SETTINGS = {
     **{f"keys of {name}": ("jax_default_prng_impl", name) for name in PRNG[1:]},
 }
 RANDOM = tuple(method.name for method in CATALOGUE if method.random)
-SHORT = {  # few samples, so that every method takes a moment
-    "integrated_gradients": {"n_steps": 3},
-    "smoothgrad": {"n_samples": 3},
-    "blur_ig": {"n_steps": 3},
-    "rise": {"n_masks": 5, "cells": 3},
-    "lpr": {"steps": 2},
-    "dmbp": {"config": DMBP(steps=2)},
-}
 SHAPE = (2, 8, 8, 3)
 LABELS = np.array([1, 3])
-every_setting = pytest.mark.parametrize("setting", SETTINGS)
+OF_KEYS = tuple(f"keys of {name}" for name in PRNG[1:])  # the methods alone draw numbers
+every_setting = pytest.mark.parametrize("setting", slow_beside(SETTINGS, *OF_KEYS))
 
 
 def _arrays() -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -87,8 +81,7 @@ def switched_on(setting):
 
 
 def _maps(name, **options):
-    call = {"apply_fn": network} | SHORT.get(name, {}) | options
-    return METHODS[name](PARAMS, IMAGES, LABELS, **call)
+    return run(network, name, PARAMS, IMAGES, LABELS, **options)
 
 
 def _assert_close(found, expected):

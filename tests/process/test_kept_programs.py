@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax.extend import core as jex
 from PIL import Image
+from short_methods import slow_beside
 
 import dmbp_jax
 import dmbp_jax.models
@@ -151,7 +152,9 @@ OTHER_CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHER_CALLS)
+@pytest.mark.parametrize(
+    "name", slow_beside(OTHER_CALLS, "a captured array", "masks", "no label", "precision", "a name")
+)
 def test_what_makes_another_program(name, folder):
     _maps()
     OTHER_CALLS[name]()
@@ -165,7 +168,7 @@ def test_other_numbers_are_the_same_program(folder):
     assert len(list(folder.iterdir())) == 1
 
 
-@pytest.mark.parametrize("damage", [b"", b"x" * 10, b"y" * 5000])
+@pytest.mark.parametrize("damage", slow_beside([b"", b"x" * 10, b"y" * 5000], b"x" * 10))
 def test_a_damaged_file_is_written_again(damage, folder):
     expected = _maps()
     (file,) = folder.iterdir()

@@ -248,7 +248,7 @@ def test_too_large_a_batch_names_the_option_to_lower(tmp_path, monkeypatch):
     def full(*_, **__):
         raise DeviceMemoryError("chunk_size")
 
-    monkeypatch.setattr(worker_module, "explain_batch", full)
+    monkeypatch.setattr(worker_module, "explain_images", full)
     plan = small_plan(write_pictures(tmp_path / "in", 16), shard_size=16)
     with pytest.raises(
         DeviceMemoryError, match=r"with 4 images at once; .* \(--batch-size\).* 2\."

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.errors import SiteNotFoundError, UnknownAxesError
@@ -89,7 +90,7 @@ def _map(method, network):
 
 
 @pytest.mark.parametrize("network", LAYOUTS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_beside(METHODS, "guided_gradcam"))
 def test_the_same_network_in_another_layout_has_the_same_maps(method, network):
     np.testing.assert_allclose(network(None, X[None]), features_last(None, X[None]), rtol=1e-4)
     expected = _map(method, LAYOUTS[0])

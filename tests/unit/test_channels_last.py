@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.errors import InputError
@@ -96,7 +97,9 @@ def _assert_channels_last(programs):
         assert [one for one in found if not LAST.fullmatch(one)] == []
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize(
+    "name", slow_beside(CONVOLUTIONS, "its strides", "negative padding", "dilated kernel", "groups")
+)
 def test_values_and_gradients_are_jaxs(name):
     _assert_channels_last(_check(*_convolution(name)))
 
@@ -242,7 +245,10 @@ def test_learned_masks_have_the_axes_of_the_network():
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), **EXACT)
 
 
-@pytest.mark.parametrize("method", ["deeplift", "gradcam", "fullgrad", "guided_backprop", "lpr"])
+LOOK_INSIDE = ("deeplift", "gradcam", "fullgrad", "guided_backprop", "lpr")
+
+
+@pytest.mark.parametrize("method", slow_beside(LOOK_INSIDE, "guided_backprop", "lpr"))
 def test_methods_do_not_see_the_layout(method):
     options = {"steps": 2} if method == "lpr" else {}
     expected, found = (

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.graph.model import bind
@@ -27,6 +28,12 @@ CONVOLUTIONS = {
         "dimension_numbers": ("NCHW", "OIHW", "NCHW"),
     },
 }
+
+# Kernels of size 1 are matrix products where the convolution is plain enough.
+CASES = slow_beside(
+    [(name, size) for name in CONVOLUTIONS for size in (1, 3)],
+    *((name, 1) for name in ("strided", "dilated", "spread")),
+)
 
 
 def _network(options, params, x):
@@ -52,8 +59,7 @@ def _case(name, size):
     return partial(_network, options), params, jnp.asarray(rng.normal(size=(1, 11, 9, 2)))
 
 
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize(("name", "size"), CASES)
 def test_values_and_gradients_are_jaxs(name, size):
     apply_fn, params, x = _case(name, size)
     weights = jnp.asarray(np.random.default_rng(1).normal(size=5))
@@ -118,8 +124,9 @@ def test_three_channels_are_convolved_as_four(layout, rng):
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("stride", "size"), slow_beside([(1, 1), (2, 3), (1, 3), (2, 1)], (1, 3), (2, 1))
+)
 def test_a_product_of_bfloat16_with_a_result_in_float32(size, stride):
     """`preferred_element_type`: the gradient is that of JAX, and every method has one."""
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracle import Oracle
+from short_methods import slow_beside
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
@@ -65,7 +66,7 @@ def carried_by(oracle, of_input, masks):
     return abs(pixels) / (abs(pixels) + abs(biases))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", slow_beside([0, 1], 1))
 @pytest.mark.parametrize("name", NETWORKS)
 def test_evidence_of_the_input_is_the_gated_network_at_x_less_that_at_zero(name, seed):
     a, oracle, of_input, (masks, inverse) = learn(name, seed, evidence="input")
@@ -83,7 +84,7 @@ def test_evidence_of_the_input_is_the_gated_network_at_x_less_that_at_zero(name,
 
 
 @pytest.mark.parametrize("evidence", ["all", "input"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv"))
 def test_carried_is_the_share_of_the_pixels_in_each_sign(name, evidence):
     a, oracle, of_input, both = learn(name, evidence=evidence)
     expected = [carried_by(oracle, of_input, masks) for masks in both]
@@ -151,7 +152,7 @@ def test_mask_gradient_of_the_input_evidence_is_the_finite_difference(name):
 
 
 @pytest.mark.parametrize("evidence", ["all", "input"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv"))
 def test_maps_with_spread_biases_sum_to_the_gated_network(name, evidence):
     a, oracle, of_input, (masks, inverse) = learn(name, biases="spread", evidence=evidence)
     closed = oracle.output_bias()

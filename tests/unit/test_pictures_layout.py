@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from pixels import pixels
 
-from dmbp_jax.errors import InputError
+from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.pictures import diverging, grid, panel, shared_scale
 
 
@@ -81,5 +81,5 @@ def test_long_text_stays_inside_its_column() -> None:
 )
 def test_grid_refuses_what_it_cannot_lay_out(rows: list, options: dict, words: str) -> None:
     tile = Image.new("RGB", (4, 4))
-    with pytest.raises(InputError, match=words):
+    with pytest.raises((InputError, InputTypeError), match=words):
         grid([[tile for _ in row] for row in rows], **options)

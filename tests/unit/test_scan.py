@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 from scanned_networks import DEPTH, NETWORKS, PARAMS, WIDTH, X, both, by_scan, first, plain
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.methods import METHODS
@@ -19,10 +20,7 @@ EXACT = {"rtol": 1e-12, "atol": 1e-13}
 FEW = dmbp_jax.DMBP(steps=3)
 
 
-DEAR = {"nested": pytest.param("nested", marks=pytest.mark.slow)}
-
-
-@pytest.mark.parametrize("name", [DEAR.get(name, name) for name in NETWORKS])
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "nested", "over rows", "of parameters"))
 def test_its_maps_are_those_of_a_python_loop(name):
     scanned, looped = both(name)
     assert "scan[" in str(jax.make_jaxpr(scanned)(PARAMS, X[None]))
@@ -52,11 +50,12 @@ OPTIONS = {
     "lpr": {"steps": 2},
     "dmbp": {"config": dmbp_jax.DMBP(steps=2, pointwise="tangent")},
 }
-SLOW_ONE = pytest.param("lpr", marks=pytest.mark.slow)
-READ_THE_PROGRAM = ("deeplift", "guided_backprop", "gradcam", "fullgrad", SLOW_ONE, "dmbp")
+READ_THE_PROGRAM = ("deeplift", "guided_backprop", "gradcam", "fullgrad", "lpr", "dmbp")
 
 
-@pytest.mark.parametrize("method", READ_THE_PROGRAM)
+@pytest.mark.parametrize(
+    "method", slow_beside(READ_THE_PROGRAM, "guided_backprop", "gradcam", "lpr")
+)
 def test_every_method_sees_the_same_network(method):
     found, expected = (
         METHODS[method](PARAMS, X, 1, apply_fn=network, **OPTIONS.get(method, {}))
@@ -103,7 +102,7 @@ class LinenNet(nn.Module):
         return blocks(name="blocks")(x, None)[0]
 
 
-@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("checkpointed", slow_beside([False, True], False))
 def test_scanned_blocks_of_linen(checkpointed):
     net = LinenNet(checkpointed)
     variables = net.init(jax.random.key(0), X[None])

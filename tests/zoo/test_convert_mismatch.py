@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from references.cases import SMALL_RESNET, SMALL_VGG, random_state
 from safetensors.numpy import load_file, save_file
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.convert import (
@@ -186,7 +187,13 @@ def test_transforms_element_by_element():
     )
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "builtin"])
+# Of each family one; the others have more of the same layers.
+SIBLINGS = ("resnet34", "resnet101", "resnet152", "vgg11", "vgg13", "vgg19")
+SIBLINGS += ("vgg11_bn", "vgg13_bn", "vgg19_bn", "squeezenet1_0", "resnet50_coco", "vgg16_coco")
+PUBLISHED = [name for name in NETWORKS if name != "builtin"]
+
+
+@pytest.mark.parametrize("name", slow_beside(PUBLISHED, *SIBLINGS))
 def test_every_network_has_a_row_for_every_layer(name):
     entry = find_entry(name)
     rows = table(entry.module, entry.checkpoint.batch_norm, entry.checkpoint.bgr)
