@@ -11,7 +11,7 @@ from PIL import Image
 from dmbp_jax import Network, pictures
 from dmbp_jax.catalogue import find_method
 from dmbp_jax.cli.photos import Photo
-from dmbp_jax.runs.explain_batch import explain_images
+from dmbp_jax.runs.explaining import explain_images
 
 
 class PhotoMap(NamedTuple):

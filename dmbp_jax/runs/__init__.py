@@ -15,19 +15,18 @@ from dmbp_jax.runs.reader import open as open
 from dmbp_jax.runs.records import Part as Part
 from dmbp_jax.runs.records import commit as commit
 from dmbp_jax.runs.records import reopen as reopen
+from dmbp_jax.runs.report import write_report as write_report
 from dmbp_jax.runs.store import Store as Store
 
 if TYPE_CHECKING:
     from dmbp_jax.runs.local import run_local as run_local
     from dmbp_jax.runs.ray import run_ray as run_ray
-    from dmbp_jax.runs.report import write_report as write_report
     from dmbp_jax.runs.worker import Worker as Worker
 
 _HOME = {
     "Worker": "dmbp_jax.runs.worker",
     "run_local": "dmbp_jax.runs.local",
     "run_ray": "dmbp_jax.runs.ray",
-    "write_report": "dmbp_jax.runs.report",
 }
 
 

@@ -83,48 +83,42 @@ def encode(value: Any) -> bytes:
 
 
 class ShardEncoder:
-    """From the values of a shard's rows to the one object that holds them."""
-
-    def __init__(self, array: dict[str, Any]) -> None:
-        memory = ts.Context()  # of its own, so that encoders do not meet
-        spec = {"driver": "zarr3", "kvstore": {"driver": "memory"}, "metadata": array}
-        self._array = ts.open(
-            spec | {"create": True, "store_data_equal_to_fill_value": True}, context=memory
-        ).result()
-        self._objects = ts.KvStore.open({"driver": "memory"}, context=memory).result()
-        (self._rows, *self._shape) = array["chunk_grid"]["configuration"]["chunk_shape"]
-
-    def key(self, shard: int) -> str:
-        """Where the object lies, below the array."""
-        return "/".join(map(str, ["c", shard, *(0 for _ in self._shape)]))
-
-    def encode(self, shard: int, values: np.ndarray) -> bytes:
-        """The object of a shard; `values` are all its rows, (rows, *shape)."""
-        first = shard * self._rows
-        self._array[first : first + len(values)].write(values).result()
-        key = self.key(shard)
-        data = self._objects.read(key).result().value
-        self._objects.write(key, None).result()
-        return data
-
-
-class MapsEncoder:
     """From the maps of a shard's rows to all objects that hold them; `layout` is by array."""
 
     def __init__(self, layout: dict[str, dict[str, Any]]) -> None:
-        self._encoders = {name: ShardEncoder(array) for name, array in layout.items()}
+        grids = [array["chunk_grid"]["configuration"] for array in layout.values()]
+        self._rows = grids[0]["chunk_shape"][0]  # of a shard, in every array
+        memory = ts.Context()  # of its own, so that encoders do not meet
+        self._objects = ts.KvStore.open({"driver": "memory"}, context=memory).result()
+        self._arrays = {
+            name: ts.open(
+                {
+                    "driver": "zarr3",
+                    "kvstore": {"driver": "memory", "path": f"{name}/"},
+                    "metadata": array,
+                    "create": True,
+                    "store_data_equal_to_fill_value": True,
+                },
+                context=memory,
+            ).result()
+            for name, array in layout.items()
+        }
 
     def encode(self, shard: int, maps: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-        """Key -> object; `maps` are float32, (rows, *shape) by kind."""
+        """Key -> object; `maps` are all rows of the shard, (rows, *shape) by kind."""
         values: dict[str, np.ndarray] = {}
         for name, one in maps.items():
             values[name] = one
-            if name + SCALE in self._encoders:
+            if name + SCALE in self._arrays:
                 values[name], values[name + SCALE] = to_float16(one)
-        return {
-            f"{name}/{self._encoders[name].key(shard)}": self._encoders[name].encode(shard, one)
-            for name, one in values.items()
-        }
+        for name, one in values.items():
+            first = shard * self._rows
+            self._arrays[name][first : first + len(one)].write(one).result()
+        keys = [key for key in self._objects.list().result() if b"/c/" in key]
+        objects = {key.decode(): self._objects.read(key).result().value for key in keys}
+        for key in keys:
+            self._objects.write(key, None).result()
+        return objects
 
 
 def to_float16(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

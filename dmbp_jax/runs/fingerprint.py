@@ -1,6 +1,8 @@
 """What a value is, by content, as JSON: equal descriptions mean that results can be continued.
 
-Knows nothing of evaluations. No description holds an address, so it is the same in every process.
+Functions count by their code, since a preprocessing or a method of a user's own cannot be traced;
+a network is told by its traced program (`graph.identity`). No description holds an address, so it
+is the same in every process.
 """
 
 import dataclasses
@@ -20,7 +22,9 @@ import jax
 import numpy as np
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_PLAIN = (bool, int, float, complex, str, bytes, tuple, list, dict, frozenset, set, type(None))
+_WRITTEN = (bool, int, float, complex, str, bytes, enum.Enum, PurePath, np.dtype)
+_ARRAYS = (jax.Array, np.ndarray, np.generic)
+_FOLLOWED = (*_WRITTEN, *_ARRAYS, tuple, list, dict, Set, partial, types.MethodType)
 
 
 def describe(value: Any) -> Any:
@@ -65,25 +69,22 @@ def fingerprint(value: Any) -> str:
 
 def _describe(value: Any, above: tuple[int, ...]) -> Any:
     """`above` holds the ids of the values that contain this one: they are not entered again."""
-    if value is None or isinstance(value, (bool, str)):
-        return value if value is None or type(value) in (bool, str) else _typed(value, str(value))
-    if isinstance(value, enum.Enum):
-        return _typed(value, value.name)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float) and not isinstance(value, np.generic):
-        return float(value) if math.isfinite(value) else {"float": repr(float(value))}
-    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float and math.isfinite(value):
+        return value
+    if isinstance(value, _ARRAYS):
         return _array(value, above)
-    if isinstance(value, bytes):
-        return {"bytes": sha256(value).hexdigest()}
-    if isinstance(value, PurePath):
-        return {"path": value.as_posix()}
+    if isinstance(value, _WRITTEN):
+        return _typed(value, repr(value))
     if id(value) in above:
         return {"recursion": type(value).__qualname__}
     inside = partial(_describe, above=(*above, id(value)))
     if isinstance(value, Mapping):
-        return _mapping(value, inside)
+        if all(type(key) is str for key in value):
+            return {key: inside(value[key]) for key in sorted(value)}
+        pairs = ([inside(key), inside(item)] for key, item in value.items())
+        return {"mapping": sorted(pairs, key=_text)}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return _typed(value, [[name, inside(getattr(value, name))] for name in value._fields])
     if isinstance(value, (list, tuple)):
@@ -97,34 +98,27 @@ def _object(value: Any, inside: Callable[[Any], Any]) -> Any:
     """Classes, modules, functions, and instances of classes that are not containers."""
     if isinstance(value, types.ModuleType):
         return {"module": value.__name__}
-    if isinstance(value, type):
-        return {"class": _name(value)}
     if isinstance(value, types.FunctionType):
         return _function(value, inside)
     if isinstance(value, types.MethodType):
-        return {"method": inside(value.__func__), "of": inside(value.__self__)}
+        return _typed(value, inside([value.__func__, value.__self__]))
     if isinstance(value, partial):
-        return {
-            "partial": inside(value.func),
-            "arguments": [inside(item) for item in value.args],
-            "keywords": inside(value.keywords),
-        }
+        return _typed(value, inside([value.func, value.args, value.keywords]))
     if isinstance(value, types.CodeType):
         return _code(value, inside)
     if hasattr(value, "__wrapped__"):  # jax.jit, jax.custom_vjp, functools.wraps, lru_cache
         return _typed(value, inside(value.__wrapped__))
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [f.name for f in dataclasses.fields(value) if hasattr(value, f.name)]
         return _typed(value, {name: inside(getattr(value, name)) for name in fields})
-    if callable(value) and hasattr(value, "__qualname__"):  # built-in functions
-        return {"function": _name(value)}
+    if callable(value) and hasattr(value, "__qualname__"):  # classes and built-in functions
+        return {"name": _name(value)}
     if type(value).__repr__ is not object.__repr__ and not hasattr(value, "__dict__"):
-        return _typed(value, _ADDRESS.sub("", repr(value)))  # dtypes, tree structures
+        return _typed(value, _ADDRESS.sub("", repr(value)))  # tree structures
     state = {k: v for k, v in getattr(value, "__dict__", {}).items() if "__" not in k}
-    described = {"state": inside(state)}
-    if callable(value) and isinstance(type(value).__call__, types.FunctionType):
-        described["call"] = inside(type(value).__call__)
-    return _typed(value, described)
+    call = type(value).__call__ if callable(value) else None
+    own = call if isinstance(call, types.FunctionType) else None
+    return _typed(value, {"state": inside(state), "call": inside(own)})
 
 
 def _array(value: Any, above: tuple[int, ...]) -> Any:
@@ -137,13 +131,6 @@ def _array(value: Any, above: tuple[int, ...]) -> Any:
         return {"array": "object", "items": _describe(array.tolist(), (*above, id(value)))}
     data = sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {"array": f"{array.dtype}{list(array.shape)}", "sha256": data}
-
-
-def _mapping(value: Mapping[Any, Any], inside: Callable[[Any], Any]) -> Any:
-    if all(type(key) is str for key in value):
-        return {key: inside(value[key]) for key in sorted(value)}
-    pairs = ([inside(key), inside(item)] for key, item in value.items())
-    return {"mapping": sorted(pairs, key=_text)}
 
 
 def _function(value: types.FunctionType, inside: Callable[[Any], Any]) -> Any:
@@ -171,13 +158,9 @@ def _content(cell: types.CellType) -> Any:
 
 def _code(code: types.CodeType, inside: Callable[[Any], Any]) -> Any:
     """What the code does, without file name and line numbers."""
-    return {
-        "bytecode": sha256(code.co_code).hexdigest(),
-        "constants": inside(code.co_consts),
-        "names": [*code.co_names, *code.co_varnames, *code.co_freevars],
-        "arguments": [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount],
-        "flags": code.co_flags,
-    }
+    names = [*code.co_names, *code.co_varnames, *code.co_freevars]
+    arguments = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount]
+    return inside([code.co_code, code.co_consts, names, arguments, code.co_flags])
 
 
 def _globals_read(code: types.CodeType) -> set[str]:
@@ -190,9 +173,8 @@ def _is_followed(value: Any, module: str) -> bool:
     """Whether a global of a function is part of what it computes: data, or a neighbour's code."""
     if isinstance(value, types.FunctionType):
         return value.__module__ == module
-    if isinstance(value, (*_PLAIN, jax.Array, np.ndarray, np.generic, partial, types.MethodType)):
-        return value is not None
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+    is_instance = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return is_instance or isinstance(value, _FOLLOWED)
 
 
 def _typed(value: Any, content: Any) -> dict[str, Any]:

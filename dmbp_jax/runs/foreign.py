@@ -10,7 +10,7 @@ import numpy as np
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.errors import InputError, ResumeError
 from dmbp_jax.runs import records
-from dmbp_jax.runs.arrays import MapsEncoder
+from dmbp_jax.runs.arrays import ShardEncoder
 from dmbp_jax.runs.inputs import Label, Paths, list_inputs
 from dmbp_jax.runs.manifest import array_layout, open_manifest
 from dmbp_jax.runs.plan import DTYPES, SHARD_SIZE, Plan
@@ -77,7 +77,7 @@ def store_maps(
     if shape != expected:
         raise InputError(f"maps: Expected shape {expected}, got {shape}.")
     fingerprint = open_manifest(store, plan)
-    encoder = MapsEncoder(array_layout(plan))
+    encoder = ShardEncoder(array_layout(plan))
     for shard in range(plan.shards):
         rows = plan.rows(shard)
         values = np.asarray(maps[rows.start : rows.stop], np.float32)

@@ -45,7 +45,7 @@ class Inputs:
         return self.root / self.files[row]
 
     def lines(self) -> bytes:
-        """One JSON object a line; its hash is the fingerprint of the list."""
+        """One JSON object a line; `read_lines` reads them."""
         rows = zip(self.files, self.sizes, self.labels, strict=True)
         return "".join(
             f'{{"file": {json.dumps(file)}, "size": {size}, "label": {json.dumps(label)}}}\n'

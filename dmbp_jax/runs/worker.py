@@ -1,6 +1,7 @@
 """The worker: loads and compiles once, then turns shards of a plan into parts. Touches no store.
 
-Pictures are decoded in threads while the device works, also those of the shard that comes next.
+Every batch has the same shape, so that it compiles once, and lies on all local devices. Pictures
+are decoded in threads while these work, also those of the shard that comes next.
 """
 
 import os
@@ -11,17 +12,19 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.data.decoding import read_image
 from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import DeviceMemoryError, ImageError
 from dmbp_jax.runs import arrays
-from dmbp_jax.runs.explain_batch import BATCH_SIZE, Scored, explain_batch, replicate
+from dmbp_jax.runs.explaining import Scored, explain_images, score
 from dmbp_jax.runs.manifest import array_layout
 from dmbp_jax.runs.plan import Plan
 from dmbp_jax.runs.records import FAILED, OK, Part, Row, new_row
 
+BATCH_SIZE = 8  # images a device explains at once, unless told otherwise
 _THREADS = min(8, os.cpu_count() or 1)
 _NOT_FINITE = "the network's numbers overflow on this picture"
 
@@ -60,8 +63,8 @@ class Worker:
         devices = jax.local_device_count()
         longest = -(-len(plan.rows(0)) // devices)  # rows of a shard for each device
         self._batch = devices * min(batch_size or BATCH_SIZE, longest)
-        self._net = replicate(plan.network)
-        self._encoder = arrays.MapsEncoder(array_layout(plan))
+        self._net = jax.device_put(plan.network, _on_devices())
+        self._encoder = arrays.ShardEncoder(array_layout(plan))
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")
         self._ahead: dict[int, Future[Decoded]] = {}
 
@@ -152,16 +155,19 @@ class Worker:
         (batch,) = collect_rows(rows, self._batch)
         x, numbers, identities = batch.rows
         labels = [self.plan.inputs.labels[row] for row in numbers]
+        plan, options = self.plan, self.plan.options
+        if plan.method == "dmbp":
+            options = {**options, "chunk_size": self._batch}
         try:
-            return explain_batch(
+            found = explain_images(
                 self._net,
-                x,
+                jax.device_put(x, _on_devices("batch")),
                 labels,
-                method=self.plan.method,
-                options=self.plan.options,
-                save=self.plan.save,
+                method=plan.method,
+                options=options,
                 identities=identities.tolist(),
             )
+            return score(self._net, found, plan.save)
         except DeviceMemoryError as error:
             each = self._batch // jax.local_device_count()
             raise DeviceMemoryError(
@@ -184,3 +190,9 @@ def _outcome(results: Scored, place: int) -> Row:
         name: float(str(np.float32(values[place]))) for name, values in results.numbers.items()
     }
     return written | {"label": int(results.label[place])}
+
+
+def _on_devices(*axes: str) -> NamedSharding:
+    """On every local device, whole or with the first axis cut."""
+    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
+    return NamedSharding(mesh, PartitionSpec(*axes))

@@ -1,7 +1,4 @@
-"""One batch of pictures on the devices: the only place where runs and commands call a method.
-
-Every call of a run has the same shapes, so that a worker compiles once.
-"""
+"""One batch of pictures: the only place where large runs and `dmbp explain` call a method."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dmbp_jax.catalogue import find_method
 from dmbp_jax.dmbp.attribute import attribute
@@ -18,8 +14,6 @@ from dmbp_jax.engine.compiling import run
 from dmbp_jax.engine.scores import PROBABILITIES, pick
 from dmbp_jax.methods.keys import image_key
 from dmbp_jax.networks.network import Network
-
-BATCH_SIZE = 8  # images a device explains at once, unless told otherwise
 
 
 class Explained(NamedTuple):
@@ -88,29 +82,8 @@ def explain_images(
     return Explained(label, logits, row.function(net, x, label, key=keys, **options), None)
 
 
-def explain_batch(
-    net: Network,
-    x: np.ndarray,
-    labels: Sequence[int | None],
-    *,
-    method: str,
-    options: Mapping[str, Any],
-    save: tuple[str, ...],
-    identities: Sequence[str],
-) -> Scored:
-    """Explain images, spread over the local devices; their number is a multiple of the devices.
-
-    Args:
-      net: as `replicate` returns it.
-      x, labels, method, options, identities: as of `explain_images`.
-      save: maps to return, of "heatmap", "map", "positive", "negative".
-    """
-    images = jax.device_put(x, _sharding(PartitionSpec("batch")))
-    if method == "dmbp":
-        options = {**options, "chunk_size": len(x)}
-    found = explain_images(
-        net, images, labels, method=method, options=options, identities=identities
-    )
+def score(net: Network, found: Explained, save: tuple[str, ...]) -> Scored:
+    """What a run stores of a batch; `save` of "heatmap", "map", "positive", "negative"."""
     numbers = {"probability": pick(PROBABILITIES[net.activation](found.logits), found.label)}
     if found.attribution is not None:
         terms = ("y", "y_positive", "y_negative", "y_nuisance")
@@ -142,12 +115,3 @@ def _first_choices(logits: jax.Array, labels: Sequence[int | None]) -> jax.Array
 
 def _logits(net: Network, x: jax.Array) -> jax.Array:
     return net(x)
-
-
-def replicate(net: Network) -> Network:
-    """The network on every local device."""
-    return jax.device_put(net, _sharding(PartitionSpec()))
-
-
-def _sharding(spec: PartitionSpec) -> NamedSharding:
-    return NamedSharding(Mesh(np.array(jax.local_devices()), ("batch",)), spec)
