@@ -4,12 +4,13 @@ It names the objects of `dmbp_jax.data.generated`; `python -m benchmarks train_b
 trained it.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from dmbp_jax.models.layers import Activation, activate
 
 INPUT_SHAPE = (96, 96, 3)
 # x = (pixels / 255 - MEAN) / STD, one number for all three channels.
@@ -22,7 +23,7 @@ class Block(nn.Module):
 
     features: int
     stride: int = 1
-    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    activation: Activation = nn.relu
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -32,19 +33,18 @@ class Block(nn.Module):
 
         y = conv((3, 3), self.stride, padding=1, name="conv1")(x)
         y = norm(name="bn1")(y)
-        y = activate(self.activation, y, "1")
+        y = numbered(self.activation, y, 1)
         y = conv((3, 3), padding=1, name="conv2")(y)
         y = norm(name="bn2")(y)
         if x.shape != y.shape:
             x = conv((1, 1), self.stride, padding=0, name="conv_proj")(x)
             x = norm(name="bn_proj")(x)
-        return activate(self.activation, x + y, "2")
+        return numbered(self.activation, x + y, 2)
 
 
-def activate(activation: Callable[[jax.Array], jax.Array], x: jax.Array, number: str) -> jax.Array:
+def numbered(activation: Activation, x: jax.Array, number: int) -> jax.Array:
     """`activation(x)` in a scope of its name and a number, such as `relu1`."""
-    with jax.named_scope(f"{activation.__name__}{number}"):
-        return activation(x)
+    return activate(activation, x, f"{activation.__name__}{number}")
 
 
 class BuiltinNet(nn.Module):
@@ -65,14 +65,14 @@ class BuiltinNet(nn.Module):
     classes: int = 10
     stage_sizes: tuple[int, ...] = (2, 1)
     features: int = 32
-    activation: Callable[[jax.Array], jax.Array] = nn.relu  # the shipped weights are for ReLU
+    activation: Activation = nn.relu  # the shipped weights are for ReLU
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Preprocessed pictures (N, 96, 96, 3) -> logits (N, classes)."""
         x = nn.Conv(24, (5, 5), 2, padding=2, use_bias=False, name="conv1")(x)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn1")(x)
-        x = activate(self.activation, x, "1")
+        x = numbered(self.activation, x, 1)
         x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for i, size in enumerate(self.stage_sizes):
             for j in range(size):

@@ -9,13 +9,13 @@ import hashlib
 import importlib.util
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import pooch
 import requests
 
 from dmbp_jax.errors import DownloadError
+from dmbp_jax.files import replacing
 from dmbp_jax.networks.registry import Checkpoint
 
 _CHUNK = 2**16  # bytes between two updates of the progress bar
@@ -56,26 +56,8 @@ def fetch(checkpoint: Checkpoint) -> Path:
             return target
         target.unlink(missing_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A folder beside the target: os.replace is atomic only within one file system.
-        with (
-            tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder,
-            contextlib.ExitStack() as answers,
-        ):
-            part = Path(folder) / checkpoint.file
-
-            def answered(answer: requests.Response, **_: object) -> None:
-                answers.enter_context(answer)  # pooch leaves the connection of an error open
-                if answer.status_code == requests.codes.ok:
-                    message = f"downloading {checkpoint.url}, checked by {checkpoint.check}"
-                    print(message, file=sys.stderr)
-
-            download = pooch.HTTPDownloader(
-                progressbar=True,
-                chunk_size=_CHUNK,
-                timeout=_TIMEOUT,
-                hooks={"response": answered},
-            )
-            download(checkpoint.url, str(part), None)
+        with replacing(target) as part:
+            _download(checkpoint, part)
             digest = sha256(part)
             if not digest.startswith(checkpoint.sha256):
                 whole = len(checkpoint.sha256) == len(digest)
@@ -83,7 +65,6 @@ def fetch(checkpoint: Checkpoint) -> Path:
                     f"{checkpoint.file}: Expected SHA-256 {'' if whole else 'beginning with '}"
                     f"{checkpoint.sha256}, got {digest}; the download was deleted. {by_hand}"
                 )
-            os.replace(part, target)
     except DownloadError:
         raise
     except (requests.RequestException, OSError) as error:
@@ -91,6 +72,21 @@ def fetch(checkpoint: Checkpoint) -> Path:
             f"{checkpoint.file}: cannot be downloaded ({_reason(error)}). {by_hand}"
         ) from error
     return target
+
+
+def _download(checkpoint: Checkpoint, path: Path) -> None:
+    """Write what its address holds, with a bar."""
+    with contextlib.ExitStack() as answers:
+
+        def answered(answer: requests.Response, **_: object) -> None:
+            answers.enter_context(answer)  # pooch leaves the connection of an error open
+            if answer.status_code == requests.codes.ok:
+                message = f"downloading {checkpoint.url}, checked by {checkpoint.check}"
+                print(message, file=sys.stderr)
+
+        hooks = {"response": answered}
+        download = pooch.HTTPDownloader(True, _CHUNK, timeout=_TIMEOUT, hooks=hooks)
+        download(checkpoint.url, str(path), None)
 
 
 def _installed(package: str, checkpoint: Checkpoint, target: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
+from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError
 from dmbp_jax.pictures.fonts import find_font
 from dmbp_jax.pictures.maps import check_map, check_vmax, diverging, shared_scale
@@ -96,6 +97,7 @@ def grid(
     Raises:
       InputError: no picture, more captions than columns, another number of row titles than
         rows, or scale below 1.
+      InputTypeError: scale is no int.
 
     Example:
       >>> from PIL import Image
@@ -111,8 +113,7 @@ def grid(
         raise InputError(f"captions: Expected at most {columns}, got {len(captions)}.")
     if row_titles and len(row_titles) != len(rows):
         raise InputError(f"row_titles: Expected {len(rows)}, one per row, got {len(row_titles)}.")
-    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-        raise InputError(f"scale: Expected a whole number of at least 1, got {scale!r}.")
+    check_count(scale, "scale")
 
     widths = [scale * max(row[i].width for row in rows if i < len(row)) for i in range(columns)]
     heights = [scale * max((tile.height for tile in row), default=0) for row in rows]

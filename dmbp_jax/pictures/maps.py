@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from dmbp_jax.checks import check_number
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.pictures.colours import seismic
 
@@ -45,7 +46,7 @@ def diverging(
       (255, 255, 255)
     """
     heat = check_map(heatmap, "heatmap", "sum")
-    check_percentile(percentile)
+    check_number(percentile, "percentile", low=0, high=100, above=True)
     fraction = own_scale(heat, percentile) if vmax is None else clip_to(heat, check_vmax(vmax))
     return to_picture(seismic(fraction))
 
@@ -70,7 +71,7 @@ def shared_scale(maps: Iterable[ArrayLike], *, percentile: float = 99.5) -> floa
       >>> shared_scale([np.full((2, 2), -3.0), np.ones((4, 4))], percentile=100)
       3.0
     """
-    check_percentile(percentile)
+    check_number(percentile, "percentile", low=0, high=100, above=True)
     heats = [check_map(m, f"maps[{i}]", "sum") for i, m in enumerate(maps)]
     if not heats:
         raise InputError("maps: Expected at least one map, got none.")
@@ -128,12 +129,6 @@ def check_map(values: ArrayLike, name: str, channels: Channels) -> NDArray[np.fl
             f"column {column}."
         )
     return array
-
-
-def check_percentile(percentile: float) -> None:
-    """Refuse what is not a number in (0, 100]."""
-    if not 0 < percentile <= 100:
-        raise InputError(f"percentile: Expected 0 < percentile <= 100, got {percentile}.")
 
 
 def check_vmax(vmax: float) -> float:

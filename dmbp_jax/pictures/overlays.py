@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from dmbp_jax.checks import check_number
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.pictures.colours import seismic
-from dmbp_jax.pictures.maps import check_map, check_percentile, own_scale, to_picture
+from dmbp_jax.pictures.maps import check_map, own_scale, to_picture
 
 
 def overlay(
@@ -112,13 +113,8 @@ def authors_overlay(
     are ours. The sign of the negative part is turned before these steps, because a part is at
     least 0 after them: evidence against is then blue. And colours come from the function that
     matplotlib's table of 256 entries samples.
-
-    What the other pictures do differently: here a pixel without attribution is white only if both
-    parts have the same minimum after the sign is turned (0 for parts of one sign each), and a part
-    with fewer nonzero pixels than the percentile leaves is clipped to zero. `overlay`, `diverging`
-    and `panel` subtract nothing, so zero is always white, and take the maximum where the
-    percentile is zero; `overlay` scales each part by itself; `diverging` and `panel` sum the
-    channels and use the 99.5 percentile.
+    A pixel without attribution is white only where both parts have the same minimum after that;
+    docs/pictures.md compares the pictures.
     """
     picture = check_picture(image)
     given = {"positive": positive, "negative": negative}
@@ -139,7 +135,7 @@ def _channel_means(
     picture: Image.Image, parts: Mapping[str, ArrayLike], percentile: float
 ) -> list[NDArray[np.float64]]:
     """The parts as checked maps (H, W) of the picture's size."""
-    check_percentile(percentile)
+    check_number(percentile, "percentile", low=0, high=100, above=True)
     means = []
     for name, part in parts.items():
         means.append(check_map(part, name, "mean"))
@@ -149,8 +145,7 @@ def _channel_means(
 
 def _blend(picture: Image.Image, values: NDArray[np.float64], alpha: float) -> Image.Image:
     """Colours of values in [-1, 1] over a picture."""
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha: Expected 0 <= alpha <= 1, got {alpha}.")
+    check_number(alpha, "alpha", low=0, high=1)
     return to_picture(alpha * seismic(values) + (1 - alpha) * np.asarray(picture) / 255)
 
 
