@@ -139,7 +139,7 @@ def _densenet(module: DenseNet) -> Iterable[Layer]:
 def _mobilenet_v2(module: MobileNetV2) -> Iterable[Layer]:
     yield Layer("stem", "features.0.0", "features.0.1", CONV, False)
     number = 1
-    for i, (expansion, _, size, _) in enumerate(module.stages, 1):
+    for i, (expansion, _, size, _, _) in enumerate(module.stages, 1):
         for j in range(size):
             block, source = f"layer{i}_{j}", f"features.{number}.conv"
             inside = ("expand", "filter") if expansion != 1 else ("filter",)

@@ -36,7 +36,7 @@ class MethodCall(Call):
     key: Any = None
 
 
-class Method(Protocol):
+class MethodFunction(Protocol):
     """What `method` makes; `inspect.signature` and `help` show the options of each."""
 
     __name__: str
@@ -54,39 +54,41 @@ class Method(Protocol):
     ) -> Any: ...
 
 
-def method(*linearised: str) -> Callable[[Callable[..., Any]], Method]:
-    """From `function(call, **options)` to the method, `Method`, with checks and un-batching.
+_SHARED = ("params", "x", "label", "apply_fn", "key", "chunk_size")
+
+
+def method(*linearised: str) -> Callable[[Callable[..., Any]], MethodFunction]:
+    """From `function(call, **options)` to a `MethodFunction`, which checks, labels and un-batches.
 
     Args:
       linearised: of "nonaffine", "pointwise" and "segments" the options that it takes too: they say
         how the network becomes affine, and are read before it is called.
     """
 
-    def decorate(function: Callable[..., Any]) -> Method:
-        def explain(
-            params: Any,
-            x: ArrayLike,
-            label: ArrayLike | None = None,
-            *,
-            apply_fn: ApplyFn | None = None,
-            key: Any = None,
-            chunk_size: int | None = None,
-            **options: Any,
-        ) -> Any:
-            slopes = {name: options.pop(name) for name in linearised if name in options}
-            own.bind(None, **options)  # a name that it does not know is a TypeError
+    def decorate(function: Callable[..., Any]) -> MethodFunction:
+        own, known = signature(function), signature(check_call).parameters
+        _, *options, _ = signature(MethodFunction.__call__).parameters.values()  # self, **options
+        options += [*own.parameters.values()][1:]
+        options += [known[name].replace(kind=Parameter.KEYWORD_ONLY) for name in linearised]
+        whole = own.replace(parameters=options)
+
+        @wraps(function)
+        def public(*args: Any, **kwargs: Any) -> Any:
+            try:
+                given = whole.bind(*args, **kwargs)
+            except TypeError as error:  # as of any function
+                raise TypeError(f"{function.__name__}() {error}") from None
+            given.apply_defaults()
+            values = given.arguments
+            params, x, label, apply_fn, key, chunk_size = map(values.pop, _SHARED)
+            slopes = {name: values.pop(name) for name in linearised}
             checked = check_call(params, x, label, apply_fn, chunk_size, **slopes)
             checked = replace(checked, labels=target_labels(checked))
             call = MethodCall(**vars(checked), params=params, apply_fn=apply_fn, key=key)
-            return call.unbatch(function(call, **options))
+            return call.unbatch(function(call, **values))
 
-        own, known = signature(function), signature(check_call).parameters
-        shared = [one for one in signature(explain).parameters.values() if one.kind < 4]
-        added = [known[name].replace(kind=Parameter.KEYWORD_ONLY) for name in linearised]
-        parameters = [*shared, *[*own.parameters.values()][1:], *added]
-        explain = wraps(function)(explain)
-        explain.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return on_any_mesh("x")(explain)
+        public.__signature__ = whole  # type: ignore[attr-defined]
+        return on_any_mesh("x")(public)
 
     return decorate
 

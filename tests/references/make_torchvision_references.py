@@ -38,7 +38,7 @@ def small_densenet(sizes: dict[str, Any]) -> torch.nn.Module:
 
 
 def small_mobilenet_v2(sizes: dict[str, Any]) -> torch.nn.Module:
-    setting = [list(stage) for stage in sizes["stages"]]
+    setting = [[*stage[:3], stage[4]] for stage in sizes["stages"]]
     return models.MobileNetV2(sizes["classes"], inverted_residual_setting=setting)
 
 

@@ -33,7 +33,11 @@ SMALL = {
         Small("densenet121", {"block_sizes": (2, 1), "growth": 8, "stem": 16, "classes": 7}),
         Small(
             "mobilenet_v2",
-            {"stages": ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 2, 1)), "last": 1280, "classes": 7},
+            {
+                "stages": ((1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 32, 2, 3, 1)),
+                "last": 1280,
+                "classes": 7,
+            },
         ),
         Small(
             "mobilenet_v3_large",
