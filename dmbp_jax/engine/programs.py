@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from dmbp_jax.engine import kept_programs
 from dmbp_jax.engine.batches import batch_sharding
@@ -108,6 +108,8 @@ def _compile(
     if is_unknown or jax.config.jax_disable_jit:  # pyrefly: ignore[missing-attribute]
         return made
     kept = None if place is None else kept_programs.read(place)
+    # A kept program commits its results: one that is lowered for others is compiled once more.
+    committed = None if place is None else SingleDeviceSharding(*devices)
     state, found, exported = rows, [], []
     with ThreadPoolExecutor(len(made)) as pool:
         for index, program in enumerate(made):
@@ -123,7 +125,9 @@ def _compile(
             lowered: Any = program.lower(leaves, state)  # pyrefly: ignore[missing-attribute]
             found.append((program, pool.submit(lowered.compile)))
             state = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_place(a, batch)),
+                lambda a: jax.ShapeDtypeStruct(
+                    a.shape, a.dtype, sharding=_place(a, batch) or committed
+                ),
                 lowered.out_info,
             )
     for _, job in found:

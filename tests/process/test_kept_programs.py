@@ -97,6 +97,20 @@ def test_another_process_does_not_trace_and_gets_the_same_bytes(folder, monkeypa
     assert [one.stat().st_ino for one in folder.iterdir()] == [written]
 
 
+def test_each_program_is_compiled_once(folder):
+    """`advance` and `finish` were compiled for a state that is not committed to a device, too."""
+    compiled = []
+
+    def listen(event, *_, **__):
+        compiled.append(event == "/jax/core/compile/backend_compile_duration")
+
+    _maps()  # the small ones around them
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    _maps(config=dataclasses.replace(CONFIG, learning_rate=0.02))
+    jax.monitoring.unregister_event_duration_listener(listen)
+    assert sum(compiled) == 3
+
+
 @pytest.mark.slow
 def test_another_process_finds_it(folder):
     script = f"""
