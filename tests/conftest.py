@@ -53,7 +53,7 @@ import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 
-MOST_BYTES = max(1.5e9, psutil.virtual_memory().total / 10)
+MOST_BYTES = max(1.5e9, psutil.virtual_memory().total / 6)
 
 
 def pytest_addoption(parser):
@@ -98,7 +98,7 @@ def pytest_runtest_call(item):
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory():
-    """Compiled programs are given up where a process has come to hold 1.5 GB, or a tenth of all."""
+    """Compiled programs are given up where a process has come to hold 1.5 GB, or a sixth of all."""
     yield
     if psutil.Process().memory_info().rss > MOST_BYTES:
         jax.clear_caches()

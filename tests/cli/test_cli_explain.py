@@ -13,6 +13,7 @@ from command_line import (  # fixtures too
     tiny_network,  # noqa: F401
 )
 from PIL import Image
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.cli import main
@@ -72,7 +73,7 @@ def assert_drawn(path: str, expected: Image.Image) -> None:
     assert np.abs(difference).max() <= 2
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", slow_beside(LOSSES, "positive"))
 def test_explain_draws_the_overlay_of_every_loss(
     tiny: dmbp_jax.Network, folder: Path, loss: str
 ) -> None:

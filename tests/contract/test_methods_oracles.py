@@ -10,6 +10,7 @@ import pytest
 from methods_cases import CLOSE, LABEL, SPATIAL, make_case
 from methods_oracle import enlarge_centres
 from scipy.ndimage import gaussian_filter
+from short_methods import slow_beside
 from small_networks import NETWORKS, make_image
 
 import dmbp_jax
@@ -60,7 +61,7 @@ def test_quadrature_weights_sum_to_one_and_integrate_a_line_exactly(points, rule
     assert len(alphas) == points and alphas.min() >= 0 and alphas.max() <= 1
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv", "pointwise"))
 def test_integrated_gradients_are_complete(name):
     f, params, x, oracle = make_case(name)
     heat, residual = METHODS["integrated_gradients"](

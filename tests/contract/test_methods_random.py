@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from methods_cases import APPLY, CLOSE, LABEL, make_case
 from methods_oracle import enlarge_centres
-from short_methods import run
+from short_methods import run, slow_beside
 from small_networks import NETWORKS, make_image, make_params
 
 from dmbp_jax.engine.keys import check_key
@@ -153,7 +153,7 @@ def test_image_key_is_that_of_the_name_and_the_seed():
     assert image_key(4, "abc") != expected != image_key(3, "abd")
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("impl", slow_beside(["threefry2x32", "rbg", "unsafe_rbg"], "unsafe_rbg"))
 @both_methods
 def test_no_kind_of_key_looks_at_the_batch(name, impl, params, images):
     """JAX's rbg draws other numbers inside `vmap`: chunks and batch mates changed the map."""
@@ -171,7 +171,7 @@ def test_no_kind_of_key_looks_at_the_batch(name, impl, params, images):
     assert np.abs(other - whole).max() > 1e-4
 
 
-@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("impl", slow_beside(["rbg", "unsafe_rbg"], "unsafe_rbg"))
 @both_methods
 def test_the_kind_of_keys_that_is_set_changes_nothing(name, impl, params, images):
     def maps():

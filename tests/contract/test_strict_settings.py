@@ -147,7 +147,10 @@ def test_the_parts(setting):
     _assert_close(found, expected)
 
 
-@every_setting
+OF_JAX = ("no NaN", "no leaked tracer", "float64 allowed")
+
+
+@pytest.mark.parametrize("setting", slow_beside(SETTINGS, *OF_KEYS, *OF_JAX))
 def test_the_metrics(setting):
     def values():
         options = {"apply_fn": network, "points": 4}

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from short_methods import slow_beside
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
@@ -119,7 +120,7 @@ def test_both_ways_of_reading_one_sign_agree(rng):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv", "pointwise"))
 def test_what_a_gpu_runs_has_the_gradient_of_what_a_cpu_runs(name, monkeypatch, rng):
     layers = NETWORKS[name]
     x = jnp.asarray(make_image(0))[None]

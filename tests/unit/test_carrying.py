@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from layerwise_oracle import LayerwiseOracle
+from short_methods import slow_beside
 from test_evidence import CLOSE, LABEL, NETWORKS, learn
 
 import dmbp_jax
@@ -14,7 +15,7 @@ from dmbp_jax import DMBP
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", slow_beside([0, 1], 1))
 @pytest.mark.parametrize("name", NETWORKS)
 def test_carried_maps_are_those_of_the_literal_layer_by_layer_loop(name, seed):
     a, exact, _, (masks, inverse) = learn(name, seed, biases="carry")

@@ -83,7 +83,7 @@ def _check(network, params, x):
         programs.append(lowered.as_text())
         return lowered.compile()(x, traced)
 
-    expected = jax.value_and_grad(lambda x: network(params, x)[0] @ weights)(x)
+    expected = jax.jit(jax.value_and_grad(lambda x: network(params, x)[0] @ weights))(x)
     assert abs(np.asarray(expected[1])).max() > 1e-3
     for found in by(lambda t, x: t.graph().run(x)), by(lambda t, x: t(x)):
         jax.tree.map(partial(np.testing.assert_allclose, **EXACT), found, expected)

@@ -70,8 +70,9 @@ def test_values_and_gradients_are_jaxs(name, size):
     def in_a_graph(params, x):
         return trace(bind(params, apply_fn), x).graph().run(x)[0] @ weights
 
-    expected = jax.value_and_grad(plain, argnums=(0, 1))(params, x)
-    ours = jax.value_and_grad(in_a_graph, argnums=(0, 1))(params, x)
+    expected, ours = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(params, x) for f in (plain, in_a_graph)
+    )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), ours, expected)
     assert any(np.any(gradient) for gradient in expected[1][0])
 
@@ -79,8 +80,7 @@ def test_values_and_gradients_are_jaxs(name, size):
     def size_of_gradient(function):
         return lambda params: jnp.sum(jax.grad(function, argnums=1)(params, x) ** 2)
 
-    expected = jax.grad(size_of_gradient(plain))(params)
-    ours = jax.grad(size_of_gradient(in_a_graph))(params)
+    expected, ours = (jax.jit(jax.grad(size_of_gradient(f)))(params) for f in (plain, in_a_graph))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), ours, expected)
 
 
@@ -125,7 +125,7 @@ def test_three_channels_are_convolved_as_four(layout, rng):
 
 
 @pytest.mark.parametrize(
-    ("stride", "size"), slow_beside([(1, 1), (2, 3), (1, 3), (2, 1)], (1, 3), (2, 1))
+    ("stride", "size"), slow_beside([(2, 3), (1, 1), (1, 3), (2, 1)], (1, 1), (1, 3), (2, 1))
 )
 def test_a_product_of_bfloat16_with_a_result_in_float32(size, stride):
     """`preferred_element_type`: the gradient is that of JAX, and every method has one."""

@@ -240,7 +240,7 @@ def descend_literally(oracle, rates, alternate):
     return [1 / (1 + np.exp(-t)) for t in theta], history
 
 
-@pytest.mark.parametrize("alternate", [0, 1, 2, 4])
+@pytest.mark.parametrize("alternate", slow_beside([0, 1, 2, 4], 1, 4))
 @pytest.mark.parametrize("evidence", ["all", "input"])
 @pytest.mark.parametrize("name", ["dense", pytest.param("conv", marks=pytest.mark.slow)])
 def test_sign_descent_is_the_literal_loop(name, evidence, alternate):

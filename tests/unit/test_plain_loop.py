@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.dmbp import plain_loop
@@ -21,7 +22,7 @@ def network(_, x):
     return jax.nn.relu(h.max((1, 2)) @ MIX + 0.3) @ OUT + 0.5
 
 
-@pytest.mark.parametrize("loss", ["all", "positive-negative"])
+@pytest.mark.parametrize("loss", slow_beside(["all", "positive-negative"], "positive-negative"))
 def test_both_loops_learn_the_same(loss):
     config, label = dmbp_jax.DMBP(steps=6, learning_rate=0.3, loss=loss), jnp.int32(1)
     options = {"apply_fn": network, "config": config, "return_masks": True}
