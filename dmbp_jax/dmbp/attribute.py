@@ -12,9 +12,9 @@ from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputTypeError
-from dmbp_jax.graph.axes import check_axes
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
+from dmbp_jax.graph.positions import check_positions
 
 
 @on_any_mesh("x")
@@ -98,7 +98,7 @@ def attribute(
     )
     program = call.network.program()  # refuses what is not supported, before anything is compiled
     for site in program.biases if biases == "spread" else ():
-        check_axes(site)
+        check_positions(site)
     result = explain(
         DmbpExplainer(call.network, config, biases, return_masks, call.low),
         (call.images, call.labels),

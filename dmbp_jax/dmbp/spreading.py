@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.graph.axes import as_picture
+from dmbp_jax.graph.positions import as_picture
 from dmbp_jax.graph.program import Site
 
 

@@ -230,8 +230,8 @@ def as_network(site: Site) -> Site:
     """A site with the axes of the network's value."""
     stored = [site.order.index(axis) for axis in range(len(site.order))]
     shape = tuple(site.shape[axis] for axis in stored)
-    axes = None if site.axes is None else tuple(site.axes[axis] for axis in stored)
-    return replace(site, shape=shape, axes=axes, order=plain(len(stored)))
+    labels = tuple(tuple(one.transpose(stored) for one in kind) for kind in site.labels)
+    return replace(site, shape=shape, labels=labels, order=plain(len(stored)))
 
 
 def to_network(stored: Any, order: Order) -> jax.Array:

@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 from dmbp_jax.graph.biases import Bias
+from dmbp_jax.graph.labels import Labels
 from dmbp_jax.graph.pieces import FrozenFactor
-from dmbp_jax.graph.program import Axes, Site
+from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.steps import Step
 
 
 def name_sites(
     steps: Sequence[Step],
     biases: Sequence[Bias],
-    axes: Mapping[int, Axes],
+    labels: Mapping[int, Labels],
+    extent: tuple[int, ...],
     orders: Mapping[int, tuple[int, ...]],
 ) -> tuple[Site, ...]:
     """Every piece and every bias, the kind appended unless the scope already ends in it."""
@@ -34,7 +36,8 @@ def name_sites(
         if name in repeated:
             counts[name] = counts.get(name, -1) + 1
             name = f"{name}_{counts[name]}"
-        found_axes, order = axes.get(step.results[0]), orders.get(step.results[0])
-        order = order or tuple(range(len(step.shape)))
-        sites.append(Site(kind, index, name, step.shape, step.dtype, masked, order, found_axes))
+        value = step.results[0]
+        order = orders.get(value, tuple(range(len(step.shape))))
+        of_image = labels[value], extent
+        sites.append(Site(kind, index, name, step.shape, step.dtype, masked, order, *of_image))
     return tuple(sites)

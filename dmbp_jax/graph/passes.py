@@ -19,7 +19,6 @@ from dmbp_jax.errors import (
 )
 from dmbp_jax.graph import channels_last
 from dmbp_jax.graph.affine import find_adjoints
-from dmbp_jax.graph.axes import name_axes
 from dmbp_jax.graph.biases import find_biases
 from dmbp_jax.graph.flattening import Flat, flatten
 from dmbp_jax.graph.freezing import freeze_factors
@@ -27,6 +26,7 @@ from dmbp_jax.graph.naming import name_sites
 from dmbp_jax.graph.operations import MOVES, refusal, refusal_at_output, refusal_of_padding
 from dmbp_jax.graph.pieces import MinPool, PieceFamily, Pointwise, WindowPool
 from dmbp_jax.graph.pointwise import join_pointwise
+from dmbp_jax.graph.positions import find_positions
 from dmbp_jax.graph.program import Program
 from dmbp_jax.graph.steps import Operand, Step, needed_for
 
@@ -100,13 +100,13 @@ def _assemble(flat: Flat) -> Program:
             "between x and the logits, got none, so there is nothing to mask."
         )
     biases = find_biases(steps)
-    axes = name_axes(steps, flat.image, flat.image_shape)
+    labels = find_positions(steps, flat.image, flat.image_shape)
     return Program(
         steps=steps,
         inputs=flat.inputs,
         image=flat.image,
         logits=flat.logits,
-        sites=name_sites(steps, biases, axes, flat.orders),
+        sites=name_sites(steps, biases, labels, flat.image_shape[1:3], flat.orders),
         bias_groups={bias[-1].results[0]: (index, bias) for index, bias in enumerate(biases)},
         boundary=_boundary(steps, flat.image, flat.logits),
         adjoints=find_adjoints(steps, flat.inputs),

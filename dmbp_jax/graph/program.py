@@ -4,37 +4,11 @@ Made by `tracing`, evaluated by `graph`.
 """
 
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 from dmbp_jax.graph.biases import Bias
+from dmbp_jax.graph.labels import Labels
 from dmbp_jax.graph.steps import Operand, Step, count_reads
-
-
-class Factor(NamedTuple):
-    """A part of an axis: rows, columns, "other" (features, or the same everywhere) or "unknown".
-
-    Attributes:
-      start, step: of its first cell, and from cell to cell, in pixels.
-    """
-
-    kind: str
-    size: int
-    start: Fraction = Fraction(0)
-    step: Fraction = Fraction(0)
-
-
-class Axis(NamedTuple):
-    """An axis of a value: factors from the coarse to the fine, such as the rows and columns of
-    tokens, with so many elements before and after that are something else, as a class token.
-    """
-
-    factors: tuple[Factor, ...] = ()
-    before: int = 0
-    after: int = 0
-
-
-Axes = tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +27,8 @@ class Site:
       masked: whether it carries a mask.
       order: axis i of `shape` is axis `order[i]` of the network's own value. Sites that are listed
         have the network's axes.
-      axes: where its rows and columns are; None where it is not known (`axes`).
+      labels: the rows and the columns of its elements (`positions`).
+      extent: rows and columns of the image.
     """
 
     kind: str
@@ -63,14 +38,13 @@ class Site:
     dtype: Any
     masked: bool = False
     order: tuple[int, ...] = field(default=(), repr=False)
-    axes: Axes | None = field(default=None, repr=False)
+    labels: Labels = field(default=((), ()), repr=False, compare=False)
+    extent: tuple[int, ...] = field(default=(1, 1), repr=False)
 
     @property
     def has_positions(self) -> bool:
         """Whether it has more than one row or column, or may have."""
-        return self.axes is None or any(
-            factor.kind != "other" for axis in self.axes for factor in axis.factors
-        )
+        return any(self.labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ def write_out(
         like = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
         with user_code(equation, ""):
             inner, values = body(jax.make_jaxpr(function)(*like))
-        return inline(inner, arguments, [Constant(value) for value in values], scope)
+        return inline(inner, arguments, [Constant(value) for value in values], f"{scope}/scan")
 
     stacked = equation.invars[first:]
     elements = insert(partial(_take_apart, loop.length), operands[first:], stacked)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.graph.axes import as_picture, check_axes
+from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import MethodCall, each_image, method
 
@@ -55,7 +55,7 @@ def fullgrad(
     they count in the sum, not in the map, as with the authors; so does the output bias.
     """
     for site in call.network.program().biases:
-        check_axes(site)
+        check_positions(site)
     heat, residual = each_image(_fullgrad, call)
     return (heat, residual) if return_residual else heat
 

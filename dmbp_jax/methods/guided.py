@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.errors import SiteNotFoundError
-from dmbp_jax.graph.axes import as_picture, check_axes
+from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.program import Site
@@ -164,7 +164,7 @@ def find_layer(call: Call, name: str | None) -> Site:
             f"layer: Expected a ReLU or max-pool with positions, got {wanted}, "
             f"which the network does not have. Its layers: {names}."
         )
-    check_axes(fitting[-1])
+    check_positions(fitting[-1])
     return fitting[-1]
 
 
