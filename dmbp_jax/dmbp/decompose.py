@@ -18,7 +18,6 @@ from dmbp_jax.engine.compiling import run
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
-from dmbp_jax.graph.channels_last import as_network, from_network
 from dmbp_jax.graph.model import ApplyFn, is_traced
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -138,8 +137,8 @@ def decompose(
 def _mask_shapes(call: Call) -> list[tuple[int, ...]]:
     """Shape of every mask: the activation's without its leading 1, with the N of a batch."""
     lead = () if call.single else (len(call.images),)
-    sites = map(as_network, call.network.program().masked)
-    return [(*lead, *drop_leading_one(site.shape)) for site in sites]
+    sites = call.network.program().masked
+    return [(*lead, *drop_leading_one(site.as_network.shape)) for site in sites]
 
 
 def drop_leading_one(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -150,7 +149,7 @@ def drop_leading_one(shape: tuple[int, ...]) -> tuple[int, ...]:
 def stored_masks(masks: Sequence[jax.Array], sites: Sequence[Site]) -> list[jax.Array]:
     """Masks of one image as the graph has them."""
     return [
-        from_network(mask.reshape(as_network(site).shape), site.order)
+        site.from_network(mask.reshape(site.as_network.shape))
         for mask, site in zip(masks, sites, strict=True)
     ]
 

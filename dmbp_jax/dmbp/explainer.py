@@ -26,7 +26,6 @@ from dmbp_jax.dmbp.decomposition import (
 )
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.errors import InputError
-from dmbp_jax.graph.channels_last import as_network, to_network
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
 from dmbp_jax.graph.pieces import Pointwise
 from dmbp_jax.graph.program import Site
@@ -219,7 +218,7 @@ class DmbpExplainer:
         masks = None
         if self.return_masks:
             masks = tuple(
-                to_network(mask, site.order).reshape(drop_leading_one(as_network(site).shape))
+                site.to_network(mask).reshape(drop_leading_one(site.as_network.shape))
                 for mask, site in zip(sigma, graph.masked, strict=True)
             )
         return Attribution(

@@ -1,8 +1,12 @@
-"""From a jaxpr to a flat program: calls are looked into, every equation is classified.
+"""From a jaxpr to a flat program: calls are looked into, every equation is classified and turned.
 
 An equation that depends on x is a piece, or part of one, or affine, or refused by name and scope.
 Because of that a bare `max(x, 0)` can be trusted to be a ReLU: the clamps inside normalisation
 layers come with a product of two dependent values and are refused there.
+
+On a CPU equations are turned: written for values that are stored channels last (`orders`). Inside a
+loop XLA has no fast kernel there for another layout of a convolution, and transpositions around
+each one take as long as all the rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +14,25 @@ from typing import Any, NamedTuple
 
 from jax.extend import core as jex
 
-from dmbp_jax.graph.jaxprs import body, called_jaxpr, called_name, join_scopes
+from dmbp_jax.graph.jaxprs import (
+    altered,
+    body,
+    called_jaxpr,
+    called_name,
+    join_scopes,
+    transposition,
+)
 from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine
-from dmbp_jax.graph.pieces import Equation, Piece, PieceFamily, find_piece
+from dmbp_jax.graph.orders import Order, arrange, as_it_is, plain
+from dmbp_jax.graph.pieces import (
+    FAMILIES,
+    Equation,
+    Maximum,
+    Piece,
+    PieceFamily,
+    Relu,
+    find_piece,
+)
 from dmbp_jax.graph.pointwise import Region
 from dmbp_jax.graph.scans import write_out
 from dmbp_jax.graph.steps import Constant, Operand, Step, is_zero
@@ -27,7 +47,7 @@ class Flat(NamedTuple):
       inputs: names of the network's arrays, then of the constants of its trace.
       image, image_shape: name of x, and its shape.
       logits: what the network returns.
-      orders: of the values that are stored with their axes in another order (`channels_last`).
+      orders: of the values that are stored with their axes in another order.
     """
 
     steps: Sequence[Step]
@@ -36,38 +56,50 @@ class Flat(NamedTuple):
     image: int
     image_shape: tuple[int, ...]
     logits: Operand
-    orders: Mapping[int, tuple[int, ...]] = {}
+    orders: Mapping[Operand, Order]
 
 
-def flatten(jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...]) -> Flat:
+def flatten(
+    jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...], turned: bool = False
+) -> Flat:
     """The equations of a network whose last argument is x.
 
     Args:
       jaxpr: equations of `(arrays..., x) -> logits`.
       zeros: which constants of the jaxpr are zero everywhere.
       families: what may be a piece.
+      turned: whether values are stored as convolutions want them; x and the logits are not.
 
     Raises:
       ControlFlowError: a loop on the path from x is too long to be written out.
     """
-    flat = _Flattener(families)
+    flat = _Flattener(families, turned)
     inputs = [flat.new() for _ in jaxpr.invars]
     constants = [flat.new(zero) for zero in zeros]
     image = inputs.pop()
     flat.on_path.add(image)
     (logits,) = flat.inline(jaxpr, [*inputs, image], constants, scope="")
+    if logits in flat.orders:
+        last = next(step for step in reversed(flat.steps) if logits in step.results)
+        (variable,) = jaxpr.outvars
+        logits = flat.in_order(last.equation, last.scope, logits, variable, plain(2))
     shape = jaxpr.invars[-1].aval.shape
-    return Flat(flat.steps, flat.regions, (*inputs, *constants), image, shape, logits)
+    inputs += constants
+    return Flat(flat.steps, flat.regions, tuple(inputs), image, shape, logits, flat.orders)
 
 
 class _Flattener:
     """Walks a jaxpr once, looking into calls and classifying every equation."""
 
-    def __init__(self, families: tuple[PieceFamily, ...]) -> None:
+    def __init__(self, families: tuple[PieceFamily, ...], turned: bool) -> None:
         self.steps: list[Step] = []
         self.regions: list[Region] = []  # the steps of every call that was looked into
         self.on_path: set[int] = set()  # values that depend on x
+        self.orders: dict[Operand, Order] = {}  # of values that are not stored as the network's
+        self._moved: dict[tuple[Operand, Order], int] = {}
+        self._numbers: dict[Operand, Step] = {}  # what broadcasts a number
         self._families = families
+        self._turned = turned
         self._zeros: set[int] = set()  # constants known to be zero everywhere
         self._count = 0
 
@@ -124,8 +156,33 @@ class _Flattener:
     def _append(
         self, equation: Any, operands: list[Operand], scope: str, piece: Piece | None
     ) -> list[int]:
-        name, depends = equation.primitive.name, self._depends(operands)
+        arranged = as_it_is(equation)
+        if self._turned and (
+            piece is None or type(piece) in FAMILIES
+        ):  # no other says what it reads
+            have = [*map(self.orders.get, operands, arranged.reads)]
+            arranged = arrange(equation, have)
+        reads = zip(operands, equation.invars, arranged.reads, strict=True)
+        operands = [self.in_order(equation, scope, *each) for each in reads]
+        if not arranged.is_plain:
+            equation = altered(equation, *arranged)
+            if piece is not None and not isinstance(piece, Relu | Maximum):
+                piece = self._find_piece(equation, operands)
         results = [self.new() for _ in equation.outvars]
+        orders = zip(results, arranged.makes, strict=True)
+        self.orders.update((name, order) for name, order in orders if order != plain(len(order)))
+        self._add_step(equation, operands, results, scope, piece)
+        return results
+
+    def _add_step(
+        self,
+        equation: Any,
+        operands: Sequence[Operand],
+        results: Sequence[int],
+        scope: str,
+        piece: Piece | None = None,
+    ) -> None:
+        name, depends = equation.primitive.name, self._depends(operands)
         kind = "constant"
         if piece is not None:
             kind = "piece"
@@ -135,18 +192,33 @@ class _Flattener:
             self._zeros.update(results)
         if kind != "constant":
             self.on_path.update(results)
-        self.steps.append(
-            Step(
-                kind=kind,
-                equation=equation,
-                operands=tuple(operands),
-                results=tuple(results),
-                scope=scope,
-                depends=depends,
-                piece=piece,
-            )
-        )
-        return results
+        step = Step(kind, equation, tuple(operands), tuple(results), scope, depends, piece)
+        self.steps.append(step)
+        if kind == "constant" and name == "broadcast_in_dim" and step.shapes == [()]:
+            self._numbers[step.results[0]] = step
+
+    def in_order(
+        self, near: Any, scope: str, operand: Operand, variable: Any, order: Order
+    ) -> Operand:
+        """The name of a value in an order.
+
+        Args:
+          near: the equation that reads it.
+          variable: like the value, as the network has it.
+        """
+        have = self.orders.get(operand, plain(len(order)))
+        if have == order:
+            return operand
+        if (operand, order) not in self._moved:
+            self._moved[operand, order] = name = self.new()
+            equation, reads = transposition(near, variable, have, order), operand
+            made_by = self._numbers.get(operand)
+            if made_by is not None:  # a number at every position is broadcast anew
+                params = {**made_by.params, "shape": tuple(made_by.shape[axis] for axis in order)}
+                equation = altered(made_by.equation, params, [()], [order])
+                (reads,) = made_by.operands
+            self._add_step(equation, [reads], [name], scope)
+        return self._moved[operand, order]
 
     def _known_zero(self, operand: Operand) -> bool:
         if isinstance(operand, Constant):

@@ -198,17 +198,6 @@ def _turned(variable: Any, order: Sequence[int]) -> Any:
     return jex.Var(type(aval)(tuple(aval.shape[axis] for axis in order), aval.dtype))
 
 
-def with_body(loop: Any, evaluate: Callable[[Any, Sequence[Any], Sequence[Any]], list[Any]]) -> Any:
-    """A scan with its body traced anew, as `evaluate(body, constants, arguments)` computes it."""
-    inner, constants = body(loop.params["jaxpr"])
-    like = [
-        jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
-        for v in inner.invars
-    ]
-    traced = jax.make_jaxpr(lambda *arguments: evaluate(inner, constants, arguments))(*like)
-    return loop.replace(params={**loop.params, "jaxpr": traced})
-
-
 def count_operations(jaxpr: Any) -> int:
     """Equations of a jaxpr with those inside its calls, those of a scan once for each iteration."""
     total = 0

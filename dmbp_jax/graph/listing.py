@@ -6,7 +6,6 @@ import jax
 from jax.typing import ArrayLike
 
 from dmbp_jax.graph.call import check_call
-from dmbp_jax.graph.channels_last import as_network
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.program import Site
 
@@ -41,4 +40,4 @@ def sites(
       [('relu', 'relu', (1, 3))]
     """
     call = check_call(params, x, apply_fn=apply_fn, nonaffine=nonaffine)
-    return tuple(map(as_network, call.network.program().sites))
+    return tuple(site.as_network for site in call.network.program().sites)

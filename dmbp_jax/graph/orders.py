@@ -44,12 +44,6 @@ def is_plain(order: Order) -> bool:
     return order == plain(len(order))
 
 
-def between(have: Order, want: Order) -> Order | None:
-    """The transposition from one order to another; None where it is none."""
-    moved = tuple(have.index(axis) for axis in want)
-    return None if is_plain(moved) else moved
-
-
 def as_it_is(equation: Any) -> Arranged:
     """An operation of values as the network has them."""
     reads, makes = map(_plain_orders, (equation.invars, equation.outvars))
@@ -163,28 +157,20 @@ def _window(equation: Any, orders: Sequence[Order]) -> Arranged | None:
     return _per_axis(*_EVERY)(equation, orders) if wide == sorted(wide) else None
 
 
-def _reduction(equation: Any, orders: Sequence[Order]) -> Arranged | None:
-    """Of equal winners the first of the network's stays the first."""
-    (order,) = orders
-    axes = [axis for axis in order if axis in equation.params["axes"]]
-    if equation.primitive.name != "reduce_sum" and axes != sorted(axes):
-        return None
-    kept = [axis for axis in order if axis not in axes]
-    stored = tuple(sorted(order.index(axis) for axis in axes))
-    return Arranged({**equation.params, "axes": stored}, orders, [_numbered(kept)])
+def _of_axes(key: str, removes: bool = True) -> Callable[..., Arranged | None]:
+    """A parameter names several axes, which may go."""
 
+    def rule(equation: Any, orders: Sequence[Order]) -> Arranged | None:
+        (order,), axes = orders, equation.params[key]
+        is_sum = equation.primitive.name not in ("reduce_max", "reduce_min")
+        # Of equal winners the first of the network's stays the first.
+        if not is_sum and [axis for axis in order if axis in axes] != sorted(axes):
+            return None
+        kept = [axis for axis in order if axis not in axes or not removes]
+        stored = tuple(sorted(order.index(axis) for axis in axes))
+        return Arranged({**equation.params, key: stored}, orders, [_numbered(kept)])
 
-def _rev(equation: Any, orders: Sequence[Order]) -> Arranged:
-    (order,) = orders
-    stored = tuple(sorted(order.index(axis) for axis in equation.params["dimensions"]))
-    return Arranged({**equation.params, "dimensions": stored}, orders, orders)
-
-
-def _squeeze(equation: Any, orders: Sequence[Order]) -> Arranged:
-    (order,), dimensions = orders, equation.params["dimensions"]
-    kept = [axis for axis in order if axis not in dimensions]
-    stored = tuple(sorted(order.index(axis) for axis in dimensions))
-    return Arranged({**equation.params, "dimensions": stored}, orders, [_numbered(kept)])
+    return rule
 
 
 def _transpose(equation: Any, orders: Sequence[Order]) -> Arranged:
@@ -241,14 +227,14 @@ def _parts(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int],
 
 
 _RULES: dict[str, Callable[[Any, Sequence[Order]], Arranged | None]] = {
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _reduction),
+    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _of_axes("axes")),
     **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _window),
     **dict.fromkeys(("cumsum", "split"), _along("axis")),
     "concatenate": _along("dimension"),
     "pad": _per_axis("padding_config"),
     "slice": _per_axis("start_indices", "limit_indices", "strides"),
-    "rev": _rev,
-    "squeeze": _squeeze,
+    "rev": _of_axes("dimensions", removes=False),
+    "squeeze": _of_axes("dimensions"),
     "transpose": _transpose,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,

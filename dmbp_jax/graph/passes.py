@@ -17,7 +17,6 @@ from dmbp_jax.errors import (
     NoReluError,
     UnsupportedNetworkError,
 )
-from dmbp_jax.graph import channels_last
 from dmbp_jax.graph.affine import find_adjoints
 from dmbp_jax.graph.biases import find_biases
 from dmbp_jax.graph.flattening import Flat, flatten
@@ -54,9 +53,7 @@ def make_program(
         message says what "freeze" would do about it.
       NoReluError: no masked piece on the path from x.
     """
-    flat = flatten(jaxpr, zeros, families)
-    if turned:
-        flat = channels_last.turn(flat)
+    flat = flatten(jaxpr, zeros, families, turned)
     steps, logits = join_pointwise(flat.steps, flat.regions, flat.logits)
     joined = flat._replace(steps=steps, logits=logits)
     if nonaffine == "freeze":

@@ -3,8 +3,12 @@
 Made by `tracing`, evaluated by `graph`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import jax
+import numpy as np
 
 from dmbp_jax.graph.biases import Bias
 from dmbp_jax.graph.labels import Labels
@@ -45,6 +49,28 @@ class Site:
     def has_positions(self) -> bool:
         """Whether it has more than one row or column, or may have."""
         return any(self.labels)
+
+    @property
+    def as_network(self) -> "Site":
+        """The site with the axes of the network's own value."""
+        stored = np.argsort(self.order)
+        shape = tuple(self.shape[axis] for axis in stored)
+        labels = tuple(tuple(one.transpose(stored) for one in kind) for kind in self.labels)
+        return replace(self, shape=shape, labels=labels, order=tuple(range(len(stored))))
+
+    def to_network(self, stored: jax.Array) -> jax.Array:
+        """An array with the network's axes, of one that may have leading axes of its own."""
+        return _transposed(stored, np.argsort(self.order))
+
+    def from_network(self, array: jax.Array) -> jax.Array:
+        """The other way."""
+        return _transposed(array, self.order)
+
+
+def _transposed(array: jax.Array, permutation: Sequence[int]) -> jax.Array:
+    lead = array.ndim - len(permutation)
+    axes = (*range(lead), *(lead + int(axis) for axis in permutation))
+    return array if axes == tuple(range(array.ndim)) else array.transpose(axes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,6 @@ import numpy as np
 
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.captures import may_read_arrays
-from dmbp_jax.graph.channels_last import evaluate_turned, pays
 from dmbp_jax.graph.convolution import bind_convolution
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.identity import Identity, identity
@@ -73,7 +72,7 @@ class Trace:
         Raises:
           NonAffineError, ControlFlowError, NoReluError: the network is not supported.
         """
-        key = families(), nonaffine, pays()
+        key = families(), nonaffine, turning_pays()
         if key not in self._programs:
             self._programs[key] = make_program(self.jaxpr, self._zeros, *key)
         return self._programs[key]
@@ -115,8 +114,7 @@ class TracedNetwork:
         jaxpr = self.trace.jaxpr
         arrays = self.inputs[: len(jaxpr.invars) - 1]
         constants = self.inputs[len(arrays) :]
-        run = evaluate_turned if pays() else evaluate
-        return run(jaxpr, constants, [*arrays, image[None]], _bind)[0][0]
+        return evaluate(jaxpr, constants, [*arrays, image[None]], _bind)[0][0]
 
     def program(self) -> Program:
         """As `Trace.program`."""
@@ -137,6 +135,11 @@ class TracedNetwork:
     def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
         """The same network with other parameters of the same shapes."""
         return replace(self, inputs=(*arrays, *self.inputs[len(arrays) :]))
+
+
+def turning_pays() -> bool:
+    """Whether axes are turned (`orders`): on a CPU. On a GPU XLA chooses the layouts."""
+    return jax.default_backend() == "cpu"
 
 
 def _flatten(network: TracedNetwork) -> tuple[Any, Any]:
