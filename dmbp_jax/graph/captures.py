@@ -4,11 +4,11 @@ Constants of a trace show nearly all of them; a NumPy scalar that a function cap
 into the trace like a Python number, and is only found by looking where the function could read it.
 """
 
-import functools
+import gc
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import jax
@@ -52,18 +52,8 @@ def _read_by(found: Any) -> Iterator[Any]:
         for name in _names(found.__code__):
             if name in found.__globals__:
                 yield found.__globals__[name]
-    elif isinstance(found, MethodType):
-        yield from (found.__self__, found.__func__)
-    elif isinstance(found, functools.partial):
-        yield from (found.func, found.args, found.keywords)
-    elif isinstance(found, Mapping):
-        yield from list(found.values())
-    elif isinstance(found, (tuple, list, set, frozenset)):
-        yield from list(found)
     elif not hasattr(found, "__wrapped__"):
-        yield from getattr(found, "__dict__", {}).values()
-        for slot in getattr(type(found), "__slots__", ()):
-            yield getattr(found, slot, None)
+        yield from gc.get_referents(found)
         yield inspect.getattr_static(type(found), "__call__", None)
 
 

@@ -44,7 +44,7 @@ class Flat(NamedTuple):
     Attributes:
       steps: in order of evaluation.
       regions: the steps of every call that was looked into.
-      inputs: names of the network's arrays, then of the constants of its trace.
+      inputs: names of the network's arrays and of the constants of its trace.
       image, image_shape: name of x, and its shape.
       logits: what the network returns.
       orders: of the values that are stored with their axes in another order.
@@ -65,8 +65,8 @@ def flatten(
     """The equations of a network whose last argument is x.
 
     Args:
-      jaxpr: equations of `(arrays..., x) -> logits`.
-      zeros: which constants of the jaxpr are zero everywhere.
+      jaxpr: equations of `(inputs..., x) -> logits`.
+      zeros: which inputs are known to be zero everywhere.
       families: what may be a piece.
       turned: whether values are stored as convolutions want them; x and the logits are not.
 
@@ -74,17 +74,14 @@ def flatten(
       ControlFlowError: a loop on the path from x is too long to be written out.
     """
     flat = _Flattener(families, turned)
-    inputs = [flat.new() for _ in jaxpr.invars]
-    constants = [flat.new(zero) for zero in zeros]
-    image = inputs.pop()
+    inputs, image = [flat.new(zero) for zero in zeros], flat.new()
     flat.on_path.add(image)
-    (logits,) = flat.inline(jaxpr, [*inputs, image], constants, scope="")
+    (logits,) = flat.inline(jaxpr, [*inputs, image], (), scope="")
     if logits in flat.orders:
         last = next(step for step in reversed(flat.steps) if logits in step.results)
         (variable,) = jaxpr.outvars
         logits = flat.in_order(last.equation, last.scope, logits, variable, plain(2))
     shape = jaxpr.invars[-1].aval.shape
-    inputs += constants
     return Flat(flat.steps, flat.regions, tuple(inputs), image, shape, logits, flat.orders)
 
 

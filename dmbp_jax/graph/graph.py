@@ -185,11 +185,6 @@ class FrozenNetwork:
     graph: Graph = field(metadata={"static": True})
     fixed: Fixed
 
-    @property
-    def gates(self) -> tuple[Choice, ...]:
-        """The choices of the activations."""
-        return tuple(self.fixed.choices[site.index] for site in self.graph.masked)
-
     def rules(
         self,
         activation: Callable[..., jax.Array] | None = None,

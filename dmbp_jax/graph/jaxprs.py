@@ -232,17 +232,15 @@ def user_code(equation: Any, scope: str) -> AbstractContextManager[Any]:
 
 def evaluate(
     jaxpr: Any,
-    constants: Sequence[Any],
     arguments: Sequence[Any],
     bind: Callable[[Any, Sequence[Any]], list[Any]] = bind,
 ) -> list[Any]:
-    """The results of a whole jaxpr, without looking into its calls.
+    """The results of a whole jaxpr without constants, without looking into its calls.
 
     Args:
       bind: `(equation, values) -> results`.
     """
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
+    values: dict[Any, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, jex.Literal) else values[atom]

@@ -7,16 +7,20 @@ have several labels of one kind, as queries times keys have two rows, or none, a
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from dmbp_jax.graph.operations import POINTWISE
+from dmbp_jax.graph.orders import parts
 from dmbp_jax.graph.pieces import FrozenFactor
 from dmbp_jax.graph.steps import Constant, Step
 
 CROPPED = 1  # cells that a layer may leave out at an edge, as where a residual is cut to size
 SLACK = 3  # cells by which two layers may lie apart, as strides and pads do
+
+_NO_WINDOW = (1, 1, (0, 0), 1, 1)
 
 Label = np.ndarray
 Labels = tuple[tuple[Label, ...], ...]  # of every kind, such as rows and columns
@@ -132,74 +136,57 @@ class Follower:
         shape = step.shapes[side]
         if step.params["dimensions"] is not None or 0 in shape:
             return _lost(step.shape)
-        wide: list[int] = []
-        made: list[int] = []
-        for old, new in _groups(shape, step.shape):
-            mine = label.shape[len(wide) : len(wide) + len(old)]
-            changes = any(size > 1 for size in mine)
-            wide += old if changes else [1] * len(old)
-            made += new if changes else [1] * len(new)
+        wide, made = list(label.shape), [1] * len(step.shape)
+        for old, new in parts(shape, step.shape):
+            if any(label.shape[axis] > 1 for axis in old):
+                for axis in old:
+                    wide[axis] = shape[axis]
+                for axis in new:
+                    made[axis] = step.shape[axis]
         return np.broadcast_to(label, wide).reshape(made)
 
     def _convolution(self, step: Step, label: Label, side: int, number: int) -> Label:
         params, numbers = step.params, step.params["dimension_numbers"]
         if side > 0 or params["batch_group_count"] > 1:
             return _lost(step.shape)
-        label = self._mean(label.transpose(numbers.lhs_spec), [1])
-        for at in range(2, label.ndim):
-            window = (
-                step.shapes[1][numbers.rhs_spec[at]],
-                params["window_strides"][at - 2],
-                *params["padding"][at - 2],
-                params["rhs_dilation"][at - 2],
-                params["lhs_dilation"][at - 2],
-            )
-            label = self._slide(label, at, step.shape[numbers.out_spec[at]], *window)
-        return label.transpose(np.argsort(numbers.out_spec))
+        sizes = [step.shapes[1][axis] for axis in numbers.rhs_spec[2:]]
+        keys = "window_strides", "padding", "rhs_dilation", "lhs_dilation"
+        windows = [_NO_WINDOW, _NO_WINDOW, *zip(sizes, *map(params.get, keys), strict=True)]
+        read = self._mean(label.transpose(numbers.lhs_spec), [1])
+        made = self._slide(read, windows, [step.shape[axis] for axis in numbers.out_spec])
+        return made.transpose(np.argsort(numbers.out_spec))
 
     def _pool(self, step: Step, label: Label, side: int, number: int) -> Label:
-        params = step.params
-        for at, size in enumerate(step.shape):
-            window = (
-                params["window_dimensions"][at],
-                params["window_strides"][at],
-                *params["padding"][at],
-                params["window_dilation"][at],
-                params["base_dilation"][at],
-            )
-            label = self._slide(label, at, size, *window)
-        return label
+        keys = "window_dimensions", "window_strides", "padding", "window_dilation", "base_dilation"
+        windows = zip(*map(step.params.get, keys), strict=True)
+        return self._slide(label, windows, step.shape)
 
     def _pad(self, step: Step, label: Label, side: int, number: int) -> Label | None:
-        if side > 0:
-            return None
-        for at, (low, high, interior) in enumerate(step.params["padding_config"]):
-            label = self._slide(label, at, step.shape[at], 1, 1, low, high, 1, interior + 1)
-        return label
+        config = step.params["padding_config"]
+        windows = [(1, 1, (low, high), 1, 1 + interior) for low, high, interior in config]
+        return self._slide(label, windows, step.shape) if side == 0 else None
 
-    def _slide(
-        self,
-        label: Label,
-        axis: int,
-        out: int,
-        size: int,
-        stride: int,
-        low: int,
-        high: int,
-        dilation: int,
-        spread: int,
-    ) -> Label:
-        """Along the axis that a window moves: every result lies in the middle of what it read."""
-        if label.shape[axis] == 1 or (size, stride, low, high, spread) == (1, 1, 0, 0, 1):
-            return label
-        if out == 1:
-            return self._mean(label, [axis])
-        line = _line(label, axis)
-        if line is None or (self.exact and size > 1):
-            return _lost([out if at == axis else n for at, n in enumerate(label.shape)])
-        middle = np.arange(out) * stride - low + (size - 1) * dilation / 2
-        first, step = line
-        return first + step * (middle / spread).reshape([-1] + [1] * (label.ndim - 1 - axis))
+    def _slide(self, label: Label, windows: Iterable[Any], out: Sequence[int]) -> Label:
+        """Every result lies in the middle of what its window read.
+
+        Args:
+          windows: of every axis size, stride, padding, dilation, and dilation of what is read.
+          out: shape of the result.
+        """
+        for axis, window in enumerate(windows):
+            size, stride, (low, _), dilation, spread = window
+            if label.shape[axis] == 1 or window == _NO_WINDOW:
+                continue
+            if out[axis] == 1:
+                label = self._mean(label, [axis])
+                continue
+            line = _line(label, axis)
+            if line is None or (self.exact and size > 1):
+                return _lost([n if n == 1 else out[at] for at, n in enumerate(label.shape)])
+            middle = (np.arange(out[axis]) * stride - low + (size - 1) * dilation / 2) / spread
+            first, step = line
+            label = first + step * middle.reshape([-1] + [1] * (label.ndim - 1 - axis))
+        return label
 
     def _slice(self, step: Step, label: Label, side: int, number: int) -> Label:
         starts, stops = step.params["start_indices"], step.params["limit_indices"]
@@ -362,20 +349,6 @@ def _line(label: Label, axis: int) -> tuple[Label, Label] | None:
         return None
     step = steps.take([0], axis) / times
     return coarse.take([0], axis) - step * (times - 1) / 2, step
-
-
-def _groups(shape: Sequence[int], out: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Neighbouring axes of the operand and of the result that hold the same elements."""
-    before, after = list(shape), list(out)
-    while before or after:
-        left, right = before[:1], after[:1]
-        del before[:1], after[:1]
-        while math.prod(left) != math.prod(right):
-            if math.prod(left) < math.prod(right):
-                left.append(before.pop(0))
-            else:
-                right.append(after.pop(0))
-        yield left, right
 
 
 _ELEMENTWISE = POINTWISE | {

@@ -22,20 +22,19 @@ _MOST_OPERATIONS = 1_000_000  # that are run to see whether they mix images
 IMAGES = 5  # of the trace: of two, half of all shuffles leave each at its place
 
 
-def check_images_apart(jaxpr: Any, constants: Sequence[Any], arrays: Sequence[Any]) -> None:
+def check_images_apart(jaxpr: Any, inputs: Sequence[Any]) -> None:
     """Refuse a network that mixes the images of a batch.
 
     Args:
-      jaxpr: equations of `(arrays..., x (IMAGES, H, W, C)) -> logits (IMAGES, classes)`.
-      constants: of the jaxpr.
-      arrays: of the network; random ones take the place of those that are traced.
+      jaxpr: equations of `(inputs..., x (IMAGES, H, W, C)) -> logits (IMAGES, classes)`.
+      inputs: arrays of the network; random ones take the place of those that are traced.
 
     Raises:
       UnsupportedNetworkError: the logits of an image depend on the other ones.
       ControlFlowError: loops with a million operations, whose images cannot be followed.
     """
-    where = _where_mixed(jaxpr, len(constants))
-    if where is None or not _changes(jaxpr, constants, arrays):
+    where = _where_mixed(jaxpr)
+    if where is None or not _changes(jaxpr, inputs):
         return
     raise UnsupportedNetworkError(
         "Expected a network that treats every image of a batch by itself, got one whose logits of "
@@ -44,10 +43,10 @@ def check_images_apart(jaxpr: Any, constants: Sequence[Any], arrays: Sequence[An
     )
 
 
-def _where_mixed(jaxpr: Any, constants: int) -> str | None:
+def _where_mixed(jaxpr: Any) -> str | None:
     """The first operation that takes images apart or mixes them, unless logits are in their row."""
     try:
-        flat = flatten(jaxpr, [False] * constants, ())
+        flat = flatten(jaxpr, [False] * (len(jaxpr.invars) - 1), ())
     except ControlFlowError:  # a loop that is too long to be written out
         if count_operations(jaxpr) > _MOST_OPERATIONS:
             raise
@@ -75,7 +74,7 @@ def _is_one_axis(label: Label) -> bool:
     return np.sort(label.shape)[-2:-1].max(initial=1) == 1 and len(np.unique(label)) == IMAGES
 
 
-def _changes(jaxpr: Any, constants: Sequence[Any], arrays: Sequence[Any]) -> bool:
+def _changes(jaxpr: Any, inputs: Sequence[Any]) -> bool:
     """Whether logits of images change with other images, more than from run to run."""
     rng = np.random.default_rng(0)
 
@@ -86,16 +85,16 @@ def _changes(jaxpr: Any, constants: Sequence[Any], arrays: Sequence[Any]) -> boo
             return np.zeros(value.shape, value.dtype)
         return rng.normal(size=value.shape).astype(value.dtype)
 
-    given = [[concrete(value) for value in values] for values in (constants, arrays)]
+    given = list(map(concrete, inputs))
     aval = jaxpr.invars[-1].aval
     images, others = rng.normal(size=(2, *aval.shape)).astype(aval.dtype)
 
     @jax.jit
-    def logits(constants: Any, arrays: Any, x: jax.Array) -> jax.Array:
-        return evaluate(jaxpr, constants, [*arrays, x])[0]
+    def logits(inputs: Any, x: jax.Array) -> jax.Array:
+        return evaluate(jaxpr, [*inputs, x])[0]
 
     def run(x: np.ndarray) -> np.ndarray:
-        return np.asarray(logits(*given, x), np.float64)
+        return np.asarray(logits(given, x), np.float64)
 
     at = np.arange(IMAGES)
     with jax.ensure_compile_time_eval():

@@ -200,30 +200,30 @@ def _reshape(equation: Any, orders: Sequence[Order]) -> Arranged | None:
     if params.get("sharding") is not None or params.get("dimensions") is not None:
         return None
     before, after = _shape(equation.invars[0]), _shape(equation.outvars[0])
-    parts = sorted(_parts(before, after), key=lambda part: order.index(part[0][0]))
-    read = [axis for old, _ in parts for axis in old]
+    found = sorted(parts(before, after), key=lambda part: order.index(part[0][0]))
+    read = [axis for old, _ in found for axis in old]
     if read == [axis for axis in order if before[axis] != 1]:
         read = order
     else:
         read = [axis for axis in order if before[axis] == 1] + read
     made = [axis for axis, length in enumerate(after) if length == 1]
-    made += [axis for _, new in parts for axis in new]
+    made += [axis for _, new in found for axis in new]
     sizes = tuple(after[axis] for axis in made)
     return Arranged({**params, "new_sizes": sizes}, [tuple(read)], [tuple(made)])
 
 
-def _parts(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def parts(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Axes longer than 1 of two shapes of one size, in the smallest parts that are of one size."""
     left, right = (
         [axis for axis, length in enumerate(shape) if length != 1] for shape in (before, after)
     )
-    parts = []
+    found = []
     while left and right:
         old, new = [left.pop(0)], [right.pop(0)]
         while (a := np.prod([before[n] for n in old])) != (b := np.prod([after[n] for n in new])):
             old, new = ([*old, left.pop(0)], new) if a < b else (old, [*new, right.pop(0)])
-        parts.append((old, new))
-    return parts
+        found.append((old, new))
+    return found
 
 
 _RULES: dict[str, Callable[[Any, Sequence[Order]], Arranged | None]] = {

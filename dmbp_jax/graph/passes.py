@@ -42,8 +42,8 @@ def make_program(
     """The program of a network whose last argument is x.
 
     Args:
-      jaxpr: equations of `(arrays..., x) -> logits`, without dead code.
-      zeros: which constants of the jaxpr are zero everywhere.
+      jaxpr: equations of `(inputs..., x) -> logits`, without dead code.
+      zeros: which inputs are known to be zero everywhere.
       families: what may be a piece.
       nonaffine: "refuse", or "freeze" the gates of products at x (`freezing`).
       turned: whether values are stored channels last.

@@ -111,10 +111,7 @@ class TracedNetwork:
 
     def logits(self, image: jax.Array) -> jax.Array:
         """Logits (classes,) of one image (H, W, C)."""
-        jaxpr = self.trace.jaxpr
-        arrays = self.inputs[: len(jaxpr.invars) - 1]
-        constants = self.inputs[len(arrays) :]
-        return evaluate(jaxpr, constants, [*arrays, image[None]], _bind)[0][0]
+        return evaluate(self.trace.jaxpr, [*self.inputs, image[None]], _bind)[0][0]
 
     def program(self) -> Program:
         """As `Trace.program`."""
@@ -199,9 +196,10 @@ def trace(
     with jax.default_matmul_precision(precision):
         jaxpr, constants = _trace_one_image(model, image)
         if key not in kept:
-            _warn_of_training(jaxpr)
+            _warn_of_training(jaxpr.eqns, jaxpr.invars[: len(model.arrays)])
             _check_images_apart(model, image)
-    found = _find_equal(jaxpr, tuple(map(is_zero, constants)))
+    zeros = *(False for _ in model.arrays), *map(is_zero, constants)
+    found = _find_equal(jaxpr, zeros)
     captures = constants or may_read_arrays(model.apply_fn, *model.skeleton.static_leaves)
     _keep(kept, key, None if captures else found)
     return TracedNetwork((*model.arrays, *constants), found)
@@ -266,8 +264,15 @@ def _trace_one_image(model: Model, image: jax.ShapeDtypeStruct) -> tuple[Body, t
         error.add_note(f"Raised while the network was traced with one image {image.shape}.")
         raise
     _check_logits(result, image.shape)
+    return _with_constants_as_inputs(closed)
+
+
+def _with_constants_as_inputs(closed: Any) -> tuple[Body, tuple[Any, ...]]:
+    """What the logits need of `(arrays..., x) -> logits`, with the constants before x; these."""
     jaxpr, constants = without_dead_code(closed)
-    return jaxpr, tuple(constants)
+    *arrays, x = jaxpr.invars
+    inputs = [*arrays, *jaxpr.constvars, x]
+    return jaxpr._replace(constvars=(), invars=inputs), tuple(constants)
 
 
 def _check_images_apart(model: Model, image: jax.ShapeDtypeStruct) -> None:
@@ -278,16 +283,17 @@ def _check_images_apart(model: Model, image: jax.ShapeDtypeStruct) -> None:
     except Exception:  # it takes one image at a time
         return
     _check_logits(result, batch.shape)
-    check_images_apart(*without_dead_code(closed), model.arrays)
+    jaxpr, constants = _with_constants_as_inputs(closed)
+    check_images_apart(jaxpr, (*model.arrays, *constants))
 
 
-def _warn_of_training(jaxpr: Body) -> None:
+def _warn_of_training(equations: Sequence[Any], params: Sequence[Any]) -> None:
     """Warn of a module that counts its random numbers, as those of Flax do in training mode."""
-    of_params = {id(variable) for variable in jaxpr.invars[:-1]}
+    of_params = set(map(id, params))
     if any(
         equation.primitive.name == "random_fold_in"
         and all(id(operand) in of_params for operand in equation.invars)
-        for equation in jaxpr.eqns
+        for equation in equations
     ):
         warnings.warn(
             "params: Expected a network in inference mode, got one that draws the next random "

@@ -71,7 +71,7 @@ def _convolution(name, shape=(3, 2)):
 
 
 def _check(network, params, x):
-    """Logits and gradients of the graph and of the network itself are JAX's; the graph's program."""
+    """Logits and gradients of graph and network are JAX's; the graph's program."""
     weights = jnp.asarray(np.random.default_rng(1).normal(size=2))
     traced = trace(bind(params, network), x)
     programs = []

@@ -44,8 +44,8 @@ def gradients(theta_scale, dtype):
     sign = jnp.asarray(1, dtype)
     divided = loop.divisors(theta, sign)
     after, before = jax.jit(lambda f, d: masked_cotangents(f, d, jnp.int32(2)))(frozen, divided)
-    activations = []
-    for t, gate, passed, d in zip(theta, frozen.gates, before, divided, strict=True):
+    gates, activations = [frozen.fixed.choices[site.index] for site in graph.masked], []
+    for t, gate, passed, d in zip(theta, gates, before, divided, strict=True):
         u = jnp.asarray(rng.standard_normal(t.shape), dtype) / d
         activations.append(u if passed is None else jnp.where(gate, u, 0))
     scalars = [(sign, jnp.asarray(-2, dtype))] * len(theta)

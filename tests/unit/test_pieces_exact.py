@@ -185,7 +185,7 @@ def test_a_bound_closes_the_gate_as_in_a_relu():
 def test_a_choice_of_an_exact_function_is_a_few_bytes():
     for name in ("relu6", "leaky_relu", "clamp", "abs", "times"):
         graph = trace(bind(PARAMS, _case(name)[0]), jnp.asarray(X)[None]).graph()
-        kept = jax.tree.leaves(graph.freeze(jnp.asarray(X)[None]).gates[0])
+        kept = jax.tree.leaves(graph.freeze(jnp.asarray(X)[None]).fixed.choices[0])
         assert 1 <= len(kept) <= 2 and {a.dtype.itemsize for a in kept} == {1}
 
 

@@ -193,7 +193,7 @@ def _slopes(f, z, *choice):
         return f(x.reshape(len(x), -1)) @ jnp.eye(z.size)
 
     traced = replace(trace(bind(None, network), z), linearisation=Linearisation(*choice))
-    return [a[0] for a in traced.graph().freeze(z).gates[0]]
+    return [a[0] for a in traced.graph().freeze(z).fixed.choices[0]]
 
 
 def test_many_segments_are_the_tangent():

@@ -6,7 +6,6 @@ gather, no scatter, and its transpose is the exact adjoint. An ordinary pool is 
 too: on a CPU XLA computes JAX's own derivative with four indices of every value and a scatter.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dmbp_jax.graph.convolution import window_views
 from dmbp_jax.graph.pieces.protocol import Equation
 
 
@@ -83,22 +83,7 @@ class WindowPool:
         padded = lax.pad(
             z, jnp.asarray(fill, z.dtype), [(low, high, 0) for low, high in self.padding]
         )
-        reach = [
-            (size - 1) * step + 1 for size, step in zip(self.window, self.dilation, strict=True)
-        ]
-        counts = [
-            (length - span) // stride + 1
-            for length, span, stride in zip(padded.shape, reach, self.strides, strict=True)
-        ]
-        views = []
-        for offsets in itertools.product(*(range(size) for size in self.window)):
-            start = [offset * step for offset, step in zip(offsets, self.dilation, strict=True)]
-            stop = [
-                first + (count - 1) * stride + 1
-                for first, count, stride in zip(start, counts, self.strides, strict=True)
-            ]
-            views.append(lax.slice(padded, start, stop, self.strides))
-        return views
+        return window_views(padded, self.window, self.strides, self.dilation)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
