@@ -162,9 +162,11 @@ class Follower:
         return self._slide(label, windows, step.shape)
 
     def _pad(self, step: Step, label: Label, side: int, number: int) -> Label | None:
+        if side > 0:  # of what is around
+            return _lost(step.shape) if self.exact else None
         config = step.params["padding_config"]
         windows = [(1, 1, (low, high), 1, 1 + interior) for low, high, interior in config]
-        return self._slide(label, windows, step.shape) if side == 0 else None
+        return self._slide(label, windows, step.shape)
 
     def _slide(self, label: Label, windows: Iterable[Any], out: Sequence[int]) -> Label:
         """Every result lies in the middle of what its window read.

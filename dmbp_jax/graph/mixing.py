@@ -15,7 +15,7 @@ import numpy as np
 from dmbp_jax.errors import ControlFlowError, UnsupportedNetworkError
 from dmbp_jax.graph.flattening import flatten
 from dmbp_jax.graph.jaxprs import count_operations, evaluate
-from dmbp_jax.graph.labels import Follower, Label
+from dmbp_jax.graph.labels import Follower, Label, Labels
 from dmbp_jax.graph.operations import place
 
 _MOST_OPERATIONS = 1_000_000  # that are run to see whether they mix images
@@ -52,7 +52,7 @@ def _where_mixed(jaxpr: Any) -> str | None:
             raise
         return "'scan'"
     images = np.arange(float(IMAGES))
-    found = {flat.image: ((images.reshape(-1, 1, 1, 1),),)}
+    found: dict[int, Labels] = {flat.image: ((images.reshape(-1, 1, 1, 1),),)}
     where = None
     for step in Follower(exact=True).follow(flat.steps, found):
         for name in step.results:

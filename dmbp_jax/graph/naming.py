@@ -6,7 +6,7 @@ from dmbp_jax.graph.biases import Bias
 from dmbp_jax.graph.labels import Labels
 from dmbp_jax.graph.pieces import FrozenFactor
 from dmbp_jax.graph.program import Site
-from dmbp_jax.graph.steps import Step
+from dmbp_jax.graph.steps import Operand, Step
 
 
 def name_sites(
@@ -14,7 +14,7 @@ def name_sites(
     biases: Sequence[Bias],
     labels: Mapping[int, Labels],
     extent: tuple[int, ...],
-    orders: Mapping[int, tuple[int, ...]],
+    orders: Mapping[Operand, tuple[int, ...]],
 ) -> tuple[Site, ...]:
     """Every piece and every bias, the kind appended unless the scope already ends in it."""
     found = [

@@ -26,7 +26,9 @@ def find_positions(steps: Sequence[Step], image: int, shape: tuple[int, ...]) ->
     """
     rows, columns = (np.arange(size, dtype=float) for size in shape[1:3])
     of_image = rows.reshape(1, -1, 1, 1), columns.reshape(1, 1, -1, 1)
-    found = {image: tuple((label,) if label.size > 1 else () for label in of_image)}
+    found: dict[int, Labels] = {
+        image: tuple((label,) if label.size > 1 else () for label in of_image)
+    }
     for _ in Follower().follow(steps, found):
         pass
     return found

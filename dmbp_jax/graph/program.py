@@ -60,7 +60,7 @@ class Site:
 
     def to_network(self, stored: jax.Array) -> jax.Array:
         """An array with the network's axes, of one that may have leading axes of its own."""
-        return _transposed(stored, np.argsort(self.order))
+        return _transposed(stored, np.argsort(self.order).tolist())
 
     def from_network(self, array: jax.Array) -> jax.Array:
         """The other way."""

@@ -73,6 +73,10 @@ MIXED = {
     "the first image": (lambda x: classify(x[:1]) + jnp.zeros((len(x), 1)), "'slice'"),
     "the first logits": (lambda x: classify(x)[:1] + jnp.zeros((len(x), 1)), "'slice'"),
     "only in a batch": (only_in_a_batch, "'reduce_sum'"),
+    "the first image around all": (
+        lambda x: classify(lax.pad(x, x[0, 0, 0, 0], [(0, 0, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0)])),
+        "",
+    ),
     "products of images": (lambda x: classify(x) @ classify(x).T @ classify(x), "'dot_general'"),
     "a softmax over images": (lambda x: classify(x) * jax.nn.softmax(x.sum((1, 2)), 0), ""),
     "images as features": (
