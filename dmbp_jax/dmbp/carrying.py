@@ -14,8 +14,8 @@ from dmbp_jax.dmbp.decomposition import gated_logits
 from dmbp_jax.graph.graph import FrozenNetwork, Graph
 from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.rules import Rules
-from dmbp_jax.graph.steps import Step
-from dmbp_jax.graph.strides import after_pieces, smooth_over_strides
+from dmbp_jax.graph.steps import Step, after_pieces
+from dmbp_jax.graph.strides import smooth_over_strides
 
 
 def carry_biases(

@@ -27,7 +27,7 @@ from dmbp_jax.graph.pieces import MinPool, PieceFamily, Pointwise, WindowPool
 from dmbp_jax.graph.pointwise import join_pointwise
 from dmbp_jax.graph.positions import find_positions
 from dmbp_jax.graph.program import Program
-from dmbp_jax.graph.steps import Operand, Step, needed_for
+from dmbp_jax.graph.steps import Operand, Step, after_pieces, needed_for
 
 _NAMED = 6  # frozen factors that a message lists
 
@@ -135,11 +135,7 @@ def _check_supported(steps: Sequence[Step], logits: Operand) -> None:
 
 def _boundary(steps: Sequence[Step], image: int, logits: Operand) -> tuple[int, ...]:
     """Values that depend on x and on no piece, read by a piece or by what comes after one."""
-    early, after, wanted = {image}, set[int](), {logits}
-    for step in steps:
-        if step.piece is not None or not after.isdisjoint(step.operands):
-            after.update(step.results)
-            wanted.update(step.operands)
-        elif step.kind == "affine":
-            early.update(step.results)
-    return tuple(sorted(name for name in wanted if isinstance(name, int) and name in early))
+    after = after_pieces(steps)
+    early = {image, *(name for s in steps if s.kind == "affine" for name in s.results)} - after
+    late = [step for step in steps if not after.isdisjoint(step.results)]
+    return tuple(sorted(early & {logits, *(operand for s in late for operand in s.operands)}))

@@ -120,6 +120,15 @@ def needed_for(
     return found[::-1]
 
 
+def after_pieces(steps: Sequence[Step]) -> set[int]:
+    """Names of all values that a piece made, or that were made of one of them."""
+    after: set[int] = set()
+    for step in steps:
+        if step.piece is not None or not after.isdisjoint(step.operands):
+            after.update(step.results)
+    return after
+
+
 def count_reads(steps: Iterable[Step]) -> dict[int, int]:
     """How often each value is read."""
     reads: dict[int, int] = {}

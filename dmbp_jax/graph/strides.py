@@ -4,21 +4,10 @@ A 1 x 1 kernel of stride 2 reads one position in four, a 3 x 3 kernel some of th
 others once. A map taken back through such layers draws that lattice, whatever the picture shows.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
 from dmbp_jax.graph.steps import Step
-
-
-def after_pieces(steps: Sequence[Step]) -> set[int]:
-    """Names of all values that a piece made, or that were made of one of them."""
-    after: set[int] = set()
-    for step in steps:
-        if step.piece is not None or not after.isdisjoint(step.operands):
-            after.update(step.results)
-    return after
 
 
 def smooth_over_strides(step: Step, x: jax.Array, reads_pixels: bool) -> jax.Array:
