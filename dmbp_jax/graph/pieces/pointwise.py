@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.operations import AFFINE_POINTWISE
-from dmbp_jax.graph.pieces.decisions import decide, follow
 from dmbp_jax.graph.pieces.protocol import Choice
 from dmbp_jax.graph.steps import Rule, Step, interpret, plainly
 
+_COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne", "is_finite")
 RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
 
 
@@ -84,7 +84,7 @@ class Pointwise:
         """Slope ⊙ z + intercept."""
         if self.exact:
             decisions = iter(choice)
-            return self._evaluate(z, lambda node, values: [follow(node, values, next(decisions))])
+            return self._evaluate(z, lambda *at: [_follow(*at, next(decisions))])
         slope, intercept = choice
         return slope * z + intercept
 
@@ -110,8 +110,8 @@ class Pointwise:
         decisions = []
 
         def at(node: Step, values: list[Any]) -> list[jax.Array]:
-            decisions.append(decide(node, values))
-            return [follow(node, values, decisions[-1])]
+            decisions.append(_decision(node, values))
+            return [_follow(node, values, decisions[-1])]
 
         self._evaluate(z, at)
         return tuple(decisions)
@@ -165,3 +165,44 @@ def _bound_wins(node: Step, values: list[Any]) -> list[Any]:
     position = node.depends.index(True)
     z, bound = values[position], values[1 - position]
     return [jnp.where(z > bound if node.name == "max" else z < bound, z, bound)]
+
+
+def _decision(node: Step, values: list[Any]) -> jax.Array | None:
+    """Which way an operation with these operands goes at x, as the gate of a ReLU; None: no way.
+
+    A bit or a byte for each element in place of a slope and an intercept: every pass reads it.
+
+    A maximum or minimum with a constant is the constant where both are equal, as a ReLU's gate is
+    closed at 0.
+    """
+    name = node.name
+    if name in _COMPARISONS:
+        return plainly(node, values)[0]
+    if name in ("sign", "abs"):
+        return jnp.sign(values[0]).astype(jnp.int8)
+    if name == "clamp":
+        low, z, high = values
+        return (z > low).astype(jnp.int8) + (z >= high).astype(jnp.int8)
+    if name not in ("max", "min"):
+        return None
+    a, b = values if node.depends[0] else values[::-1]
+    if all(node.depends):
+        return a >= b if name == "max" else a <= b
+    return a > b if name == "max" else a < b
+
+
+def _follow(node: Step, values: list[Any], decision: jax.Array | None) -> jax.Array:
+    """The value of an operation that goes the way it was decided: affine in what depends on x."""
+    name = node.name
+    if decision is None:
+        return plainly(node, values)[0]
+    if name in _COMPARISONS:
+        return decision
+    if name in ("sign", "abs"):
+        sign = decision.astype(values[0].dtype)
+        return sign if name == "sign" else sign * values[0]
+    if name == "clamp":
+        low, z, high = values
+        return jnp.where(decision == 1, z, jnp.where(decision == 0, low, high))
+    a, b = values if node.depends[0] else values[::-1]
+    return jnp.where(decision, a, b)
