@@ -1,6 +1,6 @@
 """One affine step of a program: how it is evaluated, and which ones read an adjoint kernel."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dmbp_jax.graph.convolution import (
@@ -19,19 +19,10 @@ def is_convolution_of_path(step: Step) -> bool:
     return step.name == "conv_general_dilated" and step.depends == (True, False)
 
 
-def find_adjoints(steps: Sequence[Step], inputs: Collection[int]) -> frozenset[int]:
-    """Convolutions with a kernel of the parameters whose input gradient reads an adjoint kernel.
-
-    Args:
-      steps: of a program.
-      inputs: names of the network's arrays and constants.
-    """
-    known = {*inputs, *(name for s in steps if s.kind == "constant" for name in s.results)}
-    return frozenset(
-        step.results[0]
-        for step in steps
-        if is_convolution_of_path(step)
-        and step.operands[1] in known  # and is not a factor that is frozen
+def reads_adjoint(step: Step) -> bool:
+    """Whether the input gradient of a step reads an adjoint kernel, if its kernel is at hand."""
+    return (
+        is_convolution_of_path(step)
         and has_plain_adjoint(step.params)
         and not is_pointwise(step.shapes[1], step.params)
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.graph.affine import evaluate_affine
+from dmbp_jax.graph.affine import evaluate_affine, reads_adjoint
 from dmbp_jax.graph.biases import Bias, adds_constant, without_constants
 from dmbp_jax.graph.convolution import adjoint_kernel
 from dmbp_jax.graph.linearisation import Linearisation
@@ -54,9 +54,9 @@ class Graph:
             if step.piece is not None
         }
         self._adjoints = {
-            step.results[0]: adjoint_kernel(read(self._constants, step.operands[1]), step.params)
+            step.results[0]: adjoint_kernel(self._constants[step.operands[1]], step.params)
             for step in program.steps
-            if step.results[0] in program.adjoints
+            if reads_adjoint(step) and step.operands[1] in self._constants  # and is not frozen
         }
 
     def with_affine(self, rule: Rule) -> "Graph":

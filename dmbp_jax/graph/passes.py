@@ -17,7 +17,6 @@ from dmbp_jax.errors import (
     NoReluError,
     UnsupportedNetworkError,
 )
-from dmbp_jax.graph.affine import find_adjoints
 from dmbp_jax.graph.biases import find_biases
 from dmbp_jax.graph.flattening import Flat, flatten
 from dmbp_jax.graph.freezing import freeze_factors
@@ -106,7 +105,6 @@ def _assemble(flat: Flat) -> Program:
         sites=name_sites(steps, biases, labels, flat.image_shape[1:3], flat.orders),
         bias_groups={bias[-1].results[0]: (index, bias) for index, bias in enumerate(biases)},
         boundary=_boundary(steps, flat.image, flat.logits),
-        adjoints=find_adjoints(steps, flat.inputs),
     )
 
 

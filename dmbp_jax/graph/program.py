@@ -85,7 +85,6 @@ class Program:
       sites: every piece and every bias.
       bias_groups: last result of a bias -> (index of its site, its steps).
       boundary: values before the first piece that later steps still read.
-      adjoints: names of the convolutions that read an adjoint kernel.
     """
 
     steps: tuple[Step, ...]
@@ -95,7 +94,6 @@ class Program:
     sites: tuple[Site, ...]
     bias_groups: dict[int, tuple[int, Bias]]
     boundary: tuple[int, ...]
-    adjoints: frozenset[int]
 
     @property
     def masked(self) -> tuple[Site, ...]:

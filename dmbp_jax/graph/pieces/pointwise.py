@@ -84,7 +84,7 @@ class Pointwise:
         """Slope ⊙ z + intercept."""
         if self.exact:
             decisions = iter(choice)
-            return self._evaluate(z, lambda *at: [_follow(*at, next(decisions))])
+            return self._evaluate(z, lambda step, read: [_follow(step, read, next(decisions))])
         slope, intercept = choice
         return slope * z + intercept
 
