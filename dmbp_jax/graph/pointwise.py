@@ -51,83 +51,84 @@ def join_pointwise(
 
 
 class _Function(NamedTuple):
-    """A function of one value."""
+    """A function of one value: its steps, and the name of the value."""
 
-    members: frozenset[int]  # positions of its steps
-    source: int  # the value
+    members: frozenset[Step]
+    source: int
 
 
 class _Joiner:
-    """Finds the functions from the first step to the last; a later one may contain earlier ones."""
+    """Finds the functions from the first step to the last; a later one may contain earlier ones.
+
+    Names of values follow the order of the steps that make them.
+    """
 
     def __init__(self, steps: Sequence[Step], regions: Sequence[Region], logits: Operand) -> None:
         self._steps = steps
         self._regions = regions
         self._logits = logits
-        self._made_by = {result: at for at, step in enumerate(steps) for result in step.results}
-        self._readers: dict[int, set[int]] = {}
-        for position, step in enumerate(steps):
+        self._constants = [step for step in steps if step.kind == "constant"]
+        self._made_by: dict[Operand, Step] = {r: step for step in steps for r in step.results}
+        self._readers: dict[Operand, set[Step]] = {}
+        for step in steps:
             for operand in step.operands:
-                if isinstance(operand, int):
-                    self._readers.setdefault(operand, set()).add(position)
-        self._found: dict[int, _Function] = {}  # by position of the last step
-        self._relus: dict[int, frozenset[int]] = {}  # the steps of those that are the ReLU
+                self._readers.setdefault(operand, set()).add(step)
+        self._found: dict[Step, _Function] = {}  # by the last step
+        self._relus: dict[Step, frozenset[Step]] = {}  # the steps of those that are the ReLU
 
     def joined(self) -> tuple[Sequence[Step], Operand]:
         """The steps, functions joined, and the name of the logits."""
-        for position, step in enumerate(self._steps):
-            if step.kind == "constant" or not self._is_pointwise(position):
+        for step in self._steps:
+            if step.kind == "constant" or not _is_pointwise(step):
                 continue
             is_scaling = step.kind == "affine" and not _joins(step)
-            found = self._continued(position) if is_scaling else self._find(position)
+            found = self._continued(step) if is_scaling else self._find(step)
             if found is not None:
-                self._found[position] = found
+                self._found[step] = found
         return self._replaced() if self._found else (self._steps, self._logits)
 
-    def _continued(self, position: int) -> _Function | None:
+    def _continued(self, step: Step) -> _Function | None:
         """The function whose value this step scales or shifts by a number, with the step."""
-        step = self._steps[position]
-        before = self._made_by.get(step.dependent[0], -1)
-        found = self._found.get(before)
-        if found is None or before in self._relus or self._is_layer(step):
+        before = self._made_by.get(step.dependent[0])
+        if before not in self._found or before in self._relus or self._is_layer(step):
             return None
-        if not self._is_closed({before}, {position}) or is_identity(self._values(found)):
+        found = self._found[before]
+        if not self._is_closed({before}, {step}) or is_identity(self._values(found)):
             return None
-        longer = _Function(found.members | {position}, found.source)
+        longer = _Function(found.members | {step}, found.source)
         values = self._values(longer)
         if is_relu(values):  # as (z + |z|) / 2
-            self._relus[position] = longer.members
+            self._relus[step] = longer.members
         return None if is_ray(self._values(found)) and not is_ray(values) else longer
 
-    def _find(self, last: int) -> _Function | None:
+    def _find(self, last: Step) -> _Function | None:
         """The largest function of one value that ends with a step."""
-        seed = self._steps[last]
-        may_repeat = seed.kind == "nonaffine" or isinstance(seed.piece, Maximum)
+        may_repeat = last.kind == "nonaffine" or isinstance(last.piece, Maximum)
         best: _Function | None = None
-        members, pending = {last}, seed.kind != "affine"  # not affine: added since the best
+        members, pending = {last}, last.kind != "affine"  # not affine: added since the best
         while True:
-            inputs = self._inputs(members)
+            made = {name for step in members for name in step.results}
+            inputs = {name for step in members for name in step.dependent} - made
             if len(inputs) == 1 and pending and self._is_function(members):
                 added = members - best.members if best else members - {last}
                 if (best is None and may_repeat) or self._is_closed(added, members):
                     best, pending = _Function(frozenset(members), *inputs), False
                     if is_relu(self._values(best)):
                         self._relus[last] = best.members
-            position = max((self._made_by.get(value, -1) for value in inputs), default=-1)
-            if position < 0 or not self._is_pointwise(position):
+            step = self._made_by.get(max(inputs, default=0))
+            if step is None or not _is_pointwise(step):
                 return best
-            step = self._steps[position]
-            if step.shape != seed.shape or (best and not self._is_closed({position}, members)):
+            if step.shape != last.shape or (best and not self._is_closed({step}, members)):
                 return best
             if len(inputs) == 1 and step.kind == "affine" and self._is_layer(step):
                 return best
-            members.add(position)
+            members.add(step)
             pending |= step.kind != "affine"
 
-    def _is_function(self, members: set[int]) -> bool:
+    def _is_function(self, members: set[Step]) -> bool:
         """Whether steps are more than ReLUs and affine operations, one after the other."""
         relus = [inside for last, inside in self._relus.items() if last in members]
-        others = [self._steps[at] for at in members.difference(*relus)]
+        others = members.difference(*relus)
         if any(step.kind == "nonaffine" or isinstance(step.piece, Maximum) for step in others):
             return True
         return any(map(_joins, others)) and (
@@ -138,122 +139,91 @@ class _Joiner:
         """Whether an affine step scales or shifts by an array, not a number, or casts."""
         if step.name == "convert_element_type":
             return step.dtype != step.equation.invars[0].aval.dtype
-        return not all(
-            depends or self._is_number(operand, variable.aval.shape)
-            for operand, variable, depends in zip(
-                step.operands, step.equation.invars, step.depends, strict=True
-            )
-        )
+        each = zip(step.operands, step.shapes, step.depends, strict=True)
+        return not all(depends or self._is_number(one, shape) for one, shape, depends in each)
 
     def _is_number(self, operand: Operand, shape: tuple[int, ...]) -> bool:
         """Whether a constant is one number, if of this shape."""
-        if shape == ():
-            return True
-        position = self._made_by.get(operand, -1) if isinstance(operand, int) else -1
-        if position < 0:
-            return False
-        step = self._steps[position]
-        return step.name in KEEPS_ZERO | AFFINE_POINTWISE and all(
-            self._is_number(operand, variable.aval.shape)
-            for operand, variable in zip(step.operands, step.equation.invars, strict=True)
-        )
+        step = self._made_by.get(operand)
+        if shape == () or step is None:
+            return shape == ()
+        is_moved = step.name in KEEPS_ZERO | AFFINE_POINTWISE
+        return is_moved and all(map(self._is_number, step.operands, step.shapes))
 
-    def _inputs(self, members: set[int]) -> set[int]:
-        """Values that depend on x, are read by these steps and made by others."""
-        made = {result for position in members for result in self._steps[position].results}
-        return {
-            operand
-            for position in members
-            for operand, depends in zip(
-                self._steps[position].operands, self._steps[position].depends, strict=True
-            )
-            if depends and isinstance(operand, int) and operand not in made
-        }
-
-    def _is_closed(self, added: Iterable[int], members: set[int]) -> bool:
+    def _is_closed(self, added: Collection[Step], members: Collection[Step]) -> bool:
         """Whether nobody else reads what these steps make."""
-        results = [self._steps[position].results[0] for position in added]
+        results = [step.results[0] for step in added]
         return self._logits not in results and all(
-            self._readers.get(result, set()) <= members for result in results
+            self._readers.get(result, set()).issubset(members) for result in results
         )
 
-    def _is_pointwise(self, position: int) -> bool:
-        """Whether a step is elementwise in what depends on x, and all of that has its shape."""
-        step = self._steps[position]
-        if step.name not in POINTWISE or not isinstance(step.piece, Relu | Maximum | None):
-            return False
-        read = zip(step.equation.invars, step.depends, strict=True)
-        return all(variable.aval.shape == step.shape for variable, depends in read if depends)
-
-    def _piece(self, position: int, found: _Function) -> Step:
-        last = self._steps[position]
-        inside = [self._steps[member] for member in sorted(found.members)]
+    def _piece(self, last: Step, found: _Function) -> Step:
+        inside = _in_order(found)
         nodes = tuple(replace(step, scope="") for step in inside)
         is_exact = degree(inside, found.source) <= 1
         piece: Piece = Pointwise(self._kind(found.members), is_exact, nodes, found.source)
-        if self._relus.get(position) == found.members:
+        if self._relus.get(last) == found.members:
             piece = Relu()
-        return Step(
-            kind="piece",
-            equation=last.equation,
-            operands=(found.source,),
-            results=last.results,
-            scope=last.scope,
-            depends=(True,),
-            piece=piece,
-        )
+        return replace(last, kind="piece", operands=(found.source,), depends=(True,), piece=piece)
 
     def _values(self, found: _Function) -> Any:
         """As `values_at_probes`, of a piecewise-linear function with constants that are known."""
-        steps = [self._steps[position] for position in sorted(found.members)]
+        steps = _in_order(found)
         if degree(steps, found.source) > 1:
             return None
-        before = [step for step in self._steps[: max(found.members)] if step.kind == "constant"]
         needed = {operand for step in steps for operand in step.operands}
-        return values_at_probes([*needed_for(needed, before), *steps], found.source)
+        return values_at_probes([*needed_for(needed, self._constants), *steps], found.source)
 
-    def _kind(self, members: Collection[int]) -> str:
+    def _kind(self, members: Collection[Step]) -> str:
         """The name of the outermost call that is this function, or of its only operation."""
-        not_affine = self._not_affine(members)
+        not_affine = _not_affine(members)
         names = [
             (region.stop - region.start, region.name)
             for region in self._regions
             if region.name.isidentifier() and not region.name.startswith(("_", "custom_"))
             if region.name not in _TAKEN
-            if not_affine == self._not_affine(range(region.start, region.stop))
+            if not_affine == _not_affine(self._steps[region.start : region.stop])
         ]
         if names:
             return max(names, key=lambda name: name[0])[1]
-        if len(not_affine) == 1:
-            return self._steps[not_affine.pop()].name
-        return "pointwise"
-
-    def _not_affine(self, positions: Iterable[int]) -> set[int]:
-        return {at for at in positions if self._steps[at].kind in ("nonaffine", "piece")}
+        return not_affine.pop().name if len(not_affine) == 1 else "pointwise"
 
     def _replaced(self) -> tuple[list[Step], Operand]:
         """The program without the steps that only functions contained, and its logits."""
-        members = frozenset[int]().union(*(found.members for found in self._found.values()))
+        members = frozenset[Step]().union(*(found.members for found in self._found.values()))
         same: dict[Operand, Operand] = {}  # what a function returns as it is -> its source
-        for position, found in self._found.items():
+        for last, found in self._found.items():
             if is_identity(self._values(found)):
-                same[self._steps[position].results[0]] = same.get(found.source, found.source)
+                same[last.results[0]] = same.get(found.source, found.source)
         kept: list[Step] = []
         logits = same.get(self._logits, self._logits)
         read: set[Operand] = {logits}
-        for position in reversed(range(len(self._steps))):
-            step = self._steps[position]
-            found = self._found.get(position)
-            if position in members and (
-                read.isdisjoint(step.results) or not same.keys().isdisjoint(step.results)
-            ):
+        for step in reversed(self._steps):
+            is_read = not read.isdisjoint(step.results) and same.keys().isdisjoint(step.results)
+            if step in members and not is_read:
                 continue
-            if found is not None:
-                step = self._piece(position, found)
+            if step in self._found:
+                step = self._piece(step, self._found[step])
             operands = tuple(same.get(operand, operand) for operand in step.operands)
             read.update(operands)
             kept.append(step if operands == step.operands else replace(step, operands=operands))
         return kept[::-1], logits
+
+
+def _in_order(found: _Function) -> list[Step]:
+    return sorted(found.members, key=lambda step: step.results)
+
+
+def _not_affine(steps: Iterable[Step]) -> set[Step]:
+    return {step for step in steps if step.kind in ("nonaffine", "piece")}
+
+
+def _is_pointwise(step: Step) -> bool:
+    """Whether a step is elementwise in what depends on x, and all of that has its shape."""
+    if step.name not in POINTWISE or not isinstance(step.piece, Relu | Maximum | None):
+        return False
+    read = zip(step.shapes, step.depends, strict=True)
+    return all(shape == step.shape for shape, depends in read if depends)
 
 
 def _joins(step: Step) -> bool:
