@@ -20,7 +20,7 @@ from dmbp_jax.graph.operations import (
     refusal_of_product,
 )
 from dmbp_jax.graph.pieces import FrozenFactor, Pointwise
-from dmbp_jax.graph.steps import Operand, Step
+from dmbp_jax.graph.steps import Operand, Step, needed_for
 
 
 def freeze_factors(steps: Sequence[Step], logits: Operand) -> Sequence[Step]:
@@ -47,18 +47,14 @@ class _Freezer:
 
     def __init__(self, steps: Sequence[Step], logits: Operand) -> None:
         self._steps = steps
-        self._made_by = {
-            result: position
-            for position, step in enumerate(steps)
-            if step.kind != "constant"
-            for result in step.results
-        }
+        self._dependent = [step for step in steps if step.kind != "constant"]
+        self._made_by = {result: step for step in self._dependent for result in step.results}
         # Sets of positions, one bit each: all that a value depends on, and its way from x, which
         # leaves every product by its value.
         self._ancestors: dict[int, int] = {}
         self._ways: dict[int, int] = {}
         self._nonlinear = 0
-        self._gates: dict[int, int] = {}  # position of a product -> which factor is the gate
+        self._gates: dict[Step, int] = {}  # of every product, which factor is the gate
         for position, step in enumerate(steps):
             self._visit(position, step)
         self._path = self._walk(logits)
@@ -76,7 +72,7 @@ class _Freezer:
         if step.kind == "nonaffine" and step.name in PRODUCTS and len(read) == 2:
             is_gate = self._are_gates(step.name, *read)
             if is_gate[0] != is_gate[1]:
-                self._gates[position] = is_gate.index(True)
+                self._gates[step] = is_gate.index(True)
                 way = self._ways.get(read[is_gate.index(False)], 0)
         self._ancestors.update(dict.fromkeys(step.results, ancestors))
         self._ways.update(dict.fromkeys(step.results, way))
@@ -100,10 +96,10 @@ class _Freezer:
     def frozen(self) -> list[Step]:
         """The steps from x to the logits, with their gates."""
         made: list[Step] = []
-        for position, step in enumerate(self._steps):
+        for step in self._steps:
             on_path = not self._path.isdisjoint(step.results)
-            if on_path and position in self._gates:
-                step = self._freeze(step, self._gates[position], made)
+            if on_path and step in self._gates:
+                step = self._freeze(step, self._gates[step], made)
             if step.kind == "constant" or on_path:
                 made.append(step)
         return made
@@ -111,22 +107,21 @@ class _Freezer:
     def _walk(self, logits: Operand) -> set[Operand]:
         """The values on the way from x to the logits: gates are beside it."""
         path: set[Operand] = {logits}
-        for position in reversed(range(len(self._steps))):
-            step = self._steps[position]
+        for step in reversed(self._steps):
             if path.isdisjoint(step.results):
                 continue
             if step.kind == "nonaffine":
-                self._check(position, step)
-                path.add(step.operands[1 - self._gates[position]])
+                self._check(step)
+                path.add(step.operands[1 - self._gates[step]])
             else:
                 path.update(step.dependent)
         return path
 
-    def _check(self, position: int, step: Step) -> None:
+    def _check(self, step: Step) -> None:
         """Refuse a step of the path that is no product with one gate."""
         if step.name not in PRODUCTS or step.depends != (True, True):
             raise refusal(step.name, step.scope)
-        gate = self._gates.get(position)
+        gate = self._gates.get(step)
         if gate is None:
             both = any(self._are_gates(step.name, *step.dependent))
             raise refusal_of_product(step.name, step.scope, both)
@@ -160,9 +155,9 @@ class _Freezer:
 
         A factor is kept where it is smallest, since every pass of the loop reads it.
         """
-        last = self._made(value)
+        last = self._made_by[value]
         while value not in self._path:
-            step = self._made(value)
+            step = self._made_by[value]
             if step.kind != "affine" or step.name not in WIDENS or sum(step.depends) != 1:
                 return None
             read = step.equation.invars[step.depends.index(True)].aval
@@ -171,24 +166,16 @@ class _Freezer:
             (value,) = step.dependent
         return None
 
-    def _made(self, value: int) -> Step:
-        return self._steps[self._made_by[value]]
-
     def _factor(self, value: int, name: int) -> Step:
         """A value that is frozen, as a piece, with the steps that it alone needs."""
-        branch: list[Step] = []
-        needed: set[Operand] = {value}
-        for position in reversed(range(self._made_by[value] + 1)):
-            step = self._steps[position]
-            if step.kind != "constant" and not (needed - self._path).isdisjoint(step.results):
-                branch.append(step)
-                needed.update(step.dependent)
-        sources = tuple(sorted(one for one in needed & self._path if isinstance(one, int)))
-        nodes = tuple(node for step in reversed(branch) for node in _evaluations(step))
+        branch = needed_for([value], self._dependent, self._path)
+        read = {value, *(operand for step in branch for operand in step.dependent)}
+        sources = tuple(sorted(read & self._path))
+        nodes = tuple(node for step in branch for node in _evaluations(step))
         origin = self._origin(value)
         return Step(
             kind="piece",
-            equation=_equation_of(self._made(value), value),
+            equation=_equation_of(self._made_by[value], value),
             operands=sources,
             results=(name,),
             scope=origin.scope,
@@ -198,18 +185,18 @@ class _Freezer:
 
     def _origin(self, value: int) -> Step:
         """The last step before a value that does more than scale and move one value."""
-        step = self._made(value)
+        step = self._made_by[value]
         while step.piece is None and (step.kind == "affine" or step.name in AFFINE_POINTWISE):
             if sum(step.depends) != 1 or (read := step.dependent[0]) in self._path:
                 break
-            step = self._made(read)
+            step = self._made_by[read]
         return step
 
     def _name(self, step: Step) -> str:
         """What a factor is called: the function or the last operation that makes it."""
         if step.name == "div" and all(step.depends):
             numerator = self._made_by.get(step.dependent[0])
-            if numerator is not None and self._steps[numerator].name == "exp":
+            if numerator is not None and numerator.name == "exp":
                 return "softmax"
         if step.kind == "affine":
             return "denominator"  # an affine factor is a gate nowhere else

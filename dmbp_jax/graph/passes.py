@@ -20,12 +20,11 @@ from dmbp_jax.errors import (
 from dmbp_jax.graph.biases import find_biases
 from dmbp_jax.graph.flattening import Flat, flatten
 from dmbp_jax.graph.freezing import freeze_factors
-from dmbp_jax.graph.naming import name_sites
 from dmbp_jax.graph.operations import MOVES, refusal, refusal_at_output, refusal_of_padding
 from dmbp_jax.graph.pieces import MinPool, PieceFamily, Pointwise, WindowPool
 from dmbp_jax.graph.pointwise import join_pointwise
 from dmbp_jax.graph.positions import find_positions
-from dmbp_jax.graph.program import Program
+from dmbp_jax.graph.program import Program, name_sites
 from dmbp_jax.graph.steps import Operand, Step, after_pieces, needed_for
 
 _NAMED = 6  # frozen factors that a message lists

@@ -1,9 +1,9 @@
-"""A network as a flat program: steps, sites and bias groups, without any array.
+"""A network as a flat program: steps, sites and their names, biases, without any array.
 
 Made by `tracing`, evaluated by `graph`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from dmbp_jax.graph.biases import Bias
 from dmbp_jax.graph.labels import Labels
+from dmbp_jax.graph.pieces import FrozenFactor
 from dmbp_jax.graph.steps import Operand, Step, count_reads
 
 
@@ -117,3 +118,37 @@ class Program:
     def biases(self) -> tuple[Site, ...]:
         """The places where a constant is added, in order of evaluation."""
         return tuple(site for site in self.sites if site.kind == "bias")
+
+
+def name_sites(
+    steps: Sequence[Step],
+    biases: Sequence[Bias],
+    labels: Mapping[int, Labels],
+    extent: tuple[int, ...],
+    orders: Mapping[Operand, tuple[int, ...]],
+) -> tuple[Site, ...]:
+    """Every piece and bias, named by its scope, the kind appended unless it already ends in it."""
+    found = [
+        (step.piece.kind, step.index, step.piece.masked, step)
+        for step in steps
+        if step.piece is not None
+    ]
+    found += [("bias", index, False, bias[-1]) for index, bias in enumerate(biases)]
+    names = []
+    for kind, _, _, step in found:
+        if isinstance(step.piece, FrozenFactor):
+            kind = step.piece.name
+        last = step.scope.rsplit("/", 1)[-1]
+        names.append(step.scope if last.startswith(kind) else f"{step.scope}/{kind}".lstrip("/"))
+    repeated = {name for name in names if names.count(name) > 1}
+    counts: dict[str, int] = {}
+    sites = []
+    for (kind, index, masked, step), name in zip(found, names, strict=True):
+        if name in repeated:
+            counts[name] = counts.get(name, -1) + 1
+            name = f"{name}_{counts[name]}"
+        value = step.results[0]
+        order = orders.get(value, tuple(range(len(step.shape))))
+        of_image = labels[value], extent
+        sites.append(Site(kind, index, name, step.shape, step.dtype, masked, order, *of_image))
+    return tuple(sites)
