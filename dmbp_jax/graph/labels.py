@@ -280,12 +280,14 @@ class Follower:
             return moved.reshape(*moved.shape[: len(batch) + len(free)], *[1] * len(new))
 
         other = step.operands[1 - side]
-        line = _line(label, summed[0]) if len(summed) == len(new) == 1 else None
+        is_literal = isinstance(other, Constant) or other in self._literals
+        is_resize = is_literal and len(summed) == len(new) == 1 and not self.exact
+        line = _line(label, summed[0]) if is_resize else None
         made = arranged(self._mean(label, summed))
         is_told, is_summed = not is_lost(label), any(label.shape[axis] > 1 for axis in summed)
         if not is_summed or self._mixture is None:
             pass
-        elif self._mixture and line and (isinstance(other, Constant) or other in self._literals):
+        elif self._mixture and line:
             scale = step.shapes[side][summed[0]] / new[0]  # as `jax.image.resize`
             first, width = map(arranged, line)
             made = first + width * ((np.arange(new[0]) + 0.5) * scale - 0.5)

@@ -73,6 +73,10 @@ MIXED = {
     "the first image": (lambda x: classify(x[:1]) + jnp.zeros((len(x), 1)), "'slice'"),
     "the first logits": (lambda x: classify(x)[:1] + jnp.zeros((len(x), 1)), "'slice'"),
     "only in a batch": (only_in_a_batch, "'reduce_sum'"),
+    "a sum of images, by a product": (
+        lambda x: classify(jnp.einsum("nhwc,nm->mhwc", x, jnp.ones((len(x), len(x))))),
+        "'dot_general'",
+    ),
     "the first image around all": (
         lambda x: classify(lax.pad(x, x[0, 0, 0, 0], [(0, 0, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0)])),
         "",
