@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.errors import SiteNotFoundError
-from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.pieces import Piece
+from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
