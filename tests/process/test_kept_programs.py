@@ -115,7 +115,7 @@ def test_each_program_is_compiled_once(folder):
 def test_another_process_finds_it(folder):
     script = f"""
 import json, sys
-sys.path.insert(0, {os.path.dirname(__file__)!r})
+sys.path[:0] = {sys.path!r}  # that of pytest, with tests/support
 from test_kept_programs import _maps, DmbpExplainer
 def fail(*_):
     raise AssertionError("traced")
