@@ -154,11 +154,9 @@ class _Flattener:
         self, equation: Any, operands: list[Operand], scope: str, piece: Piece | None
     ) -> list[int]:
         arranged = as_it_is(equation)
-        if self._turned and (
-            piece is None or type(piece) in FAMILIES
-        ):  # no other says what it reads
-            have = [*map(self.orders.get, operands, arranged.reads)]
-            arranged = arrange(equation, have)
+        # A piece that somebody registered does not say what it would read.
+        if self._turned and (piece is None or type(piece) in FAMILIES):
+            arranged = arrange(equation, [*map(self.orders.get, operands, arranged.reads)])
         reads = zip(operands, equation.invars, arranged.reads, strict=True)
         operands = [self.in_order(equation, scope, *each) for each in reads]
         if not arranged.is_plain:

@@ -311,9 +311,12 @@ def cell(label: Label) -> float:
 
 
 def distinct(labels: Sequence[Label]) -> int:
-    """How many different elements labels of one shape tell apart, if nothing is lost."""
+    """How many different elements labels of one shape tell apart, at most; 0 if any is lost."""
     if not labels or np.isnan(labels).any():
         return 0
+    most = math.prod(len(np.unique(label)) for label in labels)
+    if most < labels[0].size:  # of a flattened value, where counting pairs takes seconds
+        return most
     return np.unique(np.reshape(labels, (len(labels), -1)), axis=1).shape[1]
 
 
