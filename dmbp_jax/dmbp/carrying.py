@@ -83,8 +83,8 @@ def carry_biases(
         for part, out, a in zip(products, outside, values, strict=True)
     ]
     carried = (pull_back(ratios)[0] * magnitude).astype(image_map.dtype)
-    rest = total - image_map.sum() - carried.sum()
-    return image_map + carried + rest / x.size
+    rest = total - image_map.sum().astype(total.dtype) - carried.sum().astype(total.dtype)
+    return (image_map + carried).astype(total.dtype) + rest / x.size
 
 
 def _of_magnitudes(graph: Graph) -> Graph:

@@ -7,6 +7,7 @@ dtypes.
 from contextlib import contextmanager
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -130,6 +131,19 @@ def test_other_configurations(setting, name):
     with switched_on(setting):
         found = call()
     _assert_close(found, expected)
+
+
+def test_carried_maps_of_images_in_bfloat16_without_implicit_promotion():
+    params, images = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), (PARAMS, IMAGES))
+
+    def call():
+        options = {"apply_fn": network, "config": DMBP.quick(), "biases": "carry"}
+        return dmbp_jax.attribute(params, images, LABELS, **options).map
+
+    expected = call()
+    with jax.numpy_dtype_promotion("strict"):
+        found = call()
+    np.testing.assert_array_equal(found, expected)
 
 
 @every_setting
