@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dmbp_jax.dmbp.decompose import Decomposition as Decomposition
     from dmbp_jax.dmbp.decompose import decompose as decompose
     from dmbp_jax.dmbp.decompose import init_masks as init_masks
+    from dmbp_jax.dmbp.objective import Objective as Objective
     from dmbp_jax.graph.listing import sites as sites
     from dmbp_jax.graph.pieces import register_piece as register_piece
     from dmbp_jax.graph.program import Site as Site
@@ -39,6 +40,7 @@ _HOME = {
     "Decomposition": "dmbp_jax.dmbp.decompose",
     "decompose": "dmbp_jax.dmbp.decompose",
     "init_masks": "dmbp_jax.dmbp.decompose",
+    "Objective": "dmbp_jax.dmbp.objective",
     "Site": "dmbp_jax.graph.program",
     "sites": "dmbp_jax.graph.listing",
     "register_piece": "dmbp_jax.graph.pieces",

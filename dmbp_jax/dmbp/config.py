@@ -10,7 +10,7 @@ import optax
 
 from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.dmbp.content import content
-from dmbp_jax.dmbp.objective import OBJECTIVES, Objective
+from dmbp_jax.dmbp.objective import OBJECTIVES, Objective, check_objective
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.linearisation import Linearisation
 
@@ -25,7 +25,7 @@ class DMBP:
       steps: number of optimiser steps; 0 keeps the initial masks.
       learning_rate: of the default optimiser.
       loss: "all" is L = y⁻ − y⁺ + |ỹ| (Eq. 10); "positive-negative" is y⁻ − y⁺ and "positive" is
-        −y⁺ (Table 1). The last two have no term that bounds y⁺.
+        −y⁺ (Table 1). The last two have no term that bounds y⁺. Or an `Objective` of your own.
       evidence: what y⁺ and y⁻ count. "all" is Eq. 14: pixels and biases. "input" is ∇ₓF±ᵀx alone
         (Eq. 11 taken at its word on a network with biases; ours): only what a map can show.
       pointwise: slope of an activation that is not piecewise linear. "secant" is (f(z) − f(0)) / z
@@ -42,7 +42,7 @@ class DMBP:
       alternate: in so many first steps y⁺ and y⁻ have the gradient in turn, whatever ỹ is. Eq. 10
         pulls y⁻ only once y⁺ has passed y, which few steps may never reach.
       optimizer: any `optax.GradientTransformation`, instead of `update`. Two that were made alike
-        are equal, so that a new one in every call compiles once.
+        are equal, as are two losses of your own, so that a new one in every call compiles once.
       precision: precision of convolutions and matrix products, as in
         `jax.default_matmul_precision`: None (the device's default, TF32 on recent GPUs),
         "highest", "float32", "tensorfloat32", "bfloat16", ...
@@ -68,7 +68,7 @@ class DMBP:
 
     steps: int = 200
     learning_rate: float = 0.01
-    loss: str = "all"
+    loss: str | Objective = "all"
     evidence: str = "all"
     pointwise: str = "secant"
     segments: int = 8
@@ -85,7 +85,15 @@ class DMBP:
         check_count(self.steps, "steps", minimum=0)
         check_number(self.learning_rate, "learning_rate", low=0, above=True)
         check_number(self.init, "init")
-        check_choice(self.loss, "loss", tuple(OBJECTIVES))
+        if isinstance(self.loss, Objective):
+            check_objective(self.loss)
+        elif isinstance(self.loss, str):
+            check_choice(self.loss, "loss", tuple(OBJECTIVES))
+        else:
+            raise InputTypeError(
+                f"loss: Expected a name or an Objective, got {type(self.loss).__name__} "
+                f"{self.loss!r}."
+            )
         check_choice(self.evidence, "evidence", ("all", "input"))
         Linearisation(self.pointwise, self.segments)
         check_choice(self.update, "update", ("rmsprop", "sign"))
@@ -113,6 +121,8 @@ class DMBP:
     @cached_property
     def _content(self) -> tuple[Any, ...]:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
+        if isinstance(self.loss, Objective):
+            values["loss"] = content((self.loss.value, self.loss.weights, self.loss.one_sided))
         return (*(values | {"optimizer": content(self.optimizer)}).values(),)
 
     def __eq__(self, other: object) -> bool:
@@ -173,7 +183,7 @@ class DMBP:
 
     def objective(self) -> Objective:
         """The loss that the masks minimise."""
-        return OBJECTIVES[self.loss]
+        return OBJECTIVES[self.loss] if isinstance(self.loss, str) else self.loss
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser of θ: the one given, or `update` at the learning rate."""

@@ -115,11 +115,12 @@ class DmbpExplainer:
 
     @property
     def identity(self) -> str | None:
-        """Everything that the program depends on; None with an optimiser or a config class of the
-        caller's.
+        """Everything that the program depends on; None with an optimiser, a loss or a config class
+        of the caller's.
         """
         networks = [self.network.identity, "" if self.low is None else self.low.identity]
-        if None in networks or self.config.optimizer is not None or type(self.config) is not DMBP:
+        is_named = self.config.optimizer is None and isinstance(self.config.loss, str)
+        if None in networks or not is_named or type(self.config) is not DMBP:
             return None
         return f"{networks} {self.config} {self.biases} {self.return_masks} {optax.__version__}"
 

@@ -141,7 +141,7 @@ def terms_and_gradient(
     (y_positive, y_negative), both_gated, both_activations = jax.vmap(forward)(signs)
     y = signed_part(network, network.fixed.logits, label)
     objective = config.objective()
-    weights = jnp.stack(objective.weights(y, y_positive, y_negative))
+    weights = jnp.stack(objective.derivative(y, y_positive, y_negative))
     if config.alternate:
         in_turn = jnp.where(step % 2 == 0, jnp.array([-2.0, 0.0]), jnp.array([0.0, 2.0]))
         weights = jnp.where(step < config.alternate, in_turn.astype(weights.dtype), weights)

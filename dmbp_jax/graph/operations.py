@@ -81,12 +81,17 @@ _PRODUCT = (
     "or a normalisation layer that computes statistics)"
 )
 _COMPARISON = "a comparison with x decides about more than one element"
+_ORDER = (
+    "write pairs with maximum and minimum, or teach it as a piece whose choice is the order, with "
+    "dmbp_jax.register_piece"
+)
 HINTS = {
     "stop_gradient": "as in a softmax: return logits, without softmax; between two layers a "
     "softmax can only be a gate, whose weights multiply another value, as in attention",
     "div": f"return logits, without softmax; {_NORMALISATION}",
     "mul": _PRODUCT,
     "dot_general": _PRODUCT,
+    "sort": _ORDER,
     "gt": _COMPARISON,
     "ge": _COMPARISON,
     "lt": _COMPARISON,

@@ -90,9 +90,11 @@ def _assemble(flat: Flat) -> Program:
         if step.kind == "constant" or step in on_path
     )
     if not any(step.piece is not None and step.piece.masked for step in steps):
+        kinds = ", ".join(sorted({step.piece.kind for step in steps if step.piece is not None}))
+        got = f"only operations without a mask ({kinds})" if kinds else "none"
         raise NoReluError(
             "Expected a network with at least one ReLU or another activation "
-            "between x and the logits, got none, so there is nothing to mask."
+            f"between x and the logits, got {got}, so there is nothing to mask."
         )
     biases = find_biases(steps)
     labels = find_positions(steps, flat.image, flat.image_shape)

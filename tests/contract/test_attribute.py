@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
-from dmbp_jax import DMBP
+from dmbp_jax import DMBP, Objective
 from dmbp_jax.errors import DeviceMemoryError, InputError, InputTypeError
 
 LAYERS = NETWORKS["residual"]
@@ -264,6 +264,11 @@ def test_bad_input_is_one_clear_error_before_compiling(name):
         ({"learning_rate": 0}, InputError, "learning_rate"),
         ({"learning_rate": float("nan")}, InputError, "learning_rate"),
         ({"loss": "both"}, InputError, "loss: Expected one of"),
+        ({"loss": abs}, InputTypeError, "loss: Expected a name or an Objective, got"),
+        ({"loss": Objective(lambda y, p, n: (n, p))}, InputError, r"loss.value: .* scalar, got \("),
+        ({"loss": Objective(lambda y, p, n: jnp.stack([n, p]))}, InputError, "loss.value"),
+        ({"loss": Objective(lambda y, p, n: 1)}, InputError, "loss.value: .*int32"),
+        ({"loss": Objective(lambda y, p, n: n, lambda y, p, n: n)}, InputError, "loss.weights"),
         ({"optimizer": "adam"}, InputTypeError, "optimizer"),
         ({"precision": "tf32"}, InputError, "precision"),
         ({"dtype": "int8"}, InputError, "dtype"),

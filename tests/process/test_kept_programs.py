@@ -234,6 +234,7 @@ def test_code_of_the_caller_is_not_kept(folder, monkeypatch):
     import optax
 
     _maps(config=dmbp_jax.DMBP(steps=3, optimizer=optax.sgd(0.1)))
+    _maps(config=dmbp_jax.DMBP(steps=3, loss=dmbp_jax.Objective(lambda y, p, n: n - p)))
     own = dataclasses.make_dataclass("DMBP", [], bases=(dmbp_jax.DMBP,), frozen=True)
     _maps(config=own(steps=3))
     monkeypatch.setattr(pieces, "_registered", [pieces.Relu])

@@ -10,7 +10,7 @@ import optax
 import pytest
 from small_runs import CLASSES, contents, small_plan, tiny_network, write_pictures
 
-from dmbp_jax import DMBP
+from dmbp_jax import DMBP, Objective
 from dmbp_jax.errors import ResumeError, StoreError
 from dmbp_jax.networks.preprocessing import Preprocessing
 from dmbp_jax.runs import Store, open_manifest
@@ -65,6 +65,7 @@ def renamed(**changes):
         ({"method": "gradient", "config": None}, "method"),
         ({"config": DMBP(steps=4)}, "options.config.steps"),
         ({"config": DMBP(steps=3, optimizer=optax.adam(0.1))}, "options.config.optimizer"),
+        ({"config": DMBP(steps=3, loss=Objective(lambda y, p, n: n - p))}, "options.config.loss"),
         ({"nonaffine": "freeze"}, "options.nonaffine"),
         ({"biases": "carry"}, "options.biases"),
         ({"labels": 1}, "labels"),

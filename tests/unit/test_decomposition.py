@@ -10,7 +10,7 @@ from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 import dmbp_jax
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.decomposition import gated_logits, masked_cotangents
-from dmbp_jax.dmbp.objective import OBJECTIVES
+from dmbp_jax.dmbp.objective import OBJECTIVES, Objective
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
@@ -119,6 +119,47 @@ def test_mask_gradient_is_the_finite_difference():
         (g * d).sum() for g, d in zip(oracle.mask_gradient(masks), direction, strict=True)
     )
     np.testing.assert_allclose(analytic, numeric, rtol=1e-7)
+
+
+def squared(y, y_positive, y_negative):
+    """y⁻ − y⁺ + ỹ²: an objective that the package does not have."""
+    return y_negative - y_positive + (y - y_positive - y_negative) ** 2
+
+
+def test_mask_gradient_of_the_callers_own_objective_is_the_finite_difference():
+    """With both weights at once, derived or given, and of a loss that is given as one-sided."""
+    apply_fn, params, x, oracle, masks = _case("residual")
+    graph = trace(bind(params, apply_fn), jnp.asarray(x)[None]).graph()
+    theta = [np.log(mask / (1 - mask)) for mask in masks]
+    objectives = {
+        "derived": Objective(squared),
+        "given": Objective(squared, lambda y, p, n: (-1 - 2 * (y - p - n), 1 - 2 * (y - p - n))),
+        "numbers": Objective(lambda y, p, n: n - 3 * p, lambda y, p, n: (-3.0, 1.0)),
+        "one sign": Objective(lambda y, p, n: 2 * n, one_sided=True),
+    }
+
+    @jax.jit
+    def gradients(x, theta):
+        frozen = graph.freeze(x)
+        configs = {name: dmbp_jax.DMBP(loss=own) for name, own in objectives.items()}
+        return {
+            name: loop.terms_and_gradient(frozen, theta, jnp.int32(LABEL), config)[1]
+            for name, config in configs.items()
+        }
+
+    found = gradients(jnp.asarray(x)[None], tuple(jnp.asarray(t)[None] for t in theta))
+    rng = np.random.default_rng(6)
+    direction, epsilon = [rng.normal(size=t.shape) for t in theta], 1e-5
+    for name, own in objectives.items():
+        by_side = [
+            own.value(*oracle.terms([
+                1 / (1 + np.exp(-t - step * d)) for t, d in zip(theta, direction, strict=True)
+            ]))
+            for step in (epsilon, -epsilon)
+        ]  # fmt: skip
+        analytic = sum((g[0] * d).sum() for g, d in zip(found[name], direction, strict=True))
+        numeric = (by_side[0] - by_side[1]) / (2 * epsilon)
+        np.testing.assert_allclose(analytic, numeric, rtol=1e-7, err_msg=name)
 
 
 def test_no_double_back_propagation_is_needed():

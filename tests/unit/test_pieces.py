@@ -122,6 +122,67 @@ def test_what_is_refused_before_is_found_after_registration():
     np.testing.assert_allclose(parts.positive.sum(), 0.25 * logit, rtol=1e-12)
 
 
+@dataclass(frozen=True)
+class Sort:
+    """GroupSort: what x fixes is the order, and it mixes the values of a group."""
+
+    axis: int
+    kind: ClassVar[str] = "sort"
+    masked: ClassVar[bool] = True
+    has_intercept: ClassVar[bool] = False
+
+    @staticmethod
+    def match(equation):
+        if equation.is_call or equation.name != "sort":
+            return None
+        return Sort(equation.params["dimension"])
+
+    def __call__(self, z):
+        return jnp.sort(z, self.axis)
+
+    def choose(self, z):
+        return jnp.argsort(z, self.axis)
+
+    def apply(self, choice, z):
+        return jnp.take_along_axis(z, choice, self.axis)
+
+
+def test_an_activation_over_groups_of_channels_is_the_literal_one():
+    def network(params, x):
+        h = x.reshape(len(x), -1) @ params["in"] + params["bias"]
+        h = jnp.sort(h.reshape(-1, 2, 3), -1).reshape(-1, 6) @ params["mid"][:, :4]
+        return jnp.sort(h.reshape(-1, 2, 2), -1).reshape(-1, 4) @ params["out"][:4]
+
+    def by_hand(x, masks):
+        exact, value = X.reshape(-1), x.reshape(-1)
+        layers = (PARAMS["in"], PARAMS["bias"]), (PARAMS["mid"][:, :4], 0.0)
+        for (weight, bias), mask in zip(layers, masks, strict=True):
+            at_x = (exact @ weight + bias).reshape(mask.shape)
+            order = np.argsort(at_x, -1)
+            here = (value @ weight + bias).reshape(mask.shape)
+            value = (mask * np.take_along_axis(here, order, -1)).reshape(-1)
+            exact = np.take_along_axis(at_x, order, -1).reshape(-1)
+        return (value @ PARAMS["out"][:4])[LABEL]
+
+    masks = [RNG.uniform(size=(2, 3)), RNG.uniform(size=(2, 2))]
+    dmbp_jax.register_piece(Sort)
+    try:
+        parts = dmbp_jax.decompose(PARAMS, X, LABEL, masks, apply_fn=network)
+        config = dmbp_jax.DMBP(steps=30)
+        learned = dmbp_jax.attribute(PARAMS, X, LABEL, apply_fn=network, config=config)
+    finally:
+        unregister_piece(Sort)
+    logit = network(PARAMS, jnp.asarray(X)[None])[0, LABEL]
+    np.testing.assert_allclose(parts.y, logit, rtol=1e-12)
+    np.testing.assert_allclose(parts.y_positive, by_hand(X, masks), rtol=1e-9)
+    np.testing.assert_allclose(parts.y_negative, by_hand(X, [1 - m for m in masks]), rtol=1e-9)
+    by_unit = [by_hand(unit.reshape(X.shape), masks) - by_hand(0 * X, masks) for unit in np.eye(12)]
+    np.testing.assert_allclose(parts.positive, np.reshape(by_unit, X.shape) * X, rtol=1e-9)
+    assert learned.y_positive > learned.history[0, 0]
+    rest = learned.y - learned.y_positive - learned.y_negative - learned.y_nuisance
+    np.testing.assert_allclose(rest, 0, atol=1e-12)
+
+
 def test_its_decomposition_is_the_literal_one(registered):
     masks = [RNG.uniform(size=6), RNG.uniform(size=5)]
     parts = dmbp_jax.decompose(PARAMS, X, LABEL, masks, apply_fn=network)

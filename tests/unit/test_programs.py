@@ -12,7 +12,7 @@ import pytest
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
-from dmbp_jax import DMBP
+from dmbp_jax import DMBP, Objective
 from dmbp_jax.dmbp.content import content
 from dmbp_jax.engine.compiling import KEPT
 from dmbp_jax.methods import METHODS
@@ -57,6 +57,20 @@ def test_an_optimiser_made_anew_is_the_same(name):
     expected = attribute(one)
     with compilations() as found:
         again = attribute(other)
+    assert not found
+    np.testing.assert_array_equal(again.map, expected.map)
+
+
+def test_a_loss_made_anew_is_the_same():
+    def make(power, one_sided=False):
+        return Objective(lambda y, p, n: n - p + jnp.abs(y - p - n) ** power, one_sided=one_sided)
+
+    assert DMBP(loss=make(2)) == DMBP(loss=make(2)) and len({DMBP(loss=make(2)) for _ in "12"}) == 1
+    others = [DMBP(), DMBP(loss=make(2)), DMBP(loss=make(3)), DMBP(loss=make(2, one_sided=True))]
+    assert len(set(others)) == len(others)
+    expected = attribute(DMBP(steps=2, loss=make(2)))
+    with compilations() as found:
+        again = attribute(DMBP(steps=2, loss=make(2)))
     assert not found
     np.testing.assert_array_equal(again.map, expected.map)
 

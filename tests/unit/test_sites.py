@@ -100,7 +100,9 @@ REFUSED = {
         NonAffineError,
         "'select_n'|'gt'",
     ),
+    "sorted": (lambda x: _head(jnp.sort(x, -1)), NonAffineError, "'sort'.*register_piece"),
     "no relu": (_head, NoReluError, "at least one ReLU"),
+    "pools alone": (lambda x: _head(x.max(1, keepdims=True)), NoReluError, r"mask \(max_pool\)"),
     "while": (
         lambda x: jax.lax.while_loop(lambda c: c.sum() < 0, jax.nn.relu, _head(x)),
         ControlFlowError,
