@@ -17,8 +17,9 @@ from dmbp_jax.graph.orders import parts
 from dmbp_jax.graph.pieces import FrozenFactor
 from dmbp_jax.graph.steps import Constant, Step
 
-CROPPED = 1  # cells that a layer may leave out at an edge, as where a residual is cut to size
-SLACK = 3  # cells by which two layers may lie apart, as strides and pads do
+_ROUNDING = 1e-6  # of a cell: positions are sums of floats
+CROPPED = 1 + _ROUNDING  # cells that a layer may leave out, as where a residual is cut to size
+SLACK = 3 + _ROUNDING  # cells by which two layers may lie apart, as strides and pads do
 
 _NO_WINDOW = (1, 1, (0, 0), 1, 1)
 
@@ -38,6 +39,7 @@ class Follower:
         self.exact = exact
         self._literals: set[int] = set()  # constants that no array of the network is read for
         self._mixture: bool | None = None  # whether a product mixes positions
+        self._kinds_summed = 0  # that change along what it sums
 
     def follow(self, steps: Sequence[Step], found: dict[int, Labels]) -> Iterator[Step]:
         """Add the labels of all values to those of x; yields each step that depends on x."""
@@ -223,13 +225,17 @@ class Follower:
         numbers, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
         whole = [one == length for one, length in zip(sizes, step.shapes[0], strict=True)]
         is_picked = any(n > 1 and not all_ for n, all_ in zip(label.shape, whole, strict=False))
-        if side > 0 or is_picked or getattr(numbers, "operand_batching_dims", ()):
+        if side > 0 or getattr(numbers, "operand_batching_dims", ()):
             return _lost(step.shape)
-        shape = [1] * len(step.shape)
+        shape = [
+            1 if not is_picked or at in numbers.offset_dims else size
+            for at, size in enumerate(step.shape)
+        ]
         kept = [at for at in range(label.ndim) if at not in numbers.collapsed_slice_dims]
         for into, at in zip(numbers.offset_dims, kept, strict=True):
-            shape[into] = label.shape[at]
-        return label.reshape(shape)
+            if label.shape[at] > 1:
+                shape[into] = step.shape[into]
+        return _lost(shape) if is_picked else label.reshape(shape)
 
     def _concatenated(self, step: Step, each: Sequence[tuple[Label, ...]]) -> Label | None:
         """The label of parts side by side; None where they have one and the same."""
@@ -267,6 +273,9 @@ class Follower:
         )
         sizes = [n if axis in summed else 1 for axis, n in enumerate(step.shapes[side])]
         lines = [np.broadcast_to(label[at], sizes) for one in read[side] or () for label in one]
+        self._kinds_summed = sum(
+            any(label[at].size > 1 for label in one) for one in read[side] or ()
+        )
         return distinct(lines) == math.prod(sizes)
 
     def _product(self, step: Step, label: Label, side: int, number: int) -> Label:
@@ -281,8 +290,8 @@ class Follower:
 
         other = step.operands[1 - side]
         is_literal = isinstance(other, Constant) or other in self._literals
-        is_resize = is_literal and len(summed) == len(new) == 1 and not self.exact
-        line = _line(label, summed[0]) if is_resize else None
+        is_resize = is_literal and len(summed) == len(new) == self._kinds_summed == 1
+        line = _line(label, summed[0]) if is_resize and not self.exact else None
         made = arranged(self._mean(label, summed))
         is_told, is_summed = not is_lost(label), any(label.shape[axis] > 1 for axis in summed)
         if not is_summed or self._mixture is None:
@@ -332,7 +341,9 @@ def _lost_along(label: Label, axes: Collection[int], sizes: Sequence[int]) -> La
 
 
 def _narrowed(label: Label) -> Label:
-    """Of length 1 along each axis where nothing changes."""
+    """Of length 1 along each axis where nothing changes; of no elements, nothing is known."""
+    if label.size == 0:
+        return np.full((1,) * label.ndim, np.nan)
     for axis, size in enumerate(label.shape):
         first = label.take([0], axis)
         if size > 1 and (label == first).all():

@@ -88,8 +88,8 @@ def _read(site: Site) -> Reading | None:
         ).ravel()
         for label in labels
     )
-    order = np.lexsort((columns, rows))  # what is no position last
-    order = order[: np.count_nonzero(~np.isnan(rows + columns))]
+    order = np.lexsort((columns, rows))
+    order = order[~np.isnan(rows + columns)[order]]  # without what is no position
     sizes = [np.unique(label[order]) for label in (rows, columns)]
     grid = np.repeat(sizes[0], len(sizes[1])), np.tile(sizes[1], len(sizes[0]))
     times, left = divmod(len(order), max(1, len(grid[0])))

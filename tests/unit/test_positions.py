@@ -20,7 +20,10 @@ B1, B2 = RNG.normal(size=4) * 0.3, RNG.normal(size=6) * 0.3
 X = RNG.normal(size=(8, 12, 3)).astype(np.float32)
 
 
-def _conv(x, kernel, numbers=("NHWC", "HWIO", "NHWC")):
+_LAST = ("NHWC", "HWIO", "NHWC")
+
+
+def _conv(x, kernel, numbers=_LAST):
     kernel = jnp.asarray(kernel, x.dtype)
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
 
@@ -140,6 +143,21 @@ KNOWN = {  # and the shape of its picture
         (16, 24),
     ),
     "squeezed and excited": (lambda h: h + h.mean((1, 2), keepdims=True), (8, 12)),
+    "wrapped": (lambda h: jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap"), (8, 12)),
+    "nothing beside it": (lambda h: jnp.concatenate([h[:, :0][:, ::-1], h], 1), (8, 12)),
+    "in thirds, off by three cells": (
+        lambda h: lax.conv_general_dilated(
+            h, jnp.ones((3, 3, 3, 3)), (1, 1), ((0, 3), (3, 0)), (3, 3), dimension_numbers=_LAST
+        ),
+        (23, 35),
+    ),
+    "tokens, mixed by a fixed matrix": (
+        lambda h: (
+            h.reshape(1, 96, 3) + jnp.einsum("ntc,ts->nsc", h.reshape(1, 96, 3), np.eye(96) * 0)
+        ),
+        (8, 12),
+    ),
+    "one row, gathered": (lambda h: jax.image.resize(h, (1, 1, 12, 3), "nearest"), (1, 12)),
 }
 
 
