@@ -77,7 +77,7 @@ class _Describer:
                 for key, value in equation.params.items()
                 if not (name in CALLS and key.startswith(_RULES))
             }
-            if name.startswith("custom_") and not self._is_in_rule:
+            if name in CALLS and name.startswith("custom_") and not self._is_in_rule:
                 name += self._derivative(equation)
             operands = " ".join(map(read, equation.invars))
             results = " ".join(map(new, equation.outvars))

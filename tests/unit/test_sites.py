@@ -100,6 +100,11 @@ REFUSED = {
         NonAffineError,
         "'select_n'|'gt'",
     ),
+    "linear solve": (
+        lambda x: jax.lax.custom_linear_solve(lambda v: 2 * v, _head(x), lambda _, b: b / 2),
+        NonAffineError,
+        "'custom_linear_solve'",
+    ),
     "sorted": (lambda x: _head(jnp.sort(x, -1)), NonAffineError, "'sort'.*register_piece"),
     "no relu": (_head, NoReluError, "at least one ReLU"),
     "pools alone": (lambda x: _head(x.max(1, keepdims=True)), NoReluError, r"mask \(max_pool\)"),
