@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.dmbp.decomposition import gated_logits
+from dmbp_jax.dmbp.strides import smooth_over_strides
 from dmbp_jax.graph.graph import FrozenNetwork, Graph
 from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.steps import Step, after_pieces
-from dmbp_jax.graph.strides import smooth_over_strides
 
 
 def carry_biases(
@@ -33,7 +33,7 @@ def carry_biases(
         R_i = |h_i| Σ_j v_ij R_j / Σ_k |h_k| v_kj,    v = |w|.
 
     Where a stride reads some positions more often than others, or not at all, v is |w| averaged
-    over the phases of the stride (`graph.strides`): a unit's part is known up to its stride, and
+    over the phases of the stride (`strides.py`): a unit's part is known up to its stride, and
     the lattice that it would draw is the network's, not the picture's.
 
     That is layer-wise relevance propagation (Bach et al. 2015) in proportion to absolute
