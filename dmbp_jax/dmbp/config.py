@@ -21,6 +21,10 @@ BLOCK = 10  # steps between two looks at the plateau, when there is a tolerance
 class DMBP:
     """How the masks are learned.
 
+    `steps`, `learning_rate`, `loss`, `evidence` and `optimizer` are the method. `pointwise` and
+    `segments` are asked by smooth activations alone, `precision` and `dtype` are the arithmetic;
+    `update`, `last_rate`, `alternate` and `init` make schedules of few steps, as `quick` does.
+
     Attributes:
       steps: number of optimiser steps; 0 keeps the initial masks.
       learning_rate: of the default optimiser.
