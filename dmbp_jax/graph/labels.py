@@ -247,7 +247,10 @@ class Follower:
         shapes = [label.shape[:at] + label.shape[at + 1 :] for label in labels]
         changing = [label for label in labels if label.shape[at] > 1]
         if any(map(is_lost, labels)) or (len(changing) > 1 and not self.exact):
-            return _lost([n if axis == at else 1 for axis, n in enumerate(step.shape)])
+            moves = [
+                any(label.shape[axis] > 1 for label in labels) for axis in range(len(step.shape))
+            ]
+            return _lost([n if moves[axis] else 1 for axis, n in enumerate(step.shape)])
         if max(map(len, each)) > 1 or (len(changing) == 0 and not self.exact):
             return None
         around = list(np.broadcast_shapes(*shapes))

@@ -183,6 +183,9 @@ UNKNOWN = {
     "pixel shuffle": lambda h: (
         h.reshape(1, 8, 12, 3, 1, 1).repeat(2, 4).transpose(0, 1, 4, 2, 5, 3).reshape(1, 16, 12, 3)
     ),
+    "halves beside each other, mixed": lambda h: _conv(
+        jnp.concatenate([h[:, :4], h[:, 4:]], 3), W1[..., :3].repeat(2, 2)
+    ),
     "added to its mirror image": lambda h: h[:, :, :8] + h[:, :, :8].transpose(0, 2, 1, 3),
 }
 
