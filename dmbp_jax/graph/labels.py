@@ -88,7 +88,13 @@ class Follower:
         for label in map(_narrowed, labels):
             if label.size == 1 and not self.exact:
                 continue
-            if not any(self._agree(label, other) for other in kept):
+            for at, other in enumerate(kept):
+                wide, narrow = sorted((other, label), key=np.size, reverse=True)
+                axes = [axis for axis, n in enumerate(narrow.shape) if n == 1]
+                if self._agree(self._mean(wide, axes), narrow):  # a mean says nothing more
+                    kept[at] = wide
+                    break
+            else:
                 kept.append(label)
         return tuple(kept if self.exact else [one for one in kept if not is_lost(one)] or kept)
 
