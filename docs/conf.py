@@ -53,7 +53,6 @@ napoleon_numpy_docstring = False
 napoleon_attr_annotations = False
 napoleon_use_ivar = True  # fields of a dataclass stand in its docstring, once
 autodoc_typehints = "none"  # the docstrings say shapes, dtypes and ranges in words
-autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 88
 

@@ -66,8 +66,8 @@ class DMBP:
        gradients shrink like ½^depth at σ = ½ and vanish under that eps.
 
     Example:
-      >>> DMBP(steps=50).loss
-      'all'
+      >>> DMBP(steps=50, precision="highest")  # what is not the default
+      DMBP(steps=50, precision='highest')
     """
 
     steps: int = 200
@@ -121,6 +121,10 @@ class DMBP:
                 raise InputError(
                     f"steps: Expected a multiple of {BLOCK} with a tolerance, got {self.steps}."
                 )
+
+    def __repr__(self) -> str:
+        values = ((one.name, getattr(self, one.name), one.default) for one in fields(self))
+        return f"DMBP({', '.join(f'{n}={v!r}' for n, v, default in values if v != default)})"
 
     @cached_property
     def _content(self) -> tuple[Any, ...]:

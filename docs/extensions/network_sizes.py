@@ -18,8 +18,7 @@ class NetworkSizes(Directive):
         """The entries."""
         module = import_module(self.arguments[0])
         lines = []
-        for name in module.__all__:
-            size = getattr(module, name)
+        for name, size in vars(module).items():
             if isinstance(size, partial):
                 given = ", ".join(
                     f"{key}={getattr(value, '__name__', value)}"
