@@ -49,6 +49,7 @@ def make_page(
     records: Sequence[Record],
     skipped: Sequence[Skipped],
     configuration: Mapping[str, Any],
+    *,
     classes: Sequence[str],
     ranking: gallery.Ranking,
 ) -> str:

@@ -151,7 +151,9 @@ def evaluate(
         folder.write_text(TEXT, "\n".join(map(as_text, tables)))
         folder.write_text(CSV, as_csv(tables))
         folder.write_text(SKIPPED, "".join(f"{one.name}: {one.reason}\n" for one in skipped))
-        page = make_page(folder, tables, records, skipped, configuration, classes, ranking)
+        page = make_page(
+            folder, tables, records, skipped, configuration, classes=classes, ranking=ranking
+        )
         folder.write_text(PAGE, page)
     return Evaluation(tables, records, skipped, folder.path)
 

@@ -112,7 +112,9 @@ def insertion(
     score = find_activation(activation, params, apply_fn, ACTIVATIONS)
     ranks, counts = _in_order(call, heatmap, order, step, points)
     start = make_baseline(as_baseline(blur, "blur"), call.images, "blur", params)
-    return _curve(call, start, call.images, ranks, counts, target_labels(call)[:, None], score)
+    return _curve(
+        call, start, call.images, ranks, counts, target_labels(call)[:, None], activation=score
+    )
 
 
 @on_any_mesh("x")
@@ -166,7 +168,7 @@ def complementary_insertion(
     ranks, counts = _in_order(call, heatmap, "increasing", step, points)
     labels = _check_label_sets(labels_other, call)
     start = make_baseline(as_baseline(blur, "blur"), call.images, "blur", params)
-    return _curve(call, start, call.images, ranks, counts, labels, score)
+    return _curve(call, start, call.images, ranks, counts, labels, activation=score)
 
 
 @on_any_mesh("x")
@@ -215,7 +217,9 @@ def deletion(
     score = find_activation(activation, params, apply_fn, ACTIVATIONS)
     ranks, counts = _in_order(call, heatmap, order, step, points)
     finish = make_baseline(as_baseline(baseline, "baseline"), call.images, "baseline", params)
-    return _curve(call, call.images, finish, ranks, counts, target_labels(call)[:, None], score)
+    return _curve(
+        call, call.images, finish, ranks, counts, target_labels(call)[:, None], activation=score
+    )
 
 
 def pixel_counts(pixels: int, step: int | None = None, points: int | None = None) -> np.ndarray:
@@ -272,6 +276,7 @@ def _curve(
     ranks: jax.Array,
     counts: np.ndarray,
     labels: jax.Array,
+    *,
     activation: str,
 ) -> Curve:
     """Scores while pixels go from `start` to `finish`, images (N, H, W, C), in the given order.
@@ -295,15 +300,11 @@ def _score(
     image: jax.Array,
     label: None,
     i: jax.Array,
-    start: jax.Array,
-    finish: jax.Array,
-    ranks: jax.Array,
-    labels: jax.Array,
-    counts: jax.Array,
-    *,
+    *rows: jax.Array,
     activation: str,
 ) -> jax.Array:
     """(S,) the score of the picture at point i, at its place: the sum over i is the curve."""
+    start, finish, ranks, labels, counts = rows
     x = jnp.where((ranks < counts[i])[..., None], finish, start)
     logits = at_least_float32(network.logits(x))
     values = logits if activation == "none" else PROBABILITIES[activation](logits)

@@ -191,3 +191,14 @@ def test_wrong_imports_are_found(module: str, source: str, wrong: bool) -> None:
 )
 def test_lists_of_methods_are_found(source: str, found: bool) -> None:
     assert bool(method_lists(source)) == found
+
+
+def test_no_function_takes_more_than_six_positional_arguments():
+    """What has more is given by name, so that a call can be read."""
+    functions = ast.FunctionDef, ast.AsyncFunctionDef
+    for path in package_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, functions):
+                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+                count = len([name for name in names if name not in ("self", "cls")])
+                assert count <= 6, f"{name_of(path)}: {node.name} takes {count}"
