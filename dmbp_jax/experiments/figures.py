@@ -31,6 +31,7 @@ from dmbp_jax.experiments.figures_sheet import (
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics import blur_images, insertion
+from dmbp_jax.metrics.curves import pixel_ranks
 from dmbp_jax.pictures import diverging, shared_scale
 
 COARSE = ("fullgrad", "gradcam")  # Fig. 4
@@ -305,11 +306,10 @@ def insert(x: NDArray[Any], heatmap: NDArray[Any], share: float) -> NDArray[Any]
     Returns:
       (H, W, C).
     """
-    order = np.argsort(-heatmap, axis=None, kind="stable")
-    sharp = np.zeros(heatmap.size, bool)
-    sharp[order[: round(share * heatmap.size)]] = True
+    ranks = np.asarray(pixel_ranks(jnp.asarray(heatmap)[None], "decreasing")[0])
+    sharp = ranks < round(share * heatmap.size)
     blurred = np.asarray(blur_images(jnp.asarray(x)[None])[0])
-    return np.where(sharp.reshape(heatmap.shape)[..., None], x, blurred)
+    return np.where(sharp[..., None], x, blurred)
 
 
 def colours_of(x: NDArray[Any], picture: Image.Image) -> Callable[[NDArray[Any]], Image.Image]:

@@ -2,11 +2,9 @@
 
 import json
 import math
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from dmbp_jax.data.samples import Skipped
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.results import Record, ResultFolder
 from dmbp_jax.experiments.tables import ResultTable, cells, header, mean_curve
+from dmbp_jax.files import fill_page
 from dmbp_jax.metrics.curves import pixel_counts
 
 _WIDTH, _HEIGHT = 460, 300
@@ -75,8 +74,7 @@ def make_page(
         "SKIPPED": _skipped(skipped),
         "SETTINGS": _pairs(configuration),
     }
-    template = files("dmbp_jax.experiments").joinpath("page.html").read_text("utf-8")
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda place: parts[place[1]], template)
+    return fill_page("dmbp_jax.experiments", "page.html", parts)
 
 
 def _table(table: ResultTable) -> str:

@@ -6,11 +6,9 @@ It shows the ends of every number, and a random sample.
 import io
 import json
 import os
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +18,7 @@ from PIL import Image
 from dmbp_jax.checks import check_count
 from dmbp_jax.data.decoding import read_image
 from dmbp_jax.errors import DmbpError
-from dmbp_jax.files import replacing
+from dmbp_jax.files import fill_page, replacing
 from dmbp_jax.networks.preprocessing import Preprocessing
 from dmbp_jax.pictures import diverging
 from dmbp_jax.runs.reader import Run
@@ -67,7 +65,6 @@ def write_report(
     chosen = choose(overview.numbers, overview.done, most)
     root = run.root if images is None else Path(images)
     cards = [_card(run, row, why, root) for row, why in chosen.items()]
-    template = files("dmbp_jax.runs").joinpath("report.html").read_text("utf-8")
     parts = {
         "TITLE": escape(f"{run.configuration['method']} on {run.configuration['network']}"),
         "SUMMARY": _summary(run, overview, len(cards)),
@@ -79,7 +76,7 @@ def write_report(
         # A "</script>" inside a file name must not end the data.
         "CARDS": json.dumps(cards, separators=(",", ":")).replace("</", "<\\/"),
     }
-    page = re.sub(r"\{\{([A-Z]+)\}\}", lambda place: parts[place[1]], template)
+    page = fill_page("dmbp_jax.runs", "report.html", parts)
     with replacing(Path(path)) as part:
         part.write_text(page, "utf-8", errors="backslashreplace")  # any name of a picture
     return Path(path)
