@@ -51,6 +51,8 @@ class Follower:
                     found[step.results[0]] = found[step.piece.value]
             elif any(one is not None for one in read):
                 kinds = range(len(next(one for one in read if one is not None)))
+                if step.name == "dot_general":
+                    self._mixture = self._mixes(step, read)
                 for number, name in enumerate(step.results):
                     found[name] = tuple(self._one_kind(step, read, k, number) for k in kinds)
                 yield step
@@ -73,8 +75,6 @@ class Follower:
         move = _MOVES.get(step.name)
         if move is None and (step.piece is not None or step.name in _ELEMENTWISE):
             move = Follower._keep
-        if step.name == "dot_general":
-            self._mixture = self._mixes(step, read)
         moved = [
             _lost(shape) if move is None else move(self, step, label, side, number)
             for side, labels in enumerate(each)

@@ -14,12 +14,8 @@ class LinearPart:
     has_intercept: ClassVar[bool] = False
 
     def __init__(self, piece: Piece):
-        self.piece, self.kind, self.masked, self.choose = (
-            piece,
-            piece.kind,
-            piece.masked,
-            piece.choose,
-        )
+        self.piece, self.kind = piece, piece.kind
+        self.masked, self.choose = piece.masked, piece.choose
 
     def __call__(self, *z: jax.Array) -> jax.Array:
         """The value less that at 0."""
