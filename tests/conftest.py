@@ -74,10 +74,8 @@ def _limited(item, times, what):
     """Runs the test or its fixtures, which several tests may share, and fails if it took long."""
     before = _cpu_seconds()
     yield
-    taken, allowed = (
-        _cpu_seconds() - before,
-        times * SLOWNESS * item.config.getoption("cpu_seconds"),
-    )
+    taken = _cpu_seconds() - before
+    allowed = times * SLOWNESS * item.config.getoption("cpu_seconds")
     if allowed and taken > allowed and not item.get_closest_marker("slow"):
         pytest.fail(
             f"Expected {what} to take {allowed:g} CPU seconds, got {taken:.1f}: make it smaller, "

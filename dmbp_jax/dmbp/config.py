@@ -123,8 +123,10 @@ class DMBP:
                 )
 
     def __repr__(self) -> str:
-        values = ((one.name, getattr(self, one.name), one.default) for one in fields(self))
-        return f"DMBP({', '.join(f'{n}={v!r}' for n, v, default in values if v != default)})"
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        defaults = {one.name: one.default for one in fields(self)}
+        shown = [f"{name}={v!r}" for name, v in given.items() if v != defaults[name]]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     @cached_property
     def _content(self) -> tuple[Any, ...]:
