@@ -10,8 +10,9 @@ from PIL import Image
 
 from dmbp_jax import Network
 from dmbp_jax.data.decoding import read_image
+from dmbp_jax.data.loading import ReadAhead
 from dmbp_jax.engine.batches import collect_rows, equal_size
-from dmbp_jax.errors import DmbpError
+from dmbp_jax.errors import ImageError
 from dmbp_jax.runs.inputs import label_files
 
 LONGEST_NAME = 255  # bytes of a file's name on nearly every system
@@ -80,14 +81,19 @@ def read(
 
     `failed` gets each of the others.
     """
-    for path, label, target in files:
-        try:
-            picture, digest = read_image(path)
-            crop = net.crop(picture)
-        except DmbpError as error:
-            failed(path, error)
-        else:
-            yield Photo(path, target, label, crop, net.preprocessing.normalise(crop), digest)
+
+    def read_one(file: tuple[Path, int | None, Path]) -> Photo:
+        path, label, target = file
+        picture, digest = read_image(path)
+        crop = net.crop(picture)
+        return Photo(path, target, label, crop, net.preprocessing.normalise(crop), digest)
+
+    with ReadAhead(files, read_one) as photos:
+        for (path, *_), photo in photos:
+            if isinstance(photo, ImageError):
+                failed(path, photo)
+            else:
+                yield photo
 
 
 def batches(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dmbp_jax.data.samples import Target
+from dmbp_jax.data.samples import Picture, Target
 from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.gallery import shrink
@@ -37,12 +37,12 @@ class Decoded(NamedTuple):
     crop: Image.Image | None
 
 
-def decode(transforms: Transforms, with_crop: bool, picture: Image.Image) -> Any:
+def decode(transforms: Transforms, with_crop: bool, picture: Picture) -> Decoded:
     """A picture as `Decoded`; called in the threads that read."""
+    opened = picture.open()
     crop = transforms.crop if with_crop else None
-    return Decoded(
-        np.asarray(transforms.preprocess(picture)), None if crop is None else shrink(crop(picture))
-    )
+    small = None if crop is None else shrink(crop(opened))
+    return Decoded(np.asarray(transforms.preprocess(opened)), small)
 
 
 def make_batch(

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dmbp_jax.data.loading import load_pictures
+from dmbp_jax.data.loading import ReadAhead, skip
 from dmbp_jax.data.samples import Dataset, Skipped
-from dmbp_jax.errors import DataError, InputError, InputTypeError
+from dmbp_jax.errors import DataError, ImageError, InputError, InputTypeError
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.measuring import Decoded, decode, make_batch, measure
 from dmbp_jax.experiments.page import make_page
@@ -204,16 +204,16 @@ def _read_batches(
     """The batches of which something is missing; pictures that cannot be read go to `unread`."""
     pending = [batch for batch in plan.batches if plan.missing(folder.records, batch)]
     pictures = [pictures_of(batch) for batch in pending]
-    one: Any = partial(decode, transforms, settings.gallery > 0)
-    with closing(load_pictures(itertools.chain(*pictures), one)) as loading:
+    one = partial(decode, transforms, settings.gallery > 0)
+    with ReadAhead(itertools.chain(*pictures), one) as reading:
+        found = iter(reading)
         for targets, needed in zip(pending, pictures, strict=True):
             decoded: dict[str, Decoded] = {}
-            for item in itertools.islice(loading, len(needed)):
-                if isinstance(item, Skipped):
-                    unread[item.name] = item
+            for picture, item in itertools.islice(found, len(needed)):
+                if isinstance(item, ImageError):
+                    unread[picture.name] = skip(picture, item)
                 else:
-                    made: Any = item.x  # what `one` returns
-                    decoded[item.picture.name] = made
+                    decoded[picture.name] = item
             batch = make_batch(targets, decoded, plan, settings.seed, transforms.crop)
             if batch is not None and plan.missing(folder.records, batch.targets):
                 yield batch

@@ -1,14 +1,13 @@
 """The worker: loads and compiles once, then turns shards of a plan into parts. Touches no store.
 
 Every batch has the same shape, so that it compiles once, and lies on all local devices. Pictures
-are decoded in threads while these work, also those of the shard that comes next.
+are read in threads while these work, also those of the shard that comes next.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.data.decoding import read_image
+from dmbp_jax.data.loading import ReadAhead, reason
 from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import DeviceMemoryError, ImageError
 from dmbp_jax.runs import arrays
@@ -29,16 +29,8 @@ _THREADS = min(8, os.cpu_count() or 1)
 _NOT_FINITE = "the network's numbers overflow on this picture"
 
 
-class Decoded(NamedTuple):
-    """The network's input, with the hash of the file; or the reason why there is none."""
-
-    x: np.ndarray | None
-    hash: str | None
-    error: str | None
-
-
 class Done(NamedTuple):
-    """What a worker reports after every batch."""
+    """What a worker reports after every batch, and after every picture that cannot be read."""
 
     rows: int
     failed: int
@@ -65,12 +57,13 @@ class Worker:
         self._batch = devices * min(batch_size or BATCH_SIZE, longest)
         self._net = jax.device_put(plan.network, _on_devices())
         self._encoder = arrays.ShardEncoder(array_layout(plan))
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")
-        self._ahead: dict[int, Future[Decoded]] = {}
+        self._ahead: dict[int, ReadAhead[int, Any]] = {}  # pictures of the shard that comes next
 
     def close(self) -> None:
         """Stop the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pictures in self._ahead.values():
+            pictures.close()
+        self._ahead.clear()
 
     def process_shard(
         self,
@@ -82,7 +75,7 @@ class Worker:
 
         Args:
           shard: its number.
-          ahead: the shard that comes next, whose pictures are decoded in the meantime.
+          ahead: the shard that comes next, whose pictures are read in the meantime.
           report: called after every batch.
 
         Returns:
@@ -92,69 +85,52 @@ class Worker:
         Raises:
           DmbpError: the method refuses the network, or the device ran out of memory.
         """
-        rows = self.plan.rows(shard)
+        pictures = self._ahead.pop(shard, None) or self._read_ahead(shard)
+        self.close()
+        if ahead is not None:
+            self._ahead[ahead] = self._read_ahead(ahead)
+        rows, inputs = self.plan.rows(shard), self.plan.inputs
+        table: dict[int, Row] = {}
         maps = {
             name: np.full((len(rows), *self.plan.map_shape(name)), np.nan, np.float32)
             for name in self.plan.save
         }
-        table: dict[int, Row] = {}
-        for group in self._batches(shard, ahead):
-            table |= {row: self._row(row, one) for row, one in group}
-            readable = [(row, one) for row, one in group if one.x is not None]
-            busy = 0.0
-            if readable:
+
+        def readable() -> Iterator[tuple[int, Any]]:
+            for row, one in pictures:
+                if isinstance(one, ImageError):
+                    table[row] = new_row(inputs, row, FAILED, reason(one, inputs.path(row)))
+                    report(Done(1, 1, 0.0))
+                else:
+                    yield row, (*one, row)
+
+        with pictures:
+            for batch in collect_rows(readable(), self._batch):
                 began = time.perf_counter()
-                results = self._explain(readable)
+                x, identities, numbers = batch.rows
+                found = self._explain(x, identities.tolist(), numbers)
                 busy = time.perf_counter() - began
-                for place, (row, _) in enumerate(readable):
-                    table[row] |= _outcome(results, place)
-                    if results.finite[place]:
+                for i, row in enumerate(batch.items):
+                    table[row] = new_row(inputs, row, OK) | _outcome(found, i)
+                    table[row]["sha256"] = identities[i].item()
+                    if found.finite[i]:
                         for name, values in maps.items():
-                            values[row - rows.start] = results.maps[name][place]
-            failed = sum(table[row]["status"] != OK for row, _ in group)
-            report(Done(len(group), failed, busy))
+                            values[row - rows.start] = found.maps[name][i]
+                failed = batch.count - int(found.finite[: batch.count].sum())
+                report(Done(batch.count, failed, busy))
         return Part(shard, self._encoder.encode(shard, maps), tuple(table[row] for row in rows))
 
-    def _batches(self, shard: int, ahead: int | None) -> Iterator[list[tuple[int, Decoded]]]:
-        """Groups of rows with `_batch` readable pictures each, the last with what is left."""
-        group: list[tuple[int, Decoded]] = []
-        readable = 0
-        for row, decoded in self._decode(shard, ahead):
-            group.append((row, decoded))
-            readable += decoded.x is not None
-            if readable == self._batch:
-                yield group
-                group, readable = [], 0
-        if group:
-            yield group
+    def _read_ahead(self, shard: int) -> ReadAhead[int, Any]:
+        """The pictures of a shard as (x, SHA-256 of the file), two batches ahead."""
 
-    def _decode(self, shard: int, ahead: int | None) -> Iterator[tuple[int, Decoded]]:
-        """The pictures of a shard in order, with two batches decoded or being decoded ahead."""
-        own = self.plan.rows(shard)
-        order = [*own, *(self.plan.rows(ahead) if ahead is not None else ())]
-        wanted = set(order)
-        for row in [row for row in self._ahead if row not in wanted]:
-            self._ahead.pop(row).cancel()
-        for place, row in enumerate(own):
-            for coming in order[place : place + 1 + 2 * self._batch]:
-                if coming not in self._ahead:
-                    self._ahead[coming] = self._pool.submit(self._decode_one, coming)
-            yield row, self._ahead.pop(row).result()
+        def read(row: int) -> tuple[np.ndarray, str]:
+            picture, digest = read_image(self.plan.inputs.path(row))
+            return self.plan.network.preprocess(picture), digest
 
-    def _decode_one(self, row: int) -> Decoded:
-        path = self.plan.inputs.path(row)
-        try:
-            picture, digest = read_image(path)
-            return Decoded(self.plan.network.preprocess(picture), digest, None)
-        except ImageError as error:
-            return Decoded(None, None, " ".join(str(error).removeprefix(f"{path}: ").split()))
+        return ReadAhead(self.plan.rows(shard), read, _THREADS, 2 * self._batch)
 
-    def _explain(self, readable: list[tuple[int, Decoded]]) -> Scored:
-        """One batch, filled up to the size that is compiled."""
-        rows = ((row, (one.x, row, one.hash)) for row, one in readable)
-        (batch,) = collect_rows(rows, self._batch)
-        x, numbers, identities = batch.rows
-        labels = [self.plan.inputs.labels[row] for row in numbers]
+    def _explain(self, x: np.ndarray, identities: list[str], rows: np.ndarray) -> Scored:
+        """One batch, of the size that is compiled."""
         plan, options = self.plan, self.plan.options
         if plan.method == "dmbp":
             options = {**options, "chunk_size": self._batch}
@@ -162,10 +138,10 @@ class Worker:
             found = explain_images(
                 self._net,
                 jax.device_put(x, _on_devices("batch")),
-                labels,
+                [plan.inputs.labels[row] for row in rows],
                 method=plan.method,
                 options=options,
-                identities=identities.tolist(),
+                identities=identities,
             )
             return score(self._net, found, plan.save)
         except DeviceMemoryError as error:
@@ -174,11 +150,6 @@ class Worker:
                 f"The device ran out of memory with {each} images at once; pass a smaller "
                 f"batch_size (--batch-size), for instance {max(1, each // 2)}."
             ) from error
-
-    def _row(self, row: int, one: Decoded) -> Row:
-        """What is known of a row before it is explained."""
-        status = OK if one.error is None else FAILED
-        return new_row(self.plan.inputs, row, status, one.error) | {"sha256": one.hash}
 
 
 def _outcome(results: Scored, place: int) -> Row:
