@@ -52,7 +52,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--cards", nargs="+", choices=CARDS, default=["h100"])
     add("--size", type=int, default=224, help="pixels of a side")
     add("--steps", type=int, default=200)
-    add("--tolerance", type=float, help="as in DMBP")
     add("--largest", type=int, default=0, metavar="N", help="also list the N largest kernels")
     add("--hlo", type=Path, metavar="FOLDER", help="keep the optimised HLO")
     add("--json", type=Path, help="where the results go")
@@ -137,7 +136,7 @@ def lower(name: str, numbers: str, batch: int, on: Any, args: argparse.Namespace
     images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), jnp.float32, sharding=where)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=where)
     dtype = None if numbers == "float32" else numbers
-    config = dmbp_jax.DMBP(steps=args.steps, dtype=dtype, tolerance=args.tolerance)
+    config = dmbp_jax.DMBP(steps=args.steps, dtype=dtype)
     low = None if dtype is None else traced(dtype)
     explainer = DmbpExplainer(traced("float32"), config, low=low)
     program = jax.jit(driver.explain_traced).trace(explainer, (images, labels))

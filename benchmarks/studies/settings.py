@@ -46,7 +46,6 @@ SCHEDULES = {
     "30 steps": dmbp_jax.DMBP(steps=30),
     "30 steps, rate .03": dmbp_jax.DMBP(steps=30, learning_rate=0.03),
     "DMBP.fast()": dmbp_jax.DMBP.fast(),
-    "tolerance 1e-3": dmbp_jax.DMBP(tolerance=1e-3),
 }
 REAL = {
     "squeezenet": (real_networks.squeezenet, real_networks.photos),
@@ -245,7 +244,7 @@ def compare_schedules() -> None:
             print(
                 f"{name:<11} {schedule:<18} {float(curve.auc.mean()):9.4f}"
                 + "".join(f" {value:9.2f}" for value in terms)
-                + f" {float(share):15.3f} {float(a.steps.mean()):6.0f} {seconds:6.0f}",
+                + f" {float(share):15.3f} {a.history.shape[1]:6} {seconds:6.0f}",
                 flush=True,
             )
 

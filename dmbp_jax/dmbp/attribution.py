@@ -43,7 +43,6 @@ class Attribution:
       label: (N,) int32, the class explained.
       history: (N, steps, 3), y⁺, y⁻ and ỹ of the masks before each step.
       status: (N,) bool, True where every number of that image is finite.
-      steps: (N,) int32, optimiser steps taken; fewer than asked for after an early stop.
       logits: (N, classes), what the network says of the image, with the output bias; None in a
         file of dmbp-jax 0.2.
       masks: tuple of one (N, ...) array per ReLU when asked for, else None.
@@ -66,7 +65,6 @@ class Attribution:
     label: jax.Array
     history: jax.Array
     status: jax.Array
-    steps: jax.Array
     logits: jax.Array | None = None
     masks: tuple[jax.Array, ...] | None = None
     frozen: tuple[str, ...] = field(metadata={"static": True}, default=())
@@ -184,6 +182,7 @@ def _fields_of(data: bytes) -> dict[str, Any]:
         for name, content in arrays.items()
     }
     version = int(read.pop("format", -1))
+    read.pop("steps", None)  # of an early stop, which dmbp-jax 0.2 had
     if version not in (2, _FORMAT):
         raise DataError(f"no file of format {_FORMAT}")
     if version == 2 and read["history"].ndim == 3:  # was (steps, N, 3)

@@ -14,8 +14,6 @@ from dmbp_jax.dmbp.objective import OBJECTIVES, Objective, check_objective
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.linearisation import Linearisation
 
-BLOCK = 10  # steps between two looks at the plateau, when there is a tolerance
-
 
 @dataclass(frozen=True)
 class DMBP:
@@ -53,10 +51,6 @@ class DMBP:
       dtype: dtype of weights and activations in the passes of the optimiser, None keeps the
         network's own. Gates, F(x), maps, masks and optimiser state are not rounded to it; where it
         is more precise than x, they have it too.
-      tolerance: stop an image once ten steps change its loss by at most this share of |y|; None
-        always takes all steps. For large runs of the paper's schedule that read y⁺ alone: y⁻
-        leaves 0 late, so an early stop may find it still there.
-        Needs a number of steps that is a multiple of ten.
 
     Raises:
       InputTypeError, InputError: a field has a wrong type or range.
@@ -83,7 +77,6 @@ class DMBP:
     optimizer: optax.GradientTransformation | None = None
     precision: str | None = None
     dtype: str | None = None
-    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         check_count(self.steps, "steps", minimum=0)
@@ -115,12 +108,6 @@ class DMBP:
             check_choice(self.precision, "precision", _PRECISIONS)
         if self.dtype is not None:
             _check_dtype(self.dtype)
-        if self.tolerance is not None:
-            check_number(self.tolerance, "tolerance", low=0)
-            if self.steps % BLOCK:
-                raise InputError(
-                    f"steps: Expected a multiple of {BLOCK} with a tolerance, got {self.steps}."
-                )
 
     def __repr__(self) -> str:
         given = {one.name: getattr(self, one.name) for one in fields(self)}

@@ -16,7 +16,7 @@ import optax
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.carrying import carry_biases
-from dmbp_jax.dmbp.config import BLOCK, DMBP
+from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.decompose import drop_leading_one
 from dmbp_jax.dmbp.decomposition import (
     bias_products,
@@ -35,14 +35,11 @@ from dmbp_jax.graph.tracing import TracedNetwork
 # cotangents in flight, gates and winners. Measured with `python -m benchmarks speed` on a CPU:
 # ResNet50 5.7 at batch 1 (adjoint kernels included) and 4.6 at batch 8, VGG16 6.0 and 5.0.
 _VALUES_PER_UNIT = 6
-# With a tolerance, θ and the optimiser's memory before a block are kept: the block may not count.
-_VALUES_BEFORE_A_BLOCK = 2
 
 
-def bytes_per_image(masked: Sequence[Site], tolerance: float | None = None) -> int:
+def bytes_per_image(masked: Sequence[Site]) -> int:
     """Device memory of one image in the loop, in bytes, rounded up."""
-    values = _VALUES_PER_UNIT + (0 if tolerance is None else _VALUES_BEFORE_A_BLOCK)
-    return values * sum(4 * math.prod(site.shape) for site in masked)
+    return _VALUES_PER_UNIT * sum(4 * math.prod(site.shape) for site in masked)
 
 
 class Run(NamedTuple):
@@ -96,8 +93,7 @@ class DmbpExplainer:
     @property
     def steps_per_call(self) -> int:
         """About twenty; all of them where no such number divides them."""
-        unit = 1 if self.config.tolerance is None else BLOCK
-        parts = [n for n in range(unit, self.steps + 1, unit) if self.steps % n == 0 and n > 4]
+        parts = [n for n in range(5, self.steps + 1) if self.steps % n == 0]
         return min(parts or [self.steps], key=lambda n: abs(n - 20))
 
     @property
@@ -111,7 +107,7 @@ class DmbpExplainer:
             if not (isinstance(step.piece, Pointwise) and step.piece.exact)
         )
         factors = sum(4 * math.prod(s.shape) for s in program.sites if s.kind == "frozen")
-        return bytes_per_image(program.masked, self.config.tolerance) + choices + factors
+        return bytes_per_image(program.masked) + choices + factors
 
     @property
     def identity(self) -> str | None:
@@ -141,7 +137,7 @@ class DmbpExplainer:
         fixed, whole, state = jax.vmap(lambda image: begin(image[None]))(cast)
         if labels is None:
             labels = jnp.argmax((whole or fixed).logits, -1).astype(jnp.int32)
-        history = jnp.zeros((len(images), self.steps, 3), state.terms.dtype)
+        history = jnp.zeros((len(images), self.steps, 3), dtype)
         return Run(images, labels, fixed, whole, state, history, jnp.int32(0))
 
     def advance(self, state: Run, steps: int) -> Run:
@@ -154,7 +150,8 @@ class DmbpExplainer:
             graph, fixed = self.low.graph(), self._lowered(fixed, run.images)
         if self.config.evidence == "input":
             graph = graph.without_biases()
-        learned, terms = loop.advance(graph, fixed, run.state, run.labels, self.config, steps)
+        numbers = run.done + jnp.arange(steps)
+        learned, terms = loop.advance(graph, fixed, run.state, run.labels, self.config, numbers)
         history = jax.lax.dynamic_update_slice_in_dim(run.history, terms, run.done, axis=1)
         return run._replace(state=learned, history=history, done=run.done + steps)
 
@@ -234,7 +231,6 @@ class DmbpExplainer:
             label=label.astype(jnp.int32),
             history=run.history,
             status=finite,
-            steps=run.state.steps,
             logits=whole.fixed.logits.astype(y.dtype),
             masks=masks,
             frozen=self.network.program().frozen,

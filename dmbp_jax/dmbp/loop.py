@@ -12,104 +12,55 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dmbp_jax.dmbp.config import BLOCK, DMBP
+from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.decomposition import Masks, gated_logits, mask_dtype, masked_cotangents
-from dmbp_jax.errors import InputError
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
 
 
 class State(NamedTuple):
-    """What a step changes: σ = sigmoid(θ), the optimiser's memory, and whether it goes on.
+    """What a step changes, of one image, or of N with a leading N everywhere."""
 
-    Of one image, or of N with a leading N everywhere.
-    """
-
-    theta: Masks
-    optimizer: Any
-    terms: jax.Array  # (3,) y⁺, y⁻, ỹ at the last step
-    steps: jax.Array  # taken so far
-    stopped: jax.Array  # the loss has reached its plateau
+    theta: Masks  # σ = sigmoid(θ)
+    optimizer: Any  # its memory
 
 
 def start(graph: Graph, config: DMBP, dtype: Any) -> State:
     """Every θ at its initial value."""
     theta = tuple(jnp.full(site.shape, config.init, dtype) for site in graph.masked)
-    return State(
-        theta=theta,
-        optimizer=config.transformation().init(theta),
-        terms=jnp.full((3,), jnp.inf, dtype),
-        steps=jnp.int32(0),
-        stopped=jnp.bool_(False),
-    )
+    return State(theta, config.transformation().init(theta))
 
 
 def advance(
-    graph: Graph, fixed: Fixed, state: State, labels: jax.Array, config: DMBP, steps: int
+    graph: Graph,
+    fixed: Fixed,
+    state: State,
+    labels: jax.Array,
+    config: DMBP,
+    numbers: jax.Array,
 ) -> tuple[State, jax.Array]:
-    """Take `steps` optimiser steps with N images, fewer with those whose loss stops changing.
+    """Take optimiser steps with N images.
+
+    Args:
+      numbers: of the steps to take, (steps,) int32; the first of all is 0.
 
     Returns:
-      `(state, history (N, steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step; after an early
-      stop the last values are repeated.
-
-    Raises:
-      InputError: with a tolerance, `steps` is no multiple of the block between two looks at it.
+      `(state, history (N, steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step.
     """
 
-    def step(fixed: Fixed, state: State, label: jax.Array) -> State:
+    def step(
+        fixed: Fixed, state: State, label: jax.Array, number: jax.Array
+    ) -> tuple[State, jax.Array]:
         network = FrozenNetwork(graph, fixed)
-        terms, gradient = terms_and_gradient(network, state.theta, label, config, state.steps)
+        terms, gradient = terms_and_gradient(network, state.theta, label, config, number)
         updates, optimizer = config.transformation().update(gradient, state.optimizer, state.theta)
-        theta = optax.apply_updates(state.theta, updates)
-        return State(theta, optimizer, terms, state.steps + 1, state.stopped)
+        return State(optax.apply_updates(state.theta, updates), optimizer), terms
 
-    def take(state: State, count: int) -> tuple[State, jax.Array]:
-        # Not a vmapped loop: JAX would trace the step again to find what is batched in it.
-        def body(state: State, _: None) -> tuple[State, jax.Array]:
-            state = jax.vmap(step)(fixed, state, labels)
-            return state, state.terms
+    # Not a vmapped loop: JAX would trace the step again to find what is batched in it.
+    def every_image(state: State, number: jax.Array) -> tuple[State, jax.Array]:
+        return jax.vmap(step, in_axes=(0, 0, 0, None))(fixed, state, labels, number)
 
-        state, terms = jax.lax.scan(body, state, None, length=count)
-        return state, terms.swapaxes(0, 1)
-
-    if config.tolerance is None:
-        return take(state, steps)
-    if steps % BLOCK:
-        # A block past the end of the history would be moved back over earlier ones in silence.
-        raise InputError(f"steps: Expected a multiple of {BLOCK} with a tolerance, got {steps}.")
-
-    def goes_on(carry: tuple[jax.Array, State, jax.Array]) -> jax.Array:
-        done, state, _ = carry
-        return (done < steps) & ~state.stopped.all()
-
-    def block(carry: tuple[jax.Array, State, jax.Array]) -> tuple[jax.Array, State, jax.Array]:
-        done, before, history = carry
-        after, terms = take(before, BLOCK)
-        on_plateau = jax.vmap(partial(_on_plateau, config=config))
-        after = after._replace(stopped=on_plateau(before.terms, after.terms))
-        history = jax.lax.dynamic_update_slice_in_dim(history, terms, done, axis=1)
-        return done + BLOCK, jax.vmap(_unless_stopped)(before, after), history
-
-    first = state.steps
-    history = jnp.zeros((len(first), steps, 3), state.terms.dtype)
-    _, state, history = jax.lax.while_loop(goes_on, block, (jnp.int32(0), state, history))
-    taken = jnp.arange(steps) < (state.steps - first)[:, None]
-    return state, jnp.where(taken[..., None], history, state.terms[:, None])
-
-
-def _unless_stopped(before: State, after: State) -> State:
-    return jax.tree.map(partial(jnp.where, before.stopped), before, after)
-
-
-def _on_plateau(before: jax.Array, after: jax.Array, config: DMBP) -> jax.Array:
-    """Whether a block changed the loss by less than `tolerance` times y (never the first block)."""
-
-    def loss(terms: jax.Array) -> jax.Array:
-        return config.objective().value(terms.sum(), terms[0], terms[1])
-
-    assert config.tolerance is not None
-    change = jnp.abs(loss(after) - loss(before))
-    return jnp.isfinite(change) & (change <= config.tolerance * jnp.abs(after.sum()))
+    state, history = jax.lax.scan(every_image, state, numbers)
+    return state, history.swapaxes(0, 1)
 
 
 def terms_and_gradient(

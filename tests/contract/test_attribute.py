@@ -179,30 +179,6 @@ def test_optax_defaults_learn_nothing_where_pytorchs_do():
     assert steps["pytorch"] > 100 * steps["optax"]
 
 
-def test_tolerance_stops_each_image_on_its_own():
-    config = DMBP(steps=200, learning_rate=0.1, tolerance=1e-3)
-    early = attribute(IMAGES, LABELS, config=config)
-    assert (early.steps < 200).any() and (early.steps % 10 == 0).all()
-    full = attribute(IMAGES, LABELS, config=DMBP(steps=200, learning_rate=0.1))
-    assert (full.steps == 200).all()
-    for image, steps in enumerate(np.asarray(early.steps)):
-        ours, theirs = early.history[image, :steps], full.history[image, :steps]
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(
-            early.history[image, steps:],
-            early.history[image, steps - 1][None].repeat(200 - steps, 0),
-        )
-
-
-@pytest.mark.slow
-def test_tolerance_stops_with_a_bar_where_it_does_without():
-    config = DMBP(steps=200, learning_rate=0.1, tolerance=1e-3)
-    early = attribute(IMAGES, LABELS, config=config)
-    with_bar = attribute(IMAGES, LABELS, config=config, progress=True)
-    np.testing.assert_array_equal(with_bar.steps, early.steps)
-    np.testing.assert_allclose(with_bar.history, early.history, rtol=1e-4, atol=1e-5)
-
-
 def test_overflow_is_a_status():
     wild = IMAGES.copy()
     wild[1] *= 1e38
@@ -273,9 +249,6 @@ def test_bad_input_is_one_clear_error_before_compiling(name):
         ({"precision": "tf32"}, InputError, "precision"),
         ({"dtype": "int8"}, InputError, "dtype"),
         ({"dtype": "half-ish"}, InputError, "dtype"),
-        ({"tolerance": -1.0}, InputError, "tolerance"),
-        ({"tolerance": "1e-3"}, InputTypeError, "tolerance"),
-        ({"tolerance": 1e-3, "steps": 25}, InputError, "multiple of 10"),
     ],
 )
 def test_config_is_checked_when_made(options, error, message):

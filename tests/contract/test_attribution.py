@@ -112,10 +112,10 @@ def test_an_index_inside_a_trace(batch):
 
 
 def _as_0_2(path, attribution):
-    """As `save` wrote it in dmbp-jax 0.2: format 2, `history` (steps, N, 3), no logits."""
+    """As `save` wrote it in dmbp-jax 0.2: format 2, `history` (steps, N, 3), steps taken, no logits."""
     with np.load(attribution.save(path)) as stored:
         arrays = dict(stored)
-    arrays["format"] = np.int64(2)
+    arrays |= {"format": np.int64(2), "steps": np.full(attribution.y.shape, 8, np.int32)}
     del arrays["logits"]
     if arrays["history"].ndim == 3:
         arrays["history"] = arrays["history"].swapaxes(0, 1)

@@ -69,16 +69,3 @@ def test_a_cpu_takes_fewer_images_of_a_large_network() -> None:
     assert chosen(100, plenty, units=resnet50, platform="cpu") == 8
     assert chosen(9, plenty, units=resnet50, platform="cpu") == 5
     assert chosen(3, plenty, units=10**9, platform="cpu") == 1
-
-
-def test_a_tolerance_keeps_the_masks_and_the_memory_of_the_optimiser_twice() -> None:
-    def rows(config: DMBP) -> int:
-        call = check_call(jnp.eye(3), jnp.ones((8, 8, 3)), apply_fn=_network)
-        return DmbpExplainer(call.network, config).bytes_per_row
-
-    units, value = 3, 4
-    assert rows(DMBP(tolerance=1e-3)) == rows(DMBP()) + 2 * units * value
-
-
-def _network(params: jax.Array, x: jax.Array) -> jax.Array:
-    return jnp.maximum(x.mean((1, 2)) @ params, 0) @ params
