@@ -65,7 +65,7 @@ def convert_entry(state_dict: Mapping[str, np.ndarray], name: str, entry: Entry)
     """`convert` for a row of the registry, or one like it."""
     if entry.checkpoint is None:
         raise InputError(f"network: Expected a network with a PyTorch checkpoint, got {name}.")
-    rows = table(entry.module, entry.checkpoint.batch_norm, entry.checkpoint.bgr)
+    rows = table(entry.module, entry.checkpoint)
     target = target_shapes(entry)
     # A layer's weight is its kernel or scale: the leaf that is no bias.
     weights = {path: shape for path, shape in target.items() if not path.endswith("/bias")}
@@ -79,7 +79,7 @@ def convert_entry(state_dict: Mapping[str, np.ndarray], name: str, entry: Entry)
     if not expected.keys() & arrays.keys():
         arrays, ambiguous = _without_prefix(state_dict, renames, expected) or (arrays, ambiguous)
     shapes = {key: array.shape for key, array in arrays.items()}
-    _compare(name, shapes, expected, ambiguous, _heads(entry))
+    _compare(name, entry, shapes, expected, ambiguous)
 
     params: dict[str, np.ndarray] = {}
     for path, layer in found.items():
@@ -151,7 +151,7 @@ def read_weights(
             raise WeightsError(f"Expected weights of {network}, got {metadata['network']}.")
         expected = {key: (shape,) for key, shape in target_shapes(entry).items()}
         shapes = {key: array.shape for key, array in arrays.items()}
-        _compare(network, shapes, expected, [], _heads(entry))
+        _compare(network, entry, shapes, expected, [])
         return entry, unflatten_dict(arrays, sep="/"), names
     except WeightsError as error:
         raise type(error)(f"{path}: {error}") from error
@@ -177,14 +177,6 @@ def target_shapes(entry: Entry) -> dict[str, Shape]:
 def layer_of(path: str) -> str:
     """The layer of a parameter: `params/layer1_0/conv1/kernel` -> `layer1_0/conv1`."""
     return path.removeprefix("params/").rpartition("/")[0]
-
-
-def _heads(entry: Entry) -> tuple[str, ...]:
-    """How names of the layer of the logits begin: in a state dict, in a converted file."""
-    if entry.checkpoint is None:
-        return ()
-    last = table(entry.module, entry.checkpoint.batch_norm, entry.checkpoint.bgr)[-1]
-    return f"{last.source}.", f"params/{last.path}/"
 
 
 def _rename(
@@ -234,42 +226,38 @@ def _expected(layer: Layer, kernel: Shape) -> dict[str, tuple[Shape, ...]]:
 
 def _compare(
     network: str,
+    entry: Entry,
     shapes: Mapping[str, Shape],
     expected: Mapping[str, tuple[Shape, ...]],
     ambiguous: Sequence[str],
-    heads: tuple[str, ...],
 ) -> None:
-    """Raise one error that lists everything that does not fit; `heads` as of `_heads`."""
-    misshapen = [
-        f"{key}: Expected {expected[key][0]}, got {shape}"
-        for key, shape in shapes.items()
-        if key in expected and shape not in expected[key]
-    ]
+    """Raise one error that lists everything that does not fit."""
+    wrong = [key for key in shapes if key in expected and shapes[key] not in expected[key]]
     lists = {
         "missing": [key for key in expected if key not in shapes],
         "unused": [key for key in shapes if key not in expected],
         "given twice": list(ambiguous),
-        "misshapen": misshapen,
+        "misshapen": [f"{key}: Expected {expected[key][0]}, got {shapes[key]}" for key in wrong],
     }
     found = [f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in lists.items() if keys]
     if not found:
         return
-    ends = Counter(
+    prefixes = Counter(
         key.removesuffix(name)
         for key in lists["unused"]
         for name in lists["missing"]
         if key.endswith(f".{name}")
     )
-    prefix, count = next(iter(ends.most_common(1)), ("", 0))
+    prefix, count = next(iter(prefixes.most_common(1)), ("", 0))
     hint = ""
     if 2 * count > len(lists["missing"]):
         hint = f" {count} names fit without {prefix!r}: pass those alone, without it."
-    # Only the last layer misfits: a fine-tuned network with classes of its own.
-    fine_tuned = len(found) == 1 and misshapen and all(m.startswith(heads) for m in misshapen)
-    advice = "For other classes than the network's own, pass their names as labels."
-    raise KeyMismatchError(
-        f"{network}: {'; '.join(found)}.{hint}{f' {advice}' if fine_tuned else ''}"
-    )
+    classes = entry.module.classes  # pyrefly: ignore[missing-attribute]
+    # Only the layer of the logits misfits: a fine-tuned network with classes of its own.
+    ends = [(expected[key][0][0], expected[key][0][-1]) for key in wrong]
+    if len(found) == 1 and wrong and all(classes in pair for pair in ends):
+        hint = " For other classes than the network's own, pass their names as labels."
+    raise KeyMismatchError(f"{network}: {'; '.join(found)}.{hint}")
 
 
 def _fold(

@@ -1,7 +1,7 @@
 """Which PyTorch layer becomes which Flax layer: a table for each family of networks.
 
 Names are torchvision's. timm and TorchRay call some layers otherwise, and so do older files of
-torchvision; `RENAMES` translates. The layer of the logits is the last row of each table.
+torchvision; `RENAMES` translates.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +19,7 @@ from dmbp_jax.models.resnet import ResNet
 from dmbp_jax.models.squeezenet import SqueezeNet
 from dmbp_jax.models.vgg import VGG
 from dmbp_jax.models.vit import VisionTransformer
+from dmbp_jax.networks.registry import Checkpoint
 
 # (pattern, replacement), tried in turn on every name of a state dict.
 RENAMES: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
@@ -49,59 +50,43 @@ RENAMES: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
 }
 
 
-def table(module: nn.Module, batch_norm: bool, bgr: bool) -> tuple[Layer, ...]:
-    """The rows of a network.
-
-    Args:
-      module: the network.
-      batch_norm: the state dict of a VGG has BatchNorm layers to fold; other families always or
-        never have.
-      bgr: it is a Caffe network: its first convolution expects blue first, and in a ResNet has
-        a bias in front of its BatchNorm.
-    """
-    first = CONV_BGR if bgr else CONV
+def table(module: nn.Module, checkpoint: Checkpoint) -> tuple[Layer, ...]:
+    """The rows of a network; of a checkpoint it matters if it has BatchNorm, or is Caffe's."""
     if isinstance(module, ResNet):
-        return _resnet(first, stem_bias=bgr)
+        return tuple(_resnet(checkpoint))
     if isinstance(module, VGG):
-        return _vgg(module, first, batch_norm)
-    if type(module) not in _FAMILIES:
-        known = ", ".join(family.__name__ for family in (ResNet, VGG, *_FAMILIES))
-        raise TypeError(f"module: Expected one of {known}, got {type(module).__name__}.")
+        return tuple(_vgg(module, checkpoint))
     return tuple(_FAMILIES[type(module)](module))
 
 
-def _resnet(first: Transform, stem_bias: bool) -> tuple[Layer, ...]:
+def _first(checkpoint: Checkpoint) -> Transform:
+    """Of the first convolution; Caffe's expects blue first."""
+    return CONV_BGR if checkpoint.bgr else CONV
+
+
+def _resnet(checkpoint: Checkpoint) -> Iterable[Layer]:
     block, source = r"layer(\d+)_(\d+)", r"layer\1.\2"
-    return (
-        Layer("conv1", "conv1", "bn1", first, stem_bias),
-        Layer(rf"{block}/conv(\d)", rf"{source}.conv\3", rf"{source}.bn\3", CONV, False),
-        Layer(
-            rf"{block}/downsample",
-            rf"{source}.downsample.0",
-            rf"{source}.downsample.1",
-            CONV,
-            False,
-        ),
-        Layer("fc", "fc", None, DENSE),
-    )
+    # Caffe's first convolution has a bias in front of its BatchNorm.
+    yield Layer("conv1", "conv1", "bn1", _first(checkpoint), checkpoint.bgr)
+    yield Layer(rf"{block}/conv(\d)", rf"{source}.conv\3", rf"{source}.bn\3", CONV, False)
+    between = rf"{source}.downsample"
+    yield Layer(rf"{block}/downsample", rf"{between}.0", rf"{between}.1", CONV, False)
+    yield Layer("fc", "fc", None, DENSE)
 
 
-def _vgg(module: VGG, first: Transform, batch_norm: bool) -> tuple[Layer, ...]:
+def _vgg(module: VGG, checkpoint: Checkpoint) -> Iterable[Layer]:
     # torchvision numbers all layers in a row: convolution, (BatchNorm,) ReLU, …, max-pool.
-    rows, number = [], 0
+    number = 0
     for i, size in enumerate(module.stage_sizes, 1):
         for j in range(1, size + 1):
-            norm = f"features.{number + 1}" if batch_norm else None
-            transform = first if number == 0 else CONV
-            rows.append(Layer(f"conv{i}_{j}", f"features.{number}", norm, transform))
-            number += 3 if batch_norm else 2
+            norm = f"features.{number + 1}" if checkpoint.batch_norm else None
+            transform = _first(checkpoint) if number == 0 else CONV
+            yield Layer(f"conv{i}_{j}", f"features.{number}", norm, transform)
+            number += 3 if checkpoint.batch_norm else 2
         number += 1
-    return (
-        *rows,
-        Layer("fc6", "classifier.0", None, dense_behind(7)),
-        Layer("fc7", "classifier.3", None, DENSE),
-        Layer("fc8", "classifier.6", None, DENSE),
-    )
+    yield Layer("fc6", "classifier.0", None, dense_behind(7))
+    yield Layer("fc7", "classifier.3", None, DENSE)
+    yield Layer("fc8", "classifier.6", None, DENSE)
 
 
 def _alexnet(module: AlexNet) -> Iterable[Layer]:

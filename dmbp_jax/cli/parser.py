@@ -36,54 +36,57 @@ def count_or_all(text: str) -> int | str:
     return int(text)
 
 
-FLAG: Option = {"action": "store_true"}
-NUMBER: Option = {"metavar": "N", "type": int}
-PATH: Option = {"metavar": "FILE", "type": as_path}
+def option(help: str, **settings: Any) -> Option:
+    """An option with a value."""
+    return {"help": help, **settings}
+
+
+def flag(help: str) -> Option:
+    """An option without a value."""
+    return option(help, action="store_true")
+
+
+def number(help: str, default: int | None = None) -> Option:
+    """An option with a whole number."""
+    return option(help, metavar="N", type=int, default=default)
+
+
+def file(help: str, metavar: str = "FILE") -> Option:
+    """An option with the path of a file or folder."""
+    return option(help, metavar=metavar, type=as_path)
+
 
 OPTIONS: dict[str, Option] = {
-    "images": {"metavar": "IMAGE", "nargs": "+", "type": as_path, "help": "picture file"},
-    "store": {"metavar": "STORE", "help": "folder, s3://… or gs://…"},
-    "--network": {
-        "metavar": "NAME",
-        "default": "resnet50",
-        "help": "default resnet50; see dmbp networks",
-    },
-    "--weights": PATH | {"help": "read the weights from FILE, no download"},
-    "--class-names": PATH | {"help": "class names of a fine-tuned network: one a line, or JSON"},
-    "--label": {
-        "metavar": "top1|N|NAME",
-        "help": "class to explain, by number or name; default top1, the network's first choice",
-    },
-    "--labels": PATH | {"metavar": "TABLE", "help": "table file,label: a label for each image"},
-    "--method": {
-        "choices": METHODS,
-        "default": "dmbp",
-        "metavar": "M",
-        "help": ", ".join(METHODS),
-    },
-    "--steps": NUMBER | {"help": "steps of dmbp; default 200"},
-    "--quick": FLAG | {"help": "six steps of dmbp, at a higher rate"},
-    "--loss": {
-        "choices": LOSSES,
-        "help": "variant of dmbp in the paper's Table 1; default all",
-    },
-    "--biases": {
-        "choices": BIASES,
-        "help": "add what the biases of dmbp carry: spread, as coarse as their layers, or carry, "
-        "back to the pixels; default carry with --quick, else drop, the paper's map",
-    },
-    "--nonaffine": {
-        "choices": ("freeze", "refuse"),
-        "default": "freeze",
-        "help": "freeze (default): normalisation statistics, attention weights and other gates of "
-        "a network are constants at the image; refuse: only networks without any",
-    },
-    "--batch-size": NUMBER | {"default": 8, "help": "images at once; default 8"},
-    "--output": {"type": as_path},
-    "--force": FLAG | {"help": "overwrite earlier results"},
-    "--quiet": FLAG | {"help": "no progress bar"},
-    "--no-compilation-cache": FLAG
-    | {"help": "compile again, and store no compiled program on disk"},
+    "images": file("picture file", "IMAGE") | {"nargs": "+"},
+    "store": option("folder, s3://… or gs://…", metavar="STORE"),
+    "--network": option("default resnet50; see dmbp networks", metavar="NAME", default="resnet50"),
+    "--weights": file("read the weights from FILE, no download"),
+    "--class-names": file("class names of a fine-tuned network: one a line, or JSON"),
+    "--label": option(
+        "class to explain, by number or name; default top1, the network's first choice",
+        metavar="top1|N|NAME",
+    ),
+    "--labels": file("table file,label: a label for each image", "TABLE"),
+    "--method": option(", ".join(METHODS), choices=METHODS, default="dmbp", metavar="M"),
+    "--steps": number("steps of dmbp; default 200"),
+    "--quick": flag("six steps of dmbp, at a higher rate"),
+    "--loss": option("variant of dmbp in the paper's Table 1; default all", choices=LOSSES),
+    "--biases": option(
+        "add what the biases of dmbp carry: spread, as coarse as their layers, or carry, back to "
+        "the pixels; default carry with --quick, else drop, the paper's map",
+        choices=BIASES,
+    ),
+    "--nonaffine": option(
+        "freeze (default): normalisation statistics, attention weights and other gates of a "
+        "network are constants at the image; refuse: only networks without any",
+        choices=("freeze", "refuse"),
+        default="freeze",
+    ),
+    "--batch-size": number("images at once; default 8", 8),
+    "--output": file("folder, made if missing; default %(default)s", "OUT"),
+    "--force": flag("overwrite earlier results"),
+    "--quiet": flag("no progress bar"),
+    "--no-compilation-cache": flag("compile again, and store no compiled program on disk"),
 }
 EXCLUSIVE = (("--label", "--labels"), ("--steps", "--quick"))  # of which one may be given
 
@@ -109,12 +112,6 @@ def plain(*names: str) -> dict[str, Option]:
     return {name: {} for name in names}
 
 
-def output(default: str, metavar: str = "OUT") -> dict[str, Option]:
-    """The option `-o`: the folder of the results."""
-    help = f"folder, made if missing; default {default}"
-    return {"--output": {"metavar": metavar, "default": Path(default), "help": help}}
-
-
 COMMANDS: dict[str, Command] = {
     "demo": Command(
         "explain generated pictures, with no download",
@@ -129,7 +126,7 @@ example:
 
 Writes the pictures alone (scene-1.png, …), one panel for each label and comparison.png.
 """,
-        output("dmbp-demo", "DIR")
+        {"--output": {"default": Path("dmbp-demo")}}
         | plain("--steps", "--quick", "--force", "--quiet", "--no-compilation-cache"),
     ),
     "explain": Command(
@@ -149,17 +146,16 @@ others are still done, its reason goes to stderr, and the exit code is 2.
 """,
         plain("images", "--network", "--weights", "--class-names", "--label", "--labels")
         | plain("--method")
-        | output("dmbp-explain")
         | {
-            "--style": {
-                "choices": STYLES,
-                "default": "panel",
-                "help": "panel: image, positive part, negative part and map side by side "
-                "(default); overlay: both parts over the image, each on its own scale; authors: "
-                "both parts on one scale, as the authors draw them (dmbp only); map: the map on "
-                "white",
-            },
-            "--npz": FLAG | {"help": "also write the arrays, beside each picture"},
+            "--output": {"default": Path("dmbp-explain")},
+            "--style": option(
+                "panel: image, positive part, negative part and map side by side (default); "
+                "overlay: both parts over the image, each on its own scale; authors: both parts on "
+                "one scale, as the authors draw them (dmbp only); map: the map on white",
+                choices=STYLES,
+                default="panel",
+            ),
+            "--npz": flag("also write the arrays, beside each picture"),
         }
         | plain("--force", "--batch-size", "--steps", "--quick", "--loss", "--biases")
         | plain("--nonaffine", "--quiet", "--no-compilation-cache"),
@@ -179,42 +175,32 @@ IMAGES is a folder, a pattern, files, or a CSV table with the columns file,label
 done; 1 done, and some images failed; 2 stopped by a mistake or a full store; 130 interrupted.
 """,
         {
-            "images": {
-                "metavar": "IMAGES",
-                "type": os.path.expanduser,
-                "help": "folder, pattern, files or a table",
-            },
+            "images": option(
+                "folder, pattern, files or a table", metavar="IMAGES", type=os.path.expanduser
+            ),
             "--output": OPTIONS["store"] | {"required": True, "type": str},
         }
         | plain("--network", "--weights", "--class-names", "--method", "--label", "--labels")
         | {
-            "--save": {
-                "metavar": "MAPS",
-                "default": "heatmap",
-                "help": "heatmap (summed over channels; default), map, positive, negative; "
-                "several by commas",
-            },
-            "--dtype": {
-                "choices": ("float16", "float32"),
-                "default": "float16",
-                "help": "default float16",
-            },
-            "--shard-size": NUMBER | {"default": 128, "help": "images a shard; default 128"},
+            "--save": option(
+                "heatmap (summed over channels; default), map, positive, negative; several by "
+                "commas",
+                metavar="MAPS",
+                default="heatmap",
+            ),
+            "--dtype": option("default float16", choices=("float16", "float32"), default="float16"),
+            "--shard-size": number("images a shard; default 128", 128),
         }
         | plain("--steps", "--quick", "--biases", "--nonaffine")
         | {
-            "--batch-size": {"default": None, "help": "images a device explains at once"},
-            "--engine": {
-                "choices": ("local", "ray"),
-                "default": "local",
-                "help": "default local",
-            },
-            "--workers": NUMBER | {"help": "processes of ray; default one for each GPU"},
-            "--shards": {
-                "metavar": "i/n",
-                "help": "this is process i of n, from 0; default: what Slurm or Kubernetes say",
-            },
-            "--quiet": {"help": "no progress line"},
+            "--batch-size": number("images a device explains at once"),
+            "--engine": option("default local", choices=("local", "ray"), default="local"),
+            "--workers": number("processes of ray; default one for each GPU"),
+            "--shards": option(
+                "this is process i of n, from 0; default: what Slurm or Kubernetes say",
+                metavar="i/n",
+            ),
+            "--quiet": flag("no progress line"),
         }
         | plain("--no-compilation-cache"),
     ),
@@ -232,14 +218,10 @@ Shown are the smallest and largest y, nuisance and probability, and a random sam
 """,
         {
             "store": {},
-            "--output": {
-                "metavar": "PAGE",
-                "default": Path("report.html"),
-                "help": "default report.html",
-            },
-            "--images": PATH | {"metavar": "FOLDER", "help": "of the pictures, if they have moved"},
-            "--most": NUMBER | {"default": 2000, "help": "pictures shown; default 2000"},
-            "--force": {"help": "overwrite an earlier page"},
+            "--output": option("default report.html", metavar="PAGE", default=Path("report.html")),
+            "--images": file("of the pictures, if they have moved", "FOLDER"),
+            "--most": number("pictures shown; default 2000", 2000),
+            "--force": flag("overwrite an earlier page"),
         },
     ),
     "verify": Command(
@@ -254,7 +236,7 @@ example:
 
 Exit code: 0 everything is as it was committed; 1 some shards are not, each named; 2 no store.
 """,
-        {"store": {}, "--dry-run": FLAG | {"help": "only name the shards that differ"}},
+        {"store": {}, "--dry-run": flag("only name the shards that differ")},
     ),
     "evaluate": Command(
         "measure how faithful maps are: the paper's tables",
@@ -276,63 +258,57 @@ evaluation.html, and dmbp-evaluation/ to go on from; other files in it are left 
 cannot be read are named on stderr; the others are evaluated and the exit code is 1.
 """,
         {
-            "--table": {
-                "choices": ("1", "2", "3", "all"),
-                "help": "default all, and 2 with --maps",
-            },
-            "--dataset": {
-                "choices": ("generated", "imagenet", "voc", "csv"),
-                "help": "default generated, and the pictures of --maps",
-            },
-            "--maps": {
-                "metavar": "STORE",
-                "nargs": "+",
-                "help": "score the maps of these stores (dmbp run), instead of the paper's rows; "
-                "--methods adds rows that are computed",
-            },
-            "--root": PATH | {"metavar": "DIR", "help": "folder of the dataset"},
-            "--labels": {
-                "help": "table file,label of csv (default DIR/labels.csv), or imagenet's "
-                "ground-truth file"
-            },
-            "--network": {
-                "default": None,
-                "help": "see dmbp networks; default builtin for generated, that of --maps",
-            },
+            "--table": option("default all, and 2 with --maps", choices=("1", "2", "3", "all")),
+            "--dataset": option(
+                "default generated, and the pictures of --maps",
+                choices=("generated", "imagenet", "voc", "csv"),
+            ),
+            "--maps": option(
+                "score the maps of these stores (dmbp run), instead of the paper's rows; --methods "
+                "adds rows that are computed",
+                metavar="STORE",
+                nargs="+",
+            ),
+            "--root": file("folder of the dataset", "DIR"),
+            "--labels": option(
+                "table file,label of csv (default DIR/labels.csv), or imagenet's ground-truth file"
+            ),
+            "--network": option(
+                "see dmbp networks; default builtin for generated, that of --maps", default=None
+            ),
             "--weights": {},
             "--class-names": {},
-            "--methods": {
-                "metavar": "M",
-                "nargs": "+",
-                "choices": ROWS,
-                "help": f"rows of the tables instead of the paper's: {', '.join(ROWS)}",
-            },
-            "--images-per-class": {
-                "metavar": "N",
-                "type": count_or_all,
-                "help": "targets drawn for each class, a number or all; default 5 for imagenet, 4 "
-                "for generated, all for voc and csv",
-            },
-            "--limit": NUMBER | {"help": "at most N targets, spread evenly over those drawn"},
-            "--seed": NUMBER | {"default": 0, "help": "of all random choices; default 0"},
-            "--redraws": NUMBER | {"default": 5, "help": "new last layers, Table 3; default 5"},
+            "--methods": option(
+                f"rows of the tables instead of the paper's: {', '.join(ROWS)}",
+                metavar="M",
+                nargs="+",
+                choices=ROWS,
+            ),
+            "--images-per-class": option(
+                "targets drawn for each class, a number or all; default 5 for imagenet, 4 for "
+                "generated, all for voc and csv",
+                metavar="N",
+                type=count_or_all,
+            ),
+            "--limit": number("at most N targets, spread evenly over those drawn"),
+            "--seed": number("of all random choices; default 0", 0),
+            "--redraws": number("new last layers, Table 3; default 5", 5),
         }
         | plain("--steps", "--quick", "--biases", "--nonaffine")
         | {
-            "--option": {
-                "metavar": "METHOD.NAME=VALUE",
-                "action": "append",
-                "default": [],
-                "help": "option of a method, such as rise.n_masks=500; may be repeated",
-            },
-            "--step": NUMBER | {"help": "pixels inserted at a time; default 224"},
-            "--points": NUMBER | {"help": "number of points of a curve, instead of --step"},
+            "--option": option(
+                "option of a method, such as rise.n_masks=500; may be repeated",
+                metavar="METHOD.NAME=VALUE",
+                action="append",
+                default=[],
+            ),
+            "--step": number("pixels inserted at a time; default 224"),
+            "--points": number("number of points of a curve, instead of --step"),
             "--batch-size": {},
-            "--output": {
-                "metavar": "OUT",
-                "help": "folder, made if missing; default dmbp-evaluate/DATASET-NETWORK-TABLE",
-            },
-            "--force": {"help": "start over: remove the earlier results in OUT, no others"},
+            "--output": option(
+                "folder, made if missing; default dmbp-evaluate/DATASET-NETWORK-TABLE"
+            ),
+            "--force": flag("start over: remove the earlier results in OUT, no others"),
         }
         | plain("--quiet", "--no-compilation-cache"),
     ),
@@ -352,29 +328,32 @@ Writes figure1.svg to figure5.svg. Needs matplotlib: pip install "dmbp-jax[figur
 """,
         {
             "images": {"nargs": "*"},
-            "--network": {
-                "default": None,
-                "help": "default resnet50, or builtin without IMAGE; see dmbp networks",
-            },
+            "--network": option(
+                "default resnet50, or builtin without IMAGE; see dmbp networks", default=None
+            ),
             "--weights": {},
             "--class-names": {},
-            "--label": {
-                "metavar": "N|NAME",
-                "action": "append",
-                "help": "class to explain; twice for both classes of Fig. 1; default: the "
-                "network's first and second choice for each image",
-            },
-            "--figures": NUMBER
-            | {"nargs": "+", "default": [1, 2, 3, 4, 5], "help": "which figures; default all"},
-            "--format": {
-                "choices": ("svg", "pdf", "png", "webp"),
-                "default": "svg",
-                "help": "svg and pdf keep lines and text as such; default svg",
-            },
+            "--label": option(
+                "class to explain; twice for both classes of Fig. 1; default: the network's first "
+                "and second choice for each image",
+                metavar="N|NAME",
+                action="append",
+            ),
+            "--figures": option(
+                "which figures; default all",
+                metavar="N",
+                type=int,
+                nargs="+",
+                default=[1, 2, 3, 4, 5],
+            ),
+            "--format": option(
+                "svg and pdf keep lines and text as such; default svg",
+                choices=("svg", "pdf", "png", "webp"),
+                default="svg",
+            ),
         }
-        | plain("--steps", "--quick")
-        | output("dmbp-figures")
-        | plain("--force", "--quiet", "--no-compilation-cache"),
+        | {"--output": {"default": Path("dmbp-figures")}}
+        | plain("--steps", "--quick", "--force", "--quiet", "--no-compilation-cache"),
     ),
     "networks": Command(
         "list the networks",
@@ -402,15 +381,11 @@ example:
   dmbp explain dog.jpg --network resnet50 --weights resnet50.safetensors
 """,
         {
-            "source": PATH | {"metavar": "IN", "help": "checkpoint to read"},
-            "target": PATH | {"metavar": "OUT", "help": "safetensors file to write"},
-            "--network": {
-                "default": None,
-                "required": True,
-                "help": "what it is (see dmbp networks)",
-            },
+            "source": file("checkpoint to read", "IN"),
+            "target": file("safetensors file to write", "OUT"),
+            "--network": option("what it is (see dmbp networks)", default=None, required=True),
             "--class-names": {},
-            "--force": {"help": "overwrite OUT"},
+            "--force": flag("overwrite OUT"),
         },
     ),
 }

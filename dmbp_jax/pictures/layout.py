@@ -14,7 +14,7 @@ from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError
 from dmbp_jax.pictures.fonts import find_font
 from dmbp_jax.pictures.maps import check_map, check_vmax, diverging, shared_scale
-from dmbp_jax.pictures.overlays import check_picture, check_same_size
+from dmbp_jax.pictures.overlays import check_picture
 
 GAP = 8  # white pixels around every picture
 CAPTION = 22  # height of a line of text above a row of pictures
@@ -60,9 +60,9 @@ def panel(
     """
     picture = check_picture(image)
     maps = {"positive": positive, "negative": negative, "map": map}
-    heats = {name: check_map(m, name, "sum") for name, m in maps.items() if m is not None}
-    for name, heat in heats.items():
-        check_same_size(picture, heat, name)
+    heats = {
+        name: check_map(m, name, picture=picture) for name, m in maps.items() if m is not None
+    }
     scale = -(-SMALLEST_TILE // max(picture.size)) if scale is None else scale
     shared = shared_scale(heats.values()) if vmax is None else check_vmax(vmax)
     tiles = [picture, *(diverging(heat, vmax=shared) for heat in heats.values())]

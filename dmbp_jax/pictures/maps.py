@@ -4,7 +4,6 @@ Zero is always the centre, so colours keep the sign; only the size of the scale 
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +12,6 @@ from PIL import Image
 from dmbp_jax.checks import check_number
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.pictures.colours import seismic
-
-Channels = Literal["sum", "mean"]
 
 
 def diverging(
@@ -45,7 +42,7 @@ def diverging(
       >>> diverging(np.array([[-1.0, 0.0, 1.0]]), percentile=100).getpixel((1, 0))
       (255, 255, 255)
     """
-    heat = check_map(heatmap, "heatmap", "sum")
+    heat = check_map(heatmap, "heatmap")
     check_number(percentile, "percentile", low=0, high=100, above=True)
     fraction = own_scale(heat, percentile) if vmax is None else clip_to(heat, check_vmax(vmax))
     return to_picture(seismic(fraction))
@@ -72,7 +69,7 @@ def shared_scale(maps: Iterable[ArrayLike], *, percentile: float = 99.5) -> floa
       3.0
     """
     check_number(percentile, "percentile", low=0, high=100, above=True)
-    heats = [check_map(m, f"maps[{i}]", "sum") for i, m in enumerate(maps)]
+    heats = [check_map(m, f"maps[{i}]") for i, m in enumerate(maps)]
     if not heats:
         raise InputError("maps: Expected at least one map, got none.")
     return magnitude(np.concatenate([np.abs(heat).ravel() for heat in heats]), percentile) or 1.0
@@ -101,12 +98,15 @@ def to_picture(rgb: NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.rint(255 * rgb).astype(np.uint8))
 
 
-def check_map(values: ArrayLike, name: str, channels: Channels) -> NDArray[np.float64]:
+def check_map(
+    values: ArrayLike, name: str, *, mean: bool = False, picture: Image.Image | None = None
+) -> NDArray[np.float64]:
     """A map as finite float64 (H, W), its channels summed or averaged.
 
     Raises:
       InputTypeError: not an array of real numbers.
-      InputError: wrong rank, an empty axis, or a value that is not finite.
+      InputError: wrong rank, an empty axis, a value that is not finite, or not on the picture
+        pixel by pixel.
     """
     try:
         raw = np.asarray(values)
@@ -121,18 +121,21 @@ def check_map(values: ArrayLike, name: str, channels: Channels) -> NDArray[np.fl
         )
     if array.ndim == 3:
         with np.errstate(over="ignore", invalid="ignore"):  # refused just below, as not finite
-            array = array.sum(axis=-1) if channels == "sum" else array.mean(axis=-1)
+            array = array.mean(axis=-1) if mean else array.sum(axis=-1)
     if not np.isfinite(array).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InputError(
             f"{name}: Expected finite values, got {array[row, column]} at row {row}, "
             f"column {column}."
         )
+    if picture is not None and array.shape != picture.size[::-1]:
+        raise InputError(
+            f"{name}: Expected the size of the image, {picture.size[::-1]}, got {array.shape}. "
+            "net.crop(path) is the picture at the size of the network's input."
+        )
     return array
 
 
 def check_vmax(vmax: float) -> float:
     """Refuse what is not a finite number above 0."""
-    if not 0 < vmax < np.inf:
-        raise InputError(f"vmax: Expected a finite number above 0, got {vmax}.")
-    return float(vmax)
+    return check_number(float(vmax), "vmax", low=0, above=True)

@@ -136,11 +136,7 @@ def _channel_means(
 ) -> list[NDArray[np.float64]]:
     """The parts as checked maps (H, W) of the picture's size."""
     check_number(percentile, "percentile", low=0, high=100, above=True)
-    means = []
-    for name, part in parts.items():
-        means.append(check_map(part, name, "mean"))
-        check_same_size(picture, means[-1], name)
-    return means
+    return [check_map(part, name, mean=True, picture=picture) for name, part in parts.items()]
 
 
 def _blend(picture: Image.Image, values: NDArray[np.float64], alpha: float) -> Image.Image:
@@ -171,24 +167,10 @@ def check_picture(image: Any) -> Image.Image:
     array = np.broadcast_to(array, (*array.shape[:2], 3))
     if array.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(array))
-    floats = check_unit_range(array.astype(np.float64))
-    return to_picture(floats)
-
-
-def check_unit_range(floats: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Refuse floats outside [0, 1]: most likely a normalised network input."""
+    floats = array.astype(np.float64)
     if not (np.isfinite(floats).all() and floats.min() >= 0 and floats.max() <= 1):
         raise InputError(
             f"image: Expected floats in [0, 1], got values from {floats.min():.4g} to "
             f"{floats.max():.4g}. A preprocessed input cannot be drawn; net.crop(path) can."
         )
-    return floats
-
-
-def check_same_size(picture: Image.Image, heat: NDArray[np.float64], name: str) -> None:
-    """Refuse a map that does not lie on the picture pixel by pixel."""
-    if heat.shape != picture.size[::-1]:
-        raise InputError(
-            f"{name}: Expected the size of the image, {picture.size[::-1]}, got {heat.shape}. "
-            "net.crop(path) is the picture at the size of the network's input."
-        )
+    return to_picture(floats)

@@ -11,23 +11,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]  # float32; NumPy's types do not follow it through scalars
 Shape = Callable[[Floats, Floats], Floats]  # (u, v) in units of the radius -> distance
-Texture = Callable[[Floats, Floats, Floats, float], Floats]  # (u, v, depth, pitch) -> distance
+# (u, v, depth: the distance to the outline, pitch: the texture's period) -> distance
+Texture = Callable[[Floats, Floats, Floats, float], Floats]
 
-
-def _disc(u: Floats, v: Floats) -> Floats:
-    return 1 - np.hypot(u, v)
-
-
-def _square(u: Floats, v: Floats) -> Floats:
-    return 0.84 - np.maximum(abs(u), abs(v))
-
-
-def _triangle(u: Floats, v: Floats) -> Floats:
-    return 0.6 - np.maximum(-v, 0.5 * v + (math.sqrt(3) / 2) * abs(u))
-
-
-def _hexagon(u: Floats, v: Floats) -> Floats:
-    return 0.9 - np.maximum(abs(v), 0.5 * abs(v) + (math.sqrt(3) / 2) * abs(u))
+_HALF_ROOT = math.sqrt(3) / 2
 
 
 def _star(u: Floats, v: Floats) -> Floats:
@@ -40,54 +27,24 @@ def _star(u: Floats, v: Floats) -> Floats:
     return np.minimum(edge / math.hypot(across, along), tip - rho)
 
 
-def _cross(u: Floats, v: Floats) -> Floats:
-    long, short = np.maximum(abs(u), abs(v)), np.minimum(abs(u), abs(v))
-    return np.minimum(1 - long, 0.36 - short)
-
-
 def _ring(u: Floats, v: Floats) -> Floats:
     return 0.23 - abs(np.hypot(u, v) - 0.77)
 
 
-def _arc(u: Floats, v: Floats) -> Floats:
-    return np.minimum(_ring(u, v), v + 0.1)
-
-
-def _rod(u: Floats, v: Floats) -> Floats:
-    return np.minimum(1 - abs(u), 0.2 - abs(v))
-
-
-def _line(u: Floats, v: Floats) -> Floats:
-    return np.minimum(1 - abs(u), 0.06 - abs(v))
-
-
 SHAPES: dict[str, Shape] = {
-    "disc": _disc,
-    "square": _square,
-    "triangle": _triangle,
-    "hexagon": _hexagon,
+    "disc": lambda u, v: 1 - np.hypot(u, v),
+    "square": lambda u, v: 0.84 - np.maximum(abs(u), abs(v)),
+    "triangle": lambda u, v: 0.6 - np.maximum(-v, 0.5 * v + _HALF_ROOT * abs(u)),
+    "hexagon": lambda u, v: 0.9 - np.maximum(abs(v), 0.5 * abs(v) + _HALF_ROOT * abs(u)),
     "star": _star,
-    "cross": _cross,
+    "cross": lambda u, v: np.minimum(
+        1 - np.maximum(abs(u), abs(v)), 0.36 - np.minimum(abs(u), abs(v))
+    ),
     "ring": _ring,
-    "arc": _arc,
-    "rod": _rod,
-    "line": _line,
+    "arc": lambda u, v: np.minimum(_ring(u, v), v + 0.1),
+    "rod": lambda u, v: np.minimum(1 - abs(u), 0.2 - abs(v)),
+    "line": lambda u, v: np.minimum(1 - abs(u), 0.06 - abs(v)),
 }
-
-
-# Textures also take `depth`, the distance to the outline, and `pitch`, their period.
-
-
-def _plain(u: Floats, v: Floats, depth: Floats, pitch: float) -> Floats:
-    return np.full_like(depth, -1)
-
-
-def _outlined(u: Floats, v: Floats, depth: Floats, pitch: float) -> Floats:
-    return 0.35 * pitch - depth
-
-
-def _stripes(u: Floats, v: Floats, depth: Floats, pitch: float) -> Floats:
-    return pitch * (0.25 - abs((v / pitch) % 1 - 0.5))
 
 
 def _dots(u: Floats, v: Floats, depth: Floats, pitch: float) -> Floats:
@@ -112,9 +69,9 @@ def _spiral(u: Floats, v: Floats, depth: Floats, pitch: float) -> Floats:
 
 
 TEXTURES: dict[str, Texture] = {
-    "plain": _plain,
-    "outlined": _outlined,
-    "stripes": _stripes,
+    "plain": lambda u, v, depth, pitch: np.full_like(depth, -1),
+    "outlined": lambda u, v, depth, pitch: 0.35 * pitch - depth,
+    "stripes": lambda u, v, depth, pitch: pitch * (0.25 - abs((v / pitch) % 1 - 0.5)),
     "dots": _dots,
     "checks": _checks,
     "grid": _grid,
