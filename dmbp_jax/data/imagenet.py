@@ -72,14 +72,32 @@ def list_imagenet(
     id_file = _given_or_found(wordnet_ids, "wordnet_ids", folder, _WORDNET_LISTS)
     ids = _read_ids(id_file) if id_file else None
     classes = sorted(p.name for p in images.iterdir() if p.is_dir() and _is_id(p.name))
+    truth, labels = None, {}
     if classes and ground_truth is None:
         ids = ids or _all_ids(classes, f"root: Expected {CLASSES} class folders in {images}")
-        pictures, skipped = _per_class(images, classes, ids)
+        if unknown := [name for name in classes if name not in ids]:
+            raise DataError(f"{images / unknown[0]}: Expected the WordNet id of a class.")
+        label_of, reason = partial(_by_folder, ids), "in no class folder"
     else:
         truth = _given_or_found(ground_truth, "ground_truth", folder, _GROUND_TRUTH)
         if truth is None:
             raise DataError(f"root: Expected {_EXPECTED} ({', '.join(_GROUND_TRUTH)}), got {root}.")
-        pictures, skipped = _flat(images, truth, ids)
+        labels = _read_truth(truth, ids)
+        label_of, reason = partial(_by_name, labels), f"no label in {truth.name}"
+    listing = list_folder(images)
+    pictures, skipped = [], listing.skipped
+    for path in listing.files:
+        if path == truth or path.name in _TEXTS:
+            continue
+        name = path.relative_to(images).as_posix()
+        label = label_of(name)
+        if label is None:
+            skipped.append(Skipped(name, reason))
+        else:
+            pictures.append(FilePicture(name, path, (label,)))
+    found = {picture.path.stem for picture in pictures}
+    missing = [key for key in labels if isinstance(key, str) and key not in found]
+    skipped += [Skipped(f"{key}.JPEG", "no such file") for key in missing]
     if not pictures:
         raise DataError(f"root: Expected {_EXPECTED}, got {root}, where no image has a label.")
     return Dataset("imagenet", tuple(pictures), tuple(skipped), dataset_labels("imagenet"))
@@ -122,44 +140,16 @@ def _all_ids(names: Iterable[str], where: str) -> dict[str, int]:
     return {name: label for label, name in enumerate(ids)}
 
 
-def _per_class(
-    images: Path, classes: list[str], ids: dict[str, int]
-) -> tuple[list[FilePicture], list[Skipped]]:
-    unknown = [name for name in classes if name not in ids]
-    if unknown:
-        raise DataError(f"{images / unknown[0]}: Expected the WordNet id of a class.")
-    listing = list_folder(images)
-    pictures, skipped = [], listing.skipped
-    for path in listing.files:
-        name = path.relative_to(images).as_posix()
-        folder = name.partition("/")[0]
-        if folder in ids and folder != name:
-            pictures.append(FilePicture(name, path, (ids[folder],)))
-        elif path.name not in _TEXTS:
-            skipped.append(Skipped(name, "in no class folder"))
-    return pictures, skipped
+def _by_folder(ids: dict[str, int], name: str) -> int | None:
+    """The label of a picture from the folder below the root that it lies in."""
+    return ids.get(name.rpartition("/")[0].partition("/")[0])
 
 
-def _flat(
-    images: Path, truth: Path, ids: dict[str, int] | None
-) -> tuple[list[FilePicture], list[Skipped]]:
-    labels = _read_truth(truth, ids)
-    listing = list_folder(images)
-    pictures, skipped = [], listing.skipped
-    for path in listing.files:
-        if path == truth or path.name in _TEXTS:
-            continue
-        number = _NUMBER.search(path.name)
-        label = labels.get(path.stem, labels.get(int(number[1])) if number else None)
-        name = path.relative_to(images).as_posix()
-        if label is None:
-            skipped.append(Skipped(name, f"no label in {truth.name}"))
-        else:
-            pictures.append(FilePicture(name, path, (label,)))
-    found = {picture.path.stem for picture in pictures}
-    named = [key for key in labels if isinstance(key, str)]
-    skipped += [Skipped(f"{key}.JPEG", "no such file") for key in named if key not in found]
-    return pictures, skipped
+def _by_name(labels: dict[str | int, int], name: str) -> int | None:
+    """The label of a picture from its name, or from the number at the end of its name."""
+    path = Path(name)
+    number = _NUMBER.search(path.name)
+    return labels.get(path.stem, labels.get(int(number[1])) if number else None)
 
 
 def _read_table(path: Path) -> dict[str | int, int]:

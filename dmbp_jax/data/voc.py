@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 from dmbp_jax.data.folders import check_root
 from dmbp_jax.data.samples import Box, Dataset, FilePicture, Skipped
@@ -85,30 +84,25 @@ def _read(folder: Path, name: str, known: dict[str, int], difficult: bool) -> Fi
     return FilePicture(f"{name}.jpg", path, tuple(sorted(labels)), size, boxes)
 
 
-def parse_annotation(path: Path) -> ElementTree.Element:
-    """The root element of an annotation; a document type, and with it any entity, is refused.
+class _NoDocumentType(ElementTree.TreeBuilder):
+    """Stops at a document type, where entities are declared that could multiply a small file."""
 
-    Raises:
-      DataError: missing, too large, not XML, or with a document type.
-    """
+    def doctype(self, *_: object) -> None:
+        raise DataError("has a document type, which is refused")
+
+
+def parse_annotation(path: Path) -> ElementTree.Element:
+    """The root element of an annotation; a document type, and with it any entity, is refused."""
     try:
         if path.stat().st_size > _MAX_ANNOTATION:
-            raise DataError(f"annotation {path.name}: more than {_MAX_ANNOTATION} bytes")
-        content = path.read_bytes()
+            raise DataError(f"more than {_MAX_ANNOTATION} bytes")
+        parser = ElementTree.XMLParser(target=_NoDocumentType())
+        return ElementTree.fromstring(path.read_bytes(), parser)
     except OSError as error:
         raise DataError(f"annotation {path.name}: {error.strerror}") from error
-
-    def refuse(*_: object) -> None:
-        raise DataError(f"annotation {path.name}: has a document type, which is refused")
-
-    guard = expat.ParserCreate()
-    guard.StartDoctypeDeclHandler = refuse
-    try:
-        guard.Parse(content, True)
-        return ElementTree.fromstring(content)
-    except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError as error:
+        raise DataError(f"annotation {path.name}: {error}") from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f"annotation {path.name}: not XML: {error}") from error
 
 
