@@ -70,12 +70,12 @@ def draw_gallery() -> None:
 
 def draw_demo(net: dmbp_jax.Network) -> Image.Image:
     """Two of the ten rows that `dmbp demo` draws."""
-    pairs = [generate_pair(label) for label in DEMO]
-    crops = [net.crop(pair.picture) for pair in pairs]
-    x = np.stack([net.preprocessing.normalise(crop) for crop in crops])
-    labels = np.array([pair.label for pair in pairs])
+    samples = [generate_pair(label) for label in DEMO]
+    crops = [net.crop(Image.fromarray(sample.image)) for sample in samples]
+    x, labels = np.stack([net.preprocessing.normalise(crop) for crop in crops]), np.array(DEMO)
     maps = np.asarray(dmbp_jax.attribute(net, x, labels).map)
-    return compare(pairs, crops, maps, np.asarray(METHODS["gradient"](net, x, labels)))
+    gradients = np.asarray(METHODS["gradient"](net, x, labels))
+    return compare(DEMO, samples, crops, [maps, gradients])
 
 
 def draw_methods() -> None:

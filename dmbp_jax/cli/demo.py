@@ -6,7 +6,6 @@ each label is.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,7 +13,7 @@ from PIL import Image
 from dmbp_jax import attribute, load, pictures
 from dmbp_jax.cli.output import make_folder, refuse_overwrite
 from dmbp_jax.cli.settings import make_config, use_compilation_cache
-from dmbp_jax.data.generated import CLASSES, generate, rival
+from dmbp_jax.data.generated import CLASSES, Sample, generate, rival
 from dmbp_jax.files import replacing
 from dmbp_jax.methods import METHODS
 from dmbp_jax.metrics import attribution_inside
@@ -22,33 +21,15 @@ from dmbp_jax.metrics import attribution_inside
 SEED = 2  # the network was trained on pictures of seed 0, and is evaluated on seed 1
 
 
-class Pair(NamedTuple):
-    """A generated picture with two rival objects, of which one is the label; (H, W) masks."""
-
-    picture: Image.Image
-    label: int
-    rival: int
-    label_mask: np.ndarray
-    rival_mask: np.ndarray
-
-    @property
-    def title(self) -> str:
-        """Both in words."""
-        return f"{CLASSES[self.label]}, beside a {CLASSES[self.rival]}"
-
-
-def generate_pair(label: int) -> Pair:
-    """A picture for a label; with its rival as the label it is the same one."""
-    other = rival(label)
-    sample = generate(SEED, label // 2, sorted((label, other)))
-    picture = Image.fromarray(sample.image)
-    return Pair(picture, label, other, sample.masks[label], sample.masks[other])
+def generate_pair(label: int) -> Sample:
+    """The picture of a label and its rival; with the rival as the label it is the same one."""
+    return generate(SEED, label // 2, sorted((label, rival(label))))
 
 
 def run(args: argparse.Namespace) -> int:
     """Explain both objects of five pictures, draw the maps and measure them."""
-    numbers = [label // 2 + 1 for label in range(len(CLASSES))]
-    scenes = [args.output / f"scene-{number}.png" for number in numbers]
+    labels = range(len(CLASSES))
+    scenes = [args.output / f"scene-{label // 2 + 1}.png" for label in labels]
     panels = [
         scene.with_suffix(f".{name.replace(' ', '-')}.png")
         for scene, name in zip(scenes, CLASSES, strict=True)
@@ -59,41 +40,46 @@ def run(args: argparse.Namespace) -> int:
     config = make_config(args)
     net = load("builtin")
     make_folder(args.output)
-    pairs = [generate_pair(label) for label in range(len(CLASSES))]
-    crops = [net.crop(pair.picture) for pair in pairs]
+    samples = [generate_pair(label) for label in labels]
+    crops = [net.crop(Image.fromarray(sample.image)) for sample in samples]
     x = np.stack([net.preprocessing.normalise(crop) for crop in crops])
-    labels = np.array([pair.label for pair in pairs])
-    att = attribute(net, x, labels, config=config, progress=not args.quiet)
-    maps, gradients = np.asarray(att.map), np.asarray(METHODS["gradient"](net, x, labels))
+    att = attribute(net, x, np.array(labels), config=config, progress=not args.quiet)
+    maps = np.asarray(att.map)
+    gradients = np.asarray(METHODS["gradient"](net, x, np.array(labels)))
 
     drawn = dict(zip(scenes, crops, strict=True))
-    for i, pair in enumerate(pairs):
+    for i in labels:
         parts = (att.positive[i], att.negative[i], maps[i])
-        drawn[panels[i]] = pictures.panel(crops[i], *parts, title=pair.title)
-    drawn[comparison] = compare(pairs, crops, maps, gradients)
+        drawn[panels[i]] = pictures.panel(crops[i], *parts, title=title(i))
+    drawn[comparison] = compare(labels, samples, crops, [maps, gradients])
     for path, picture in drawn.items():
         with replacing(path) as part:
             picture.save(part)
-    print(measure(pairs, {"DMBP": maps.sum(-1), "gradient x input": gradients.sum(-1)}))
+    heatmaps = {"DMBP": maps.sum(-1), "gradient x input": gradients.sum(-1)}
+    print(measure(labels, samples, heatmaps))
     print(f"{len(set(scenes))} pictures, {len(panels)} panels, and side by side: {comparison}")
     return 0
 
 
-def measure(pairs: Sequence[Pair], heatmaps: Mapping[str, np.ndarray]) -> str:
+def title(label: int) -> str:
+    """Both objects of a picture in words."""
+    return f"{CLASSES[label]}, beside a {CLASSES[rival(label)]}"
+
+
+def measure(
+    labels: Sequence[int], samples: Sequence[Sample], heatmaps: Mapping[str, np.ndarray]
+) -> str:
     """Shares of the positive attribution on the label's object, of the negative one on its rival.
 
-    Args:
-      pairs: the N pictures.
-      heatmaps: name -> (N, H, W).
-
-    Returns:
-      Two lines, means over the pictures. A map that is the same everywhere scores the area.
+    Two lines, means over the pictures, of heatmaps (N, H, W) by name. One that is the same
+    everywhere scores the area.
     """
     lines = []
-    for sign, place, masks in (
-        ("positive", "object of the label", np.stack([pair.label_mask for pair in pairs])),
-        ("negative", "rival object", np.stack([pair.rival_mask for pair in pairs])),
+    for sign, place, objects in (
+        ("positive", "object of the label", labels),
+        ("negative", "rival object", map(rival, labels)),
     ):
+        masks = np.stack([one.masks[label] for one, label in zip(samples, objects, strict=True)])
         shares = {
             name: float(attribution_inside(heatmap, masks, sign=sign).mean())
             for name, heatmap in heatmaps.items()
@@ -105,24 +91,24 @@ def measure(pairs: Sequence[Pair], heatmaps: Mapping[str, np.ndarray]) -> str:
 
 
 def compare(
-    pairs: Sequence[Pair],
+    labels: Sequence[int],
+    samples: Sequence[Sample],
     crops: Sequence[Image.Image],
-    maps: np.ndarray,
-    gradients: np.ndarray,
+    maps: Sequence[np.ndarray],
 ) -> Image.Image:
-    """One row for each pair: picture, masks, DMBP, gradient x input, each on its own scale."""
+    """One row for each picture: itself, masks, DMBP, gradient x input, each on its own scale."""
     return pictures.grid(
         [
-            [crop, draw_masks(pair), pictures.diverging(dmbp), pictures.diverging(gradient)]
-            for pair, crop, dmbp, gradient in zip(pairs, crops, maps, gradients, strict=True)
+            [crop, draw_masks(label, sample), *map(pictures.diverging, of_picture)]
+            for label, sample, crop, *of_picture in zip(labels, samples, crops, *maps, strict=True)
         ],
         captions=["picture", "red: object, blue: rival", "DMBP", "gradient x input"],
-        row_titles=[pair.title for pair in pairs],
+        row_titles=[title(label) for label in labels],
         scale=2,
     )
 
 
-def draw_masks(pair: Pair) -> Image.Image:
+def draw_masks(label: int, sample: Sample) -> Image.Image:
     """Where evidence is known to be: the label's object in red, its rival in blue."""
-    masks = pair.label_mask.astype(np.float64) - pair.rival_mask
+    masks = sample.masks[label].astype(np.float64) - sample.masks[rival(label)]
     return pictures.diverging(masks, vmax=2.0)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from dmbp_jax import Network
 from dmbp_jax.cli.demo import generate_pair
 from dmbp_jax.cli.output import make_folder, refuse_overwrite
 from dmbp_jax.cli.settings import make_config, open_network, use_compilation_cache
-from dmbp_jax.data.generated import CLASSES
+from dmbp_jax.data.generated import CLASSES, rival
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.figures import Question, draw_figures
 from dmbp_jax.experiments.figures_sheet import check_matplotlib
@@ -56,11 +57,11 @@ def generated(net: Network) -> list[Question]:
     if net.labels != CLASSES:
         raise InputError(f"IMAGE: Expected pictures for the network {net.name}, got none.")
     questions = []
-    for pair in map(generate_pair, map(CLASSES.index, SHOWN)):
-        crop = net.crop(pair.picture)
-        labels = pair.label, pair.rival
-        names = CLASSES[pair.label], CLASSES[pair.rival]
-        questions.append(Question(crop, net.preprocessing.normalise(crop), labels, names))
+    for label in map(CLASSES.index, SHOWN):
+        crop = net.crop(Image.fromarray(generate_pair(label).image))
+        names = CLASSES[label], CLASSES[rival(label)]
+        x = net.preprocessing.normalise(crop)
+        questions.append(Question(crop, x, (label, rival(label)), names))
     return questions
 
 

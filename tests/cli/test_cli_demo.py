@@ -33,16 +33,15 @@ def test_demo_draws_and_measures(capsys: pytest.CaptureFixture[str], tmp_path: P
 
 def test_shares_of_hand_made_maps() -> None:
     star, cross = CLASSES.index("star"), CLASSES.index("cross")
-    pair = demo.generate_pair(star)
-    assert pair.rival == cross
-    target, rival = pair.label_mask, pair.rival_mask
+    sample = demo.generate_pair(star)
+    target, rival = sample.masks[star], sample.masks[cross]
     right = target.astype(float) - rival
     maps = {"right": right, "wrong": -right, "zero": 0 * right, "flat": np.ones_like(right)}
-    lines = demo.measure([pair], {name: one[None] for name, one in maps.items()}).split("\n")
+    lines = demo.measure([star], [sample], {name: one[None] for name, one in maps.items()}).split("\n")
     areas = [round(100 * mask.mean()) for mask in (target, rival)]
     shares = [[int(n) for n in re.findall(r"(\d+)%", line)] for line in lines]
     assert shares == [[100, 0, 0, areas[0], areas[0]], [100, 0, 0, 0, areas[1]]]
-    both = demo.measure([pair] * 2, {"both": np.stack([right, -right])})
+    both = demo.measure([star] * 2, [sample] * 2, {"both": np.stack([right, -right])})
     assert both.count("both 50%") == 2
-    assert pixels(demo.draw_masks(pair))[target].tolist()[0] == [255, 0, 0]
-    assert pixels(demo.draw_masks(pair))[rival].tolist()[0] == [0, 0, 255]
+    assert pixels(demo.draw_masks(star, sample))[target].tolist()[0] == [255, 0, 0]
+    assert pixels(demo.draw_masks(star, sample))[rival].tolist()[0] == [0, 0, 255]
