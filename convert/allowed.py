@@ -46,11 +46,7 @@ class StandIn:
     is_class: bool = True
 
     def __call__(self, *_ignored: Any) -> "StandIn":
-        """The object that a class would make.
-
-        Raises:
-          UnsafeCheckpointError: it is a function.
-        """
+        """The object that a class would make; a function is refused."""
         if not self.is_class:
             raise refuse(f"a call of the global {self.name[:_SHOWN]!r}")
         return self
@@ -190,12 +186,7 @@ _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 def find_global(module: Any, name: Any) -> Any:
-    """What stands for a global: a builder, the dtype of a storage, or a stand-in.
-
-    Raises:
-      UnsafeCheckpointError: it is one of Python's own, and nothing that data needs.
-      CorruptCheckpointError: not a name.
-    """
+    """What stands for a global: a builder, the dtype of a storage, or a stand-in."""
     if not isinstance(module, str) or not isinstance(name, str):
         raise CorruptCheckpointError("Expected the name of a global, got no string.")
     module = _PYTHON_2.get(module, module)

@@ -178,11 +178,7 @@ def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def find_state_dict(content: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict by name, out of its wrappers if it has some.
-
-    Raises:
-      WeightsError: not a state dict.
-    """
+    """The tensors of a state dict by name, out of its wrappers if it has some."""
     for _ in _WRAPPERS:  # no deeper, since a dict may hold itself
         inner = (content.get(name) for name in _WRAPPERS) if isinstance(content, dict) else ()
         content = next((one for one in inner if isinstance(one, dict)), content)

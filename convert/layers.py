@@ -13,35 +13,22 @@ Shape = tuple[int, ...]
 
 
 class Transform(NamedTuple):
-    """From a PyTorch weight to a Flax kernel or scale.
+    """From a PyTorch weight to a Flax kernel or scale."""
 
-    Attributes:
-      shapes: weight shapes that give a kernel of this shape; the first is torchvision's.
-      apply: weight and kernel shape -> kernel.
-    """
-
+    # Weight shapes that give a kernel of this shape; the first is torchvision's.
     shapes: Callable[[Shape], tuple[Shape, ...]]
-    apply: Callable[[np.ndarray, Shape], np.ndarray]
+    apply: Callable[[np.ndarray, Shape], np.ndarray]  # weight and kernel shape -> kernel
 
 
 class Layer(NamedTuple):
-    """A row of the table, names as regular expressions and their replacements.
+    """A row of the table, names as regular expressions and their replacements."""
 
-    Attributes:
-      path: of the layer in the Flax parameters.
-      source: of its weight (and bias) in the state dict; None for a BatchNorm on its own.
-      norm: of the BatchNorm to fold into it; None without one.
-      transform: what becomes of the weight.
-      bias: the source has a bias.
-      epsilon: of the BatchNorm.
-    """
-
-    path: str
-    source: str | None
-    norm: str | None
-    transform: Transform
-    bias: bool = True
-    epsilon: float = 1e-5
+    path: str  # of the layer in the Flax parameters
+    source: str | None  # of its weight (and bias) in the state dict; None of a lone BatchNorm
+    norm: str | None  # of the BatchNorm to fold into it
+    transform: Transform  # of the weight
+    bias: bool = True  # the source has one
+    epsilon: float = 1e-5  # of the BatchNorm
 
     @property
     def name(self) -> str:

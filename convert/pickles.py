@@ -41,12 +41,7 @@ class Pickle(NamedTuple):
 
 
 def read_pickle(stream: io.BytesIO) -> Pickle:
-    """Interpret one pickle and leave the stream behind its end.
-
-    Raises:
-      UnsafeCheckpointError: an opcode or a global that data does not need; nothing is executed.
-      CorruptCheckpointError: truncated, or no pickle.
-    """
+    """Interpret one pickle and leave the stream behind its end."""
     try:
         return _interpret(stream)
     except WeightsError:

@@ -64,12 +64,7 @@ def load_variables(path: str | os.PathLike[str]) -> Variables:
 def read_safetensors(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays and metadata of any safetensors file.
-
-    Raises:
-      CorruptCheckpointError: truncated, or not a safetensors file.
-      WeightsError: the file is missing.
-    """
+    """Arrays and metadata of any safetensors file."""
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}

@@ -62,11 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuse what is missing or would be ignored, before anything is loaded.
-
-    Raises:
-      InputError: no --root or no --network for files, or one of their options without files.
-    """
+    """Refuse what is missing or would be ignored, before anything is loaded."""
     if args.dataset in (None, "generated"):
         if args.root is not None and (args.dataset or not args.maps):
             raise InputError("--root: Expected none for the generated dataset.")
@@ -77,11 +73,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def options_of_methods(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """`--option` and the options of dmbp, as method -> option -> value.
-
-    Raises:
-      InputError: not METHOD.NAME=VALUE.
-    """
+    """`--option` and the options of dmbp, as method -> option -> value."""
     options: dict[str, dict[str, Any]] = {
         "dmbp": {"config": make_config(args), "biases": make_biases(args)}
     }

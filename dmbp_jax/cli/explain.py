@@ -68,11 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def choose_targets(args: argparse.Namespace, images: Sequence[Path]) -> list[Path]:
-    """The pictures that will be written, none of which may be there already.
-
-    Raises:
-      InputError: one is, and `--force` was not given.
-    """
+    """The pictures that will be written, none of which may be there already without `--force`."""
     targets = name_results(images, args.output, args.method)
     arrays = [target.with_suffix(".npz") for target in targets] if args.npz else []
     refuse_overwrite([*targets, *arrays], force=args.force)

@@ -49,11 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def generated(net: Network) -> list[Question]:
-    """Pictures with two rival objects; the label is one of them, the other class its rival.
-
-    Raises:
-      InputError: the network has other classes.
-    """
+    """Pictures with two rival objects; the label is one of them, the other class its rival."""
     if net.labels != CLASSES:
         raise InputError(f"IMAGE: Expected pictures for the network {net.name}, got none.")
     questions = []

@@ -15,23 +15,14 @@ from dmbp_jax.runs.explaining import explain_images
 
 
 class PhotoMap(NamedTuple):
-    """The map of one photo.
-
-    Attributes:
-      label: the class it is for.
-      numbers: what is printed beside it.
-      map: (H, W) or (H, W, C), as it is drawn.
-      parts: positive and negative part; None for methods other than dmbp.
-      save: writes the arrays to a path.
-      note: what a reader of the map should know, or nothing.
-    """
+    """The map of one photo."""
 
     label: int
-    numbers: str
-    map: np.ndarray
-    parts: tuple[np.ndarray, np.ndarray] | None
-    save: Callable[[Path], object]
-    note: str = ""
+    numbers: str  # printed beside it
+    map: np.ndarray  # (H, W) or (H, W, C), as it is drawn
+    parts: tuple[np.ndarray, np.ndarray] | None  # positive and negative, of dmbp
+    save: Callable[[Path], object]  # writes the arrays to a path
+    note: str = ""  # what a reader of the map should know
 
 
 def explain_photos(

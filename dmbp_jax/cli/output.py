@@ -19,11 +19,7 @@ def one_line(error: BaseException) -> str:
 
 
 def refuse_overwrite(files: Sequence[Path], *, force: bool) -> None:
-    """Refuse to overwrite files without `force`.
-
-    Raises:
-      InputError: a file exists and `force` is false.
-    """
+    """Refuse to overwrite files without `force`."""
     taken = [path for path in files if path.exists()]
     if taken and not force:
         others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
@@ -31,11 +27,7 @@ def refuse_overwrite(files: Sequence[Path], *, force: bool) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of the results, before hours are spent on them.
-
-    Raises:
-      InputError: it is a file, or may not be written to.
-    """
+    """Make the folder of the results, before hours are spent on them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

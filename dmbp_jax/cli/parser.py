@@ -93,18 +93,12 @@ EXCLUSIVE = (("--label", "--labels"), ("--steps", "--quick"))  # of which one ma
 
 @dataclass(frozen=True)
 class Command:
-    """`dmbp NAME`; its file `dmbp_jax.cli.NAME` has `run(args) -> exit code`.
+    """`dmbp NAME`; its file `dmbp_jax.cli.NAME` has `run(args) -> exit code`."""
 
-    Attributes:
-      summary: one line in `dmbp --help`.
-      description, example: printed as they are written.
-      options: its options in order, each with what it says other than `OPTIONS`.
-    """
-
-    summary: str
-    description: str
+    summary: str  # one line in `dmbp --help`
+    description: str  # this and the example are printed as they are written
     example: str
-    options: Mapping[str, Option]
+    options: Mapping[str, Option]  # in order, each with what it says other than `OPTIONS`
 
 
 def plain(*names: str) -> dict[str, Option]:

@@ -19,23 +19,14 @@ LONGEST_NAME = 255  # bytes of a file's name on nearly every system
 
 
 class Photo(NamedTuple):
-    """One image that could be read.
-
-    Attributes:
-      path: its file.
-      target: the picture to write.
-      label: the class to explain, or None for the network's first choice.
-      crop: the part that the network gets, for drawing.
-      x: the same part as the network's input, (H, W, C).
-      digest: SHA-256 of the bytes that were decoded.
-    """
+    """One image that could be read."""
 
     path: Path
-    target: Path
-    label: int | None
-    crop: Image.Image
-    x: np.ndarray
-    digest: str
+    target: Path  # the picture to write
+    label: int | None  # None for the network's first choice
+    crop: Image.Image  # the part that the network gets, for drawing
+    x: np.ndarray  # the same part as the network's input, (H, W, C)
+    digest: str  # SHA-256 of the bytes that were decoded
 
 
 def label_photos(

@@ -61,11 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuse options that would be ignored, before anything is loaded.
-
-    Raises:
-      InputError: options of ray with another engine, or the other way round; a number below 1.
-    """
+    """Refuse options that would be ignored, before anything is loaded."""
     for name in ("batch_size", "workers"):
         if getattr(args, name) is not None:
             check_count(getattr(args, name), f"--{name.replace('_', '-')}")

@@ -33,11 +33,7 @@ def make_biases(args: argparse.Namespace) -> str:
 
 
 def method_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of `--method`.
-
-    Raises:
-      InputError: options of dmbp that another method would ignore, or a value out of range.
-    """
+    """The options of `--method`; those of dmbp, which another method would ignore, are refused."""
     unset = {"steps": None, "quick": False, "loss": None, "biases": None}
     given = [name for name, value in unset.items() if getattr(args, name, value) != value]
     if args.method == "dmbp":
@@ -54,8 +50,7 @@ def method_options(args: argparse.Namespace) -> dict[str, Any]:
 def frozen_note(net: Network, x: np.ndarray, options: Mapping[str, Any]) -> str:
     """One sentence where the method takes factors of the network as constants.
 
-    Raises:
-      UnsupportedNetworkError: the method does not take the network.
+    A network that the method does not take is refused here, before anything is written.
     """
     nonaffine = options.get("nonaffine")
     if nonaffine is None:

@@ -26,12 +26,7 @@ class Listing(NamedTuple):
 
 
 def check_root(root: str | os.PathLike[str], expected: str) -> Path:
-    """The folder of a dataset.
-
-    Raises:
-      DataError: no such folder; the message says what is expected in it.
-      InputTypeError: not a path.
-    """
+    """The folder of a dataset, or an error that says what is expected in it."""
     if not isinstance(root, (str, os.PathLike)):
         raise InputTypeError(f"root: Expected a path, got {type(root).__name__}.")
     folder = Path(root)

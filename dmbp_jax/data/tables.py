@@ -21,17 +21,11 @@ Resolve = Callable[..., int]  # index of a class: `net.label_index`, or `find_la
 
 
 class Row(NamedTuple):
-    """A line of a table.
+    """A line of a table."""
 
-    Attributes:
-      line: its number, from 1.
-      file: name of a picture, with forward slashes.
-      label: index of its class; None where the network's first choice is asked for.
-    """
-
-    line: int
-    file: str
-    label: int | None
+    line: int  # from 1
+    file: str  # name of a picture, with forward slashes
+    label: int | None  # None where the network's first choice is asked for
 
 
 class Table(NamedTuple):
@@ -64,10 +58,6 @@ def read_table(table: Path, resolve: Resolve, *, needed: bool = True) -> Table:
         whole name of a class; several are separated by semicolons. None, or "top1", is the
         network's first choice.
       needed: whether a table without a column of labels is refused.
-
-    Raises:
-      DataError: it cannot be read, has no row, or lacks a column; a row lacks one, has no file, an
-        unknown label, or the same file and label as another. The message names column or line.
 
     Example:
       >>> import tempfile

@@ -37,10 +37,6 @@ def read_labels(labels: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ..
     A text file has one name on each line; blank lines do not count. A JSON file has a list of
     names, or an object from number to name (`{"0": "cat"}`, also `{"0": ["n02123045", "cat"]}`) or
     from name to number, with the numbers 0, 1, 2, … in any order.
-
-    Raises:
-      InputError: the file cannot be read, there is no name, or a name is blank.
-      InputTypeError: not a list of strings.
     """
     where = "labels"
     if isinstance(labels, (str, os.PathLike)):
@@ -86,16 +82,8 @@ def find_label(labels: Sequence[str], wanted: int | str, *, exact: bool = False)
 
     Upper and lower case are the same, unless only one of them fits. An exact name wins over longer
     names that contain it. Digits are a number, unless a class is called so; without names, any
-    number is taken.
-
-    Args:
-      labels: names of all classes; may be empty.
-      wanted: number or name.
-      exact: whether only the whole name counts, as in tables of labels.
-
-    Raises:
-      InputError: no class or several classes fit; the message lists candidates.
-      InputTypeError: neither an integer nor a string.
+    number is taken. In tables of labels only the whole name counts (`exact`). The message of an
+    error lists candidates.
 
     Example:
       >>> find_label(("tabby", "tiger", "tiger cat"), "Tiger"), find_label(("a", "b"), "1")

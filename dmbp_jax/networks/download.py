@@ -40,10 +40,7 @@ def fetch(checkpoint: Checkpoint) -> Path:
     A file counts as right if its SHA-256 begins with the digits of `checkpoint.sha256`: all 64, or
     the 8 of its name. A file that is there already is checked, too; a wrong one is replaced.
     A checkpoint inside a Python package is read where the package is installed; none of the
-    package's code runs.
-
-    Raises:
-      DownloadError: no connection, a wrong hash, or no place; the message says what to do by hand.
+    package's code runs. The message of an error says what to do by hand.
     """
     target = cache_directory() / checkpoint.file
     if checkpoint.package is not None:

@@ -55,11 +55,7 @@ class Preprocessing:
         check_choice(self.interpolation, "interpolation", tuple(_FILTERS))
 
     def crop(self, source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-        """The part of the picture that the network gets: RGB, `size` × `size`, not normalised.
-
-        Raises:
-          ImageError: the picture cannot be decoded.
-        """
+        """The part of the picture that the network gets: RGB, `size` × `size`, not normalised."""
         picture = _shorten(open_image(source))
         width, height = picture.size
         shorter = min(width, height)
@@ -69,11 +65,7 @@ class Preprocessing:
         return picture.crop((left, top, left + self.size, top + self.size))
 
     def array(self, source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
-        """The network's input (size, size, 3), float32.
-
-        Raises:
-          ImageError: the picture cannot be decoded.
-        """
+        """The network's input (size, size, 3), float32."""
         return self.normalise(self.crop(source))
 
     def normalise(self, crop: Image.Image) -> np.ndarray:

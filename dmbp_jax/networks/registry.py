@@ -23,22 +23,13 @@ Activation = Literal["softmax", "sigmoid"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published weights file and what is special about it.
+    """A published weights file and what is special about it."""
 
-    Attributes:
-      url: where it is; or its path inside `package`.
-      sha256: the hex digits of its SHA-256 that are known for certain: all 64, or the first 8,
-        which are part of the file's name.
-      batch_norm: a VGG whose BatchNorm is stored apart from the convolutions.
-      bgr: a Caffe network; its first convolution expects blue first.
-      package: the Python package that holds it, if it is not published under an address.
-    """
-
-    url: str
-    sha256: str
-    batch_norm: bool = False
-    bgr: bool = False
-    package: str | None = None
+    url: str  # where it is; or its path inside `package`
+    sha256: str  # the digits that are known: all 64, or the first 8, part of the file's name
+    batch_norm: bool = False  # a VGG whose BatchNorm is stored apart from the convolutions
+    bgr: bool = False  # a Caffe network; its first convolution expects blue first
+    package: str | None = None  # the Python package that holds it, if it has no address
 
     @property
     def file(self) -> str:
@@ -53,21 +44,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Entry:
-    """A named network.
+    """A named network."""
 
-    Attributes:
-      module: Flax module for the folded weights.
-      checkpoint: what to download; None for weights inside the package.
-      preprocessing: what the network was trained on.
-      labels: class names in the order of its logits.
-      activation: what turns its logits into probabilities.
-    """
-
-    module: nn.Module
-    checkpoint: Checkpoint | None
-    preprocessing: Preprocessing
-    labels: tuple[str, ...]
-    activation: Activation
+    module: nn.Module  # for the folded weights
+    checkpoint: Checkpoint | None  # None for weights inside the package
+    preprocessing: Preprocessing  # what it was trained on
+    labels: tuple[str, ...]  # in the order of its logits
+    activation: Activation  # turns its logits into probabilities
 
 
 # The whole SHA-256 of files for which at least two independent public records agree. Of the others
@@ -170,12 +153,7 @@ NETWORKS: Mapping[str, Entry] = {
 
 
 def find_entry(name: str, classes: int | None = None) -> Entry:
-    """The row of a name; with `classes`, its module is rebuilt for that number of classes.
-
-    Raises:
-      InputError: no network has this name; the message lists near ones.
-      InputTypeError: not a string.
-    """
+    """The row of a name; with `classes`, its module is rebuilt for that number of classes."""
     if not isinstance(name, str):
         raise InputTypeError(f"name: Expected a network's name, got {type(name).__name__}.")
     if name not in NETWORKS:

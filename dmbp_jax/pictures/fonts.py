@@ -18,13 +18,9 @@ _STYLES = ("bold", "italic", "oblique", "light", "thin", "black", "mono")  # tri
 def find_font(text: str, usual: ImageFont.FreeTypeFont) -> tuple[Path | None, str]:
     r"""The font for a text, and the text as that font draws it.
 
-    Args:
-      text: what is to be drawn.
-      usual: the font that is taken if it has all letters.
-
-    Returns:
-      None for the usual font, or the file of a font of the system; and the text, in which letters
-      that neither has are written as ASCII does: without accents, or as `\u732b`.
+    None stands for the usual font, which is taken if it has all letters; otherwise it is the file
+    of a font of the system. Letters that neither has are written as ASCII does: without accents,
+    or as `\u732b`.
 
     Example:
       >>> find_font("star", ImageFont.load_default(12))

@@ -101,13 +101,7 @@ def to_picture(rgb: NDArray[np.float64]) -> Image.Image:
 def check_map(
     values: ArrayLike, name: str, *, mean: bool = False, picture: Image.Image | None = None
 ) -> NDArray[np.float64]:
-    """A map as finite float64 (H, W), its channels summed or averaged.
-
-    Raises:
-      InputTypeError: not an array of real numbers.
-      InputError: wrong rank, an empty axis, a value that is not finite, or not on the picture
-        pixel by pixel.
-    """
+    """A map as finite float64 (H, W), its channels summed or averaged, of the picture's size."""
     try:
         raw = np.asarray(values)
         if np.iscomplexobj(raw):

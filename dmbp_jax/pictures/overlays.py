@@ -146,12 +146,7 @@ def _blend(picture: Image.Image, values: NDArray[np.float64], alpha: float) -> I
 
 
 def check_picture(image: Any) -> Image.Image:
-    """A Pillow picture, or an array of uint8 or of floats in [0, 1], as a Pillow RGB picture.
-
-    Raises:
-      InputTypeError: neither a picture nor an array of uint8 or floats.
-      InputError: wrong shape, or floats outside [0, 1] (a preprocessed network input).
-    """
+    """A Pillow picture, or an array of uint8 or of floats in [0, 1], as a Pillow RGB picture."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     array = np.asarray(image)
