@@ -74,10 +74,7 @@ def convert_entry(state_dict: Mapping[str, np.ndarray], name: str, entry: Entry)
     expected: dict[str, tuple[Shape, ...]] = {}
     for path, layer in found.items():
         expected |= _expected(layer, weights[path])
-    renames = RENAMES.get(type(entry.module), ())
-    arrays, ambiguous = _rename(state_dict, renames)
-    if not expected.keys() & arrays.keys():
-        arrays, ambiguous = _without_prefix(state_dict, renames, expected) or (arrays, ambiguous)
+    arrays, ambiguous = _rename(state_dict, RENAMES.get(type(entry.module), ()), expected)
     shapes = {key: array.shape for key, array in arrays.items()}
     _compare(name, entry, shapes, expected, ambiguous)
 
@@ -180,40 +177,31 @@ def layer_of(path: str) -> str:
 
 
 def _rename(
-    state_dict: Mapping[str, np.ndarray], renames: Sequence[tuple[str, str]]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The state dict under torchvision's names, without batch counters; and names that collide."""
-    arrays: dict[str, np.ndarray] = {}
-    ambiguous = []
-    for key, array in state_dict.items():
-        if key.endswith("num_batches_tracked"):
-            continue
-        name = key
-        for pattern, replacement in renames:
-            name = re.sub(pattern, replacement, name)
-        if name in arrays:
-            ambiguous.append(key)
-        arrays[name] = np.asarray(array)
-    return arrays, ambiguous
-
-
-def _without_prefix(
     state_dict: Mapping[str, np.ndarray],
     renames: Sequence[tuple[str, str]],
     expected: Collection[str],
-) -> tuple[dict[str, np.ndarray], list[str]] | None:
-    """`_rename` without the prefix that all names have, where they are the expected ones then."""
-    names = list(state_dict)
-    prefix = ""
-    for part in names[0].split(".")[:-1] if names else ():
-        prefix += f"{part}."
-        if not all(name.startswith(prefix) for name in names):
-            return None
-        shorter = {name.removeprefix(prefix): state_dict[name] for name in names}
-        arrays, ambiguous = _rename(shorter, renames)
-        if arrays.keys() & set(expected):
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The state dict under torchvision's names, without batch counters; and names that collide.
+
+    What all names begin with is taken off where none is an expected one with it.
+    """
+    names = [name for name in state_dict if not name.endswith("num_batches_tracked")]
+    parts = os.path.commonprefix(names).split(".")[:-1]
+    attempts = []
+    for count in range(len(parts) + 1):
+        prefix = "".join(f"{part}." for part in parts[:count])
+        arrays, ambiguous = {}, []
+        for key in names:
+            name = key.removeprefix(prefix)
+            for pattern, replacement in renames:
+                name = re.sub(pattern, replacement, name)
+            if name in arrays:
+                ambiguous.append(key)
+            arrays[name] = np.asarray(state_dict[key])
+        if not arrays.keys().isdisjoint(expected):
             return arrays, ambiguous
-    return None
+        attempts.append((arrays, ambiguous))
+    return attempts[0]
 
 
 def _expected(layer: Layer, kernel: Shape) -> dict[str, tuple[Shape, ...]]:

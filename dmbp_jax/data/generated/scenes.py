@@ -13,6 +13,7 @@ from PIL import Image
 from dmbp_jax.checks import check_count
 from dmbp_jax.data.generated.shapes import Floats
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.networks.class_names import find_label
 
 SIZE = 96
 MAX_OBJECTS = 4
@@ -113,16 +114,7 @@ def _check_classes(classes: Sequence[int | str]) -> list[int]:
         raise InputTypeError(
             f"classes: Expected a sequence of class names or indices, got {classes!r}."
         )
-    labels = []
-    for entry in classes:
-        if isinstance(entry, str):
-            if entry not in CLASSES:
-                raise InputError(f"classes: Expected names out of {CLASSES}, got {entry!r}.")
-            labels.append(CLASSES.index(entry))
-        else:
-            labels.append(check_count(entry, "classes", minimum=0))
-            if entry >= len(CLASSES):
-                raise InputError(f"classes: Expected indices < {len(CLASSES)}, got {entry}.")
+    labels = [find_label(CLASSES, entry, exact=True) for entry in classes]
     if not 1 <= len(labels) <= MAX_OBJECTS or len(set(labels)) < len(labels):
         raise InputError(
             f"classes: Expected one to {MAX_OBJECTS} different classes, got {tuple(classes)}."
