@@ -1,18 +1,17 @@
-"""Fetching a published checkpoint once: pooch downloads, the hash decides, a rename puts it there.
+"""Fetching a published checkpoint once: the hash decides, a rename puts it there.
 
 A file under its final name in the cache is whole and checked, by the hex digits that its row of the
 registry knows; half a download never gets that name.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import os
 import sys
 from pathlib import Path
 
-import pooch
 import requests
+from tqdm import tqdm
 
 from dmbp_jax.errors import DownloadError
 from dmbp_jax.files import replacing
@@ -73,17 +72,13 @@ def fetch(checkpoint: Checkpoint) -> Path:
 
 def _download(checkpoint: Checkpoint, path: Path) -> None:
     """Write what its address holds, with a bar."""
-    with contextlib.ExitStack() as answers:
-
-        def answered(answer: requests.Response, **_: object) -> None:
-            answers.enter_context(answer)  # pooch leaves the connection of an error open
-            if answer.status_code == requests.codes.ok:
-                message = f"downloading {checkpoint.url}, checked by {checkpoint.check}"
-                print(message, file=sys.stderr)
-
-        hooks = {"response": answered}
-        download = pooch.HTTPDownloader(True, _CHUNK, timeout=_TIMEOUT, hooks=hooks)
-        download(checkpoint.url, str(path), None)
+    with requests.get(checkpoint.url, stream=True, timeout=_TIMEOUT) as answer:
+        answer.raise_for_status()
+        print(f"downloading {checkpoint.url}, checked by {checkpoint.check}", file=sys.stderr)
+        size = int(answer.headers.get("Content-Length", 0)) or None
+        with path.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True) as bar:
+            for piece in answer.iter_content(_CHUNK):
+                bar.update(file.write(piece))
 
 
 def _installed(package: str, checkpoint: Checkpoint, target: Path) -> Path:

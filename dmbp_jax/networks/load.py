@@ -49,7 +49,7 @@ def load(
     if weights is not None:
         path = Path(weights)
     elif entry.checkpoint is not None:
-        # Here, because pooch and requests take 0.2 s that only a download needs.
+        # Here, because requests takes 0.2 s that only a download needs.
         from dmbp_jax.networks.download import fetch
 
         path = fetch(entry.checkpoint)

@@ -1,6 +1,7 @@
 """A font that has the letters of a text: the usual one, or one of the system; never empty boxes."""
 
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -10,9 +11,8 @@ from typing import Any
 
 from PIL import ImageFont
 
-_SUFFIXES = (".ttf", ".otf", ".ttc")
 _NOWHERE = "\U0010ffff"  # no character, so that what is drawn for it is the sign of a missing one
-_STYLES = ("bold", "italic", "oblique", "light", "thin", "black", "mono")  # tried last
+_STYLED = re.compile("bold|italic|oblique|light|thin|black|mono", re.IGNORECASE)  # tried last
 
 
 def find_font(text: str, usual: ImageFont.FreeTypeFont) -> tuple[Path | None, str]:
@@ -73,13 +73,9 @@ def _system_fonts() -> tuple[Path, ...]:
         for folder in _folders()
         for parent, _, names in os.walk(folder, followlinks=True)
         for name in names
-        if name.lower().endswith(_SUFFIXES)
+        if name.lower().endswith((".ttf", ".otf", ".ttc"))
     )
-    return tuple(sorted(found, key=lambda path: (_is_styled(path.stem.lower()), path)))
-
-
-def _is_styled(name: str) -> bool:
-    return any(style in name for style in _STYLES)
+    return tuple(sorted(found, key=lambda path: (bool(_STYLED.search(path.stem)), path)))
 
 
 def _folders() -> Iterator[Path]:
