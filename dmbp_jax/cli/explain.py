@@ -8,13 +8,14 @@ from pathlib import Path
 from dmbp_jax.checks import check_count
 from dmbp_jax.cli.maps import PhotoMap, draw, explain_photos
 from dmbp_jax.cli.output import BAD_INPUT, make_folder, one_line, refuse_overwrite
-from dmbp_jax.cli.photos import Photo, batches, label_photos, name_results, read
+from dmbp_jax.cli.photos import Photo, label_photos, name_results, read
 from dmbp_jax.cli.settings import (
     frozen_note,
     method_options,
     open_network,
     use_compilation_cache,
 )
+from dmbp_jax.engine.batches import collect_rows, equal_size
 from dmbp_jax.errors import DmbpError, DownloadError, InputError
 from dmbp_jax.files import replacing
 
@@ -49,11 +50,12 @@ def run(args: argparse.Namespace) -> int:
 
     chosen = ((*row, target) for row, target in zip(rows, targets, strict=True))
     photos = read(net, chosen, failed)
-    for number, (group, x) in enumerate(batches(photos, len(rows), args.batch_size)):
-        if number == 0 and (note := frozen_note(net, x, options)):
+    size = equal_size(len(rows), args.batch_size)
+    for number, batch in enumerate(collect_rows(photos, size)):
+        if number == 0 and (note := frozen_note(net, batch.rows, options)):
             print(f"{args.network}: {note}", flush=True)
-        maps = explain_photos(net, group, x, args.method, options, progress=not args.quiet)
-        for photo, one in zip(group, maps, strict=True):
+        maps = explain_photos(net, batch, args.method, options, progress=not args.quiet)
+        for photo, one in zip(batch.items, maps, strict=True):
             name = net.labels[one.label] if net.labels else "class"
             try:
                 save(args, photo, one, name)

@@ -11,6 +11,7 @@ from PIL import Image
 from dmbp_jax import Network, pictures
 from dmbp_jax.catalogue import find_method
 from dmbp_jax.cli.photos import Photo
+from dmbp_jax.engine.batches import Batch
 from dmbp_jax.runs.explaining import explain_images
 
 
@@ -26,25 +27,20 @@ class PhotoMap(NamedTuple):
 
 
 def explain_photos(
-    net: Network,
-    photos: Sequence[Photo],
-    x: np.ndarray,
-    method: str,
-    options: Mapping[str, Any],
-    *,
-    progress: bool,
+    net: Network, batch: Batch, method: str, options: Mapping[str, Any], *, progress: bool
 ) -> Iterator[PhotoMap]:
-    """The maps of a batch, whose inputs `x` have repeats behind them that fill it up."""
-    filled = [*photos, *[photos[0]] * (len(x) - len(photos))]
+    """The maps of a batch of photos."""
+    photos: Sequence[Photo] = batch.items
+    filled = [*photos, *[photos[0]] * (len(batch.rows) - batch.count)]
     found = explain_images(
         net,
-        x,
+        batch.rows,
         [photo.label for photo in filled],
         method=method,
         options={**options, "progress": progress} if method == "dmbp" else options,
         identities=[photo.digest for photo in filled],
     )
-    for i in range(len(photos)):
+    for i in range(batch.count):
         label = int(found.label[i])
         if found.attribution is not None:  # of Eq. 9
             one = found.attribution[i]

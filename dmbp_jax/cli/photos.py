@@ -1,4 +1,4 @@
-"""Photos for `dmbp explain`: labels and names of results, decoding, and groups of one shape."""
+"""Photos for `dmbp explain`: labels, names of results, and decoding."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +11,6 @@ from PIL import Image
 from dmbp_jax import Network
 from dmbp_jax.data.decoding import read_image
 from dmbp_jax.data.loading import ReadAhead
-from dmbp_jax.engine.batches import collect_rows, equal_size
 from dmbp_jax.errors import ImageError
 from dmbp_jax.runs.inputs import label_files
 
@@ -25,7 +24,6 @@ class Photo(NamedTuple):
     target: Path  # the picture to write
     label: int | None  # None for the network's first choice
     crop: Image.Image  # the part that the network gets, for drawing
-    x: np.ndarray  # the same part as the network's input, (H, W, C)
     digest: str  # SHA-256 of the bytes that were decoded
 
 
@@ -67,17 +65,17 @@ def read(
     net: Network,
     files: Iterable[tuple[Path, int | None, Path]],
     failed: Callable[[Path, Exception], None],
-) -> Iterator[Photo]:
-    """The photos (path, label, target) that can be read, each decoded once.
+) -> Iterator[tuple[Photo, np.ndarray]]:
+    """The photos (path, label, target) that can be read, each decoded once, with their inputs.
 
     `failed` gets each of the others.
     """
 
-    def read_one(file: tuple[Path, int | None, Path]) -> Photo:
+    def read_one(file: tuple[Path, int | None, Path]) -> tuple[Photo, np.ndarray]:
         path, label, target = file
         picture, digest = read_image(path)
         crop = net.crop(picture)
-        return Photo(path, target, label, crop, net.preprocessing.normalise(crop), digest)
+        return Photo(path, target, label, crop, digest), net.preprocessing.normalise(crop)
 
     with ReadAhead(files, read_one) as photos:
         for (path, *_), photo in photos:
@@ -85,16 +83,3 @@ def read(
                 failed(path, photo)
             else:
                 yield photo
-
-
-def batches(
-    photos: Iterator[Photo], count: int, batch_size: int
-) -> Iterator[tuple[list[Photo], np.ndarray]]:
-    """Photos in groups of equal size, with their inputs stacked.
-
-    The last group is filled up with repeats of one of its images, so that one compiled program
-    serves all of them; an image's result does not depend on its batch mates.
-    """
-    rows = ((photo, photo.x) for photo in photos)
-    for batch in collect_rows(rows, equal_size(count, batch_size)):
-        yield list(batch.items), batch.rows

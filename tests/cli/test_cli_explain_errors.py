@@ -18,7 +18,8 @@ from PIL import Image
 
 import dmbp_jax
 from dmbp_jax.cli import main
-from dmbp_jax.cli.photos import Photo, batches, name_results
+from dmbp_jax.cli.photos import name_results
+from dmbp_jax.engine.batches import collect_rows, equal_size
 
 
 def test_numbers_that_overflow_are_a_bad_image(
@@ -122,20 +123,14 @@ def test_equal_names_get_results_of_their_own() -> None:
 
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 8), (8, 8), (9, 8), (20, 8), (5, 1)])
 def test_groups_have_one_shape_and_lose_nothing(count: int, batch_size: int) -> None:
-    blank = Image.new("RGB", (2, 2))
-    photos = [
-        Photo(Path(str(i)), Path(str(i)), None, blank, np.full((2, 2, 3), i, np.float32), "")
-        for i in range(count)
-    ]
-    groups = list(batches(iter(photos), count, batch_size))
-    assert [photo for group, _ in groups for photo in group] == photos
-    assert len({x.shape for _, x in groups}) == 1
-    assert groups[0][1].shape[0] <= batch_size
-    for group, x in groups:
-        assert [int(image[0, 0, 0]) for image in x][: len(group)] == [
-            int(p.path.name) for p in group
-        ]
+    photos = [(i, np.full((2, 2, 3), i, np.float32)) for i in range(count)]
+    groups = list(collect_rows(photos, equal_size(count, batch_size)))
+    assert [photo for group in groups for photo in group.items] == list(range(count))
+    assert len({group.rows.shape for group in groups}) == 1
+    assert len(groups[0].rows) <= batch_size
+    for group in groups:
+        assert [int(image[0, 0, 0]) for image in group.rows][: group.count] == group.items
 
 
 def test_a_first_group_that_is_short_is_not_filled_up() -> None:
-    assert list(batches(iter([]), 3, 2)) == []
+    assert list(collect_rows([], equal_size(3, 2))) == []
