@@ -91,14 +91,15 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = _check_entries(archive, _length(file))
-            folder = next((n.removesuffix("data.pkl") for n in entries if _is_pickle(n)), None)
-            if folder is None:
+            pickle = next((name for name in entries if name.split("/")[-1] == "data.pkl"), None)
+            if pickle is None:
                 raise CorruptCheckpointError("Expected an entry data.pkl, got none.")
-            if entries[f"{folder}data.pkl"].file_size > MAX_PICKLE:
+            folder = pickle.removesuffix("data.pkl")
+            if entries[pickle].file_size > MAX_PICKLE:
                 raise UnsafeCheckpointError(f"data.pkl: Expected at most {MAX_PICKLE} bytes.")
             if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
                 raise WeightsError("Expected little-endian numbers, got big-endian.")
-            content = read_pickle(io.BytesIO(archive.read(f"{folder}data.pkl"))).content
+            content = read_pickle(io.BytesIO(archive.read(pickle))).content
             tensors = find_state_dict(content)
             numbers: dict[str, np.ndarray] = {}
             for storage in {tensor.storage for tensor in tensors.values()}:
@@ -116,10 +117,6 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
     except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise CorruptCheckpointError(f"Expected a whole zip file, got: {error}") from error
     return {name: _window(tensor, numbers) for name, tensor in tensors.items()}
-
-
-def _is_pickle(name: str) -> bool:
-    return name == "data.pkl" or name.endswith("/data.pkl")
 
 
 def _check_entries(archive: zipfile.ZipFile, length: int) -> dict[str, zipfile.ZipInfo]:

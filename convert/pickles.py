@@ -106,7 +106,9 @@ def _interpret(stream: io.BytesIO) -> Pickle:
                 stack.append(StandIn("builtins.frozenset"))
             case "APPEND" | "APPENDS" | "ADDITEMS":
                 items = [stack.pop()] if opcode.name == "APPEND" else pop_mark()
-                _extend(stack[-1], items)
+                _expect(stack[-1], (list, StandIn))
+                if isinstance(stack[-1], list):
+                    stack[-1].extend(items)
             case "SETITEM" | "SETITEMS":
                 items = [stack.pop(), stack.pop()][::-1] if opcode.name == "SETITEM" else pop_mark()
                 put_items(stack[-1], zip(items[::2], items[1::2], strict=True))
@@ -129,7 +131,10 @@ def _interpret(stream: io.BytesIO) -> Pickle:
                 storage = make_storage(stack.pop())
                 stack.append(storage)
                 if isinstance(storage, Storage):
-                    _keep(storage, storages)
+                    if storages.setdefault(storage.key, storage) != storage:
+                        raise CorruptCheckpointError(
+                            f"storage {short(storage.key)}: Expected one dtype and length, got two."
+                        )
             case _:  # a number, text or bytes
                 stack.append(argument)
     return Pickle(stack.pop(), storages)
@@ -138,16 +143,3 @@ def _interpret(stream: io.BytesIO) -> Pickle:
 def _expect(value: Any, kinds: type | tuple[type, ...]) -> None:
     if not isinstance(value, kinds):
         raise CorruptCheckpointError("Expected an object, got something else.")
-
-
-def _extend(target: Any, items: list[Any]) -> None:
-    _expect(target, (list, StandIn))
-    if isinstance(target, list):
-        target.extend(items)
-
-
-def _keep(storage: Storage, storages: dict[str, Storage]) -> None:
-    if storages.setdefault(storage.key, storage) != storage:
-        raise CorruptCheckpointError(
-            f"storage {short(storage.key)}: Expected one dtype and length, got two."
-        )

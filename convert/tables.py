@@ -168,17 +168,16 @@ def _mobilenet_v3(module: MobileNetV3) -> Iterable[Layer]:
 def _convnext(module: ConvNeXt) -> Iterable[Layer]:
     yield Layer("stem", "features.0.0", None, CONV)
     yield Layer("stem_norm", "features.0.1", None, SCALE)
-    for i, size in enumerate(module.stage_sizes, 1):
+    for i in range(1, len(module.stage_sizes) + 1):
         between, stage = f"features.{2 * i - 2}", f"features.{2 * i - 1}"
         yield Layer(f"norm{i}", f"{between}.0", None, SCALE)
         yield Layer(f"downsample{i}", f"{between}.1", None, CONV)
-        for j in range(size):
-            block, source = f"layer{i}_{j}", f"{stage}.{j}"
-            yield Layer(f"{block}/filter", f"{source}.block.0", None, CONV)
-            yield Layer(f"{block}/norm", f"{source}.block.2", None, SCALE)
-            yield Layer(f"{block}/dense1", f"{source}.block.3", None, DENSE)
-            yield Layer(f"{block}/dense2", f"{source}.block.5", None, DENSE)
-            yield Layer(f"{block}/scale", f"{source}.layer_scale", None, SCALE, False)
+        block, source = rf"layer{i}_(\d+)", rf"{stage}.\1"
+        yield Layer(rf"{block}/filter", rf"{source}.block.0", None, CONV)
+        yield Layer(rf"{block}/norm", rf"{source}.block.2", None, SCALE)
+        yield Layer(rf"{block}/dense1", rf"{source}.block.3", None, DENSE)
+        yield Layer(rf"{block}/dense2", rf"{source}.block.5", None, DENSE)
+        yield Layer(rf"{block}/scale", rf"{source}.layer_scale", None, SCALE, False)
     yield Layer("norm", "classifier.0", None, SCALE)
     yield Layer("classifier", "classifier.2", None, DENSE)
 
@@ -224,11 +223,10 @@ def _efficientnet_lite(module: EfficientNet) -> Iterable[Layer]:
 
 def _efficientnet_b(module: EfficientNet) -> Iterable[Layer]:
     yield Layer("stem", "features.0.0", "features.0.1", CONV, False)
-    for i, (expansion, _, _, _, _) in enumerate(module.stages, 1):
+    for i, (expansion, *_) in enumerate(module.stages, 1):
         inside = ("expand", "filter") if expansion != 1 else ("filter",)
-        for j in range(module.stages[i - 1][2]):
-            block, source = f"layer{i}_{j}", f"features.{i}.{j}.block"
-            yield from _block(block, source, (*inside, "excite", "project"))
+        block, source = rf"layer{i}_(\d+)", rf"features.{i}.\1.block"
+        yield from _block(block, source, (*inside, "excite", "project"))
     number = len(module.stages) + 1
     yield Layer("last", f"features.{number}.0", f"features.{number}.1", CONV, False)
     yield Layer("classifier", "classifier.1", None, DENSE)

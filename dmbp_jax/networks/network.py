@@ -132,10 +132,9 @@ class Network:
           'star'
         """
         index = find_label(self.labels, label, exact=exact)
-        if not self.labels and index >= (classes := self._count_classes()):
-            raise InputError(f"label: Expected 0 <= label < {classes}, got {label}.")
+        if not self.labels:
+            size = self.preprocessing.size
+            logits = jax.eval_shape(self, np.zeros((size, size, 3), np.float32))
+            if index >= logits.size:
+                raise InputError(f"label: Expected 0 <= label < {logits.size}, got {label}.")
         return index
-
-    def _count_classes(self) -> int:
-        size = self.preprocessing.size
-        return jax.eval_shape(self, np.zeros((size, size, 3), np.float32)).shape[-1]

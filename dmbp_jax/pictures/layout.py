@@ -148,11 +148,9 @@ def _write(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, room: int, size: int
 ) -> None:
     """One line of black text, cut with an ellipsis where wider than `room`."""
-    font = ImageFont.load_default(size)
-    line = " ".join(text.split())[:room]  # no letter is narrower than a pixel
-    if isinstance(font, ImageFont.FreeTypeFont):
-        path, line = find_font(line, font)
-        font = font if path is None else ImageFont.truetype(path, size)
+    usual: Any = ImageFont.load_default(size)  # of a size, always a FreeTypeFont
+    path, line = find_font(" ".join(text.split())[:room], usual)  # no letter is narrower than a pixel
+    font = usual if path is None else ImageFont.truetype(path, size)
     shown = line
     while shown and draw.textlength(shown, font=font) > room:
         line = line[:-1]

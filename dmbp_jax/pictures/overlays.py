@@ -12,8 +12,7 @@ from PIL import Image
 
 from dmbp_jax.checks import check_number
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.pictures.colours import seismic
-from dmbp_jax.pictures.maps import check_map, own_scale, to_picture
+from dmbp_jax.pictures.maps import check_map, own_scale, seismic, to_picture
 
 
 def overlay(

@@ -17,7 +17,7 @@ from dmbp_jax.pictures import diverging, overlay, seismic, shared_scale
 RED_SHADES = np.array([[0.0, 0.25, 0.5, 0.75, 1.0]])
 
 
-@pytest.mark.parametrize("name", ["colours", "maps", "overlays", "layout"])
+@pytest.mark.parametrize("name", ["maps", "overlays", "layout"])
 def test_examples_in_docstrings(name: str) -> None:
     module = importlib.import_module(f"dmbp_jax.pictures.{name}")
     result = doctest.testmod(module)
