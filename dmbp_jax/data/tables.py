@@ -42,11 +42,7 @@ def is_table(name: str) -> bool:
 
 
 def read_table(table: Path, resolve: Resolve, *, needed: bool = True) -> Table:
-    r"""The rows of a table of labels; a file may have several.
-
-        file,labels
-        kitchen/table.jpg,3;17
-        dog.png,golden retriever
+    """The rows of a table of labels, as `list_csv_folder` shows one; a file may have several.
 
     Args:
       table: a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark. Its first line names
@@ -58,14 +54,6 @@ def read_table(table: Path, resolve: Resolve, *, needed: bool = True) -> Table:
         whole name of a class; several are separated by semicolons. None, or "top1", is the
         network's first choice.
       needed: whether a table without a column of labels is refused.
-
-    Example:
-      >>> import tempfile
-      >>> from dmbp_jax.networks.class_names import find_label
-      >>> table = Path(tempfile.mkdtemp(), "labels.csv")
-      >>> _ = table.write_text("file; Label\na.jpg; 2")
-      >>> read_table(table, lambda text, exact: find_label((), text, exact=exact)).rows
-      [Row(line=2, file='a.jpg', label=2)]
     """
     rows: list[Row] = []
     seen: set[tuple[str, int | None]] = set()

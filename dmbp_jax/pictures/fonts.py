@@ -21,10 +21,6 @@ def find_font(text: str, usual: ImageFont.FreeTypeFont) -> tuple[Path | None, st
     None stands for the usual font, which is taken if it has all letters; otherwise it is the file
     of a font of the system. Letters that neither has are written as ASCII does: without accents,
     or as `\u732b`.
-
-    Example:
-      >>> find_font("star", ImageFont.load_default(12))
-      (None, 'star')
     """
     needed = "".join(sorted({letter for letter in text if not letter.isspace()}))
     if _has(usual, needed):
