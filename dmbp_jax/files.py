@@ -1,11 +1,9 @@
-"""Reading text files of any tool, filling pages, and writing files whole or not at all."""
+"""Reading text files of any tool, and writing files whole or not at all."""
 
 import codecs
-import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
 from dmbp_jax.errors import DataError
@@ -37,12 +35,6 @@ def read_text(path: Path, what: str) -> str:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: Expected {what}: {error}") from error
     return text
-
-
-def fill_page(package: str, name: str, parts: Mapping[str, str]) -> str:
-    """A page that lies in a package, with every {{PLACE}} filled by its part."""
-    template = files(package).joinpath(name).read_text("utf-8")
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda place: parts[place[1]], template)
 
 
 @contextmanager

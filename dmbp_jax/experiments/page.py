@@ -2,7 +2,6 @@
 
 import json
 import math
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -13,8 +12,8 @@ from dmbp_jax.data.samples import Skipped
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.results import Record, ResultFolder
 from dmbp_jax.experiments.tables import ResultTable, cells, header, mean_curve
-from dmbp_jax.files import fill_page
 from dmbp_jax.metrics.curves import pixel_counts
+from dmbp_jax.pictures.pages import embed, fill_page, table
 
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 34
@@ -67,26 +66,18 @@ def make_page(
         "TITLE": escape(f"{configuration['network']} on {configuration['dataset']}"),
         "SUMMARY": f"{images} images, {configuration['targets']} targets chosen, "
         f"{len(skipped)} pictures left out.",
-        "TABLES": "".join(map(_table, tables)),
+        "TABLES": "".join(
+            f"<h2>Table {one.number}: {escape(one.title)}</h2>"
+            + table([cells(row, one.measures) for row in one.rows], header(one.measures))
+            for one in tables
+        ),
         "NOTES": _notes(tables, records),
         "CURVES": _curves(records, configuration, titles),
         "GALLERY": _gallery(folder, ranking, titles, classes),
         "SKIPPED": _skipped(skipped),
-        "SETTINGS": _pairs(configuration),
+        "SETTINGS": table((name, _words(value)) for name, value in configuration.items()),
     }
     return fill_page("dmbp_jax.experiments", "page.html", parts)
-
-
-def _table(table: ResultTable) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in header(table.measures))
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in cells(row, table.measures))}</tr>"
-        for row in table.rows
-    )
-    return (
-        f"<h2>Table {table.number}: {escape(table.title)}</h2>"
-        f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
-    )
 
 
 def _notes(tables: Sequence[ResultTable], records: Sequence[Record]) -> str:
@@ -160,7 +151,7 @@ def _tile(folder: ResultFolder, name: str, caption: str) -> str:
     path = folder.own / name
     if not path.is_file():
         return ""
-    source = f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
+    source = embed(path.read_bytes(), "png")
     text = escape(caption)
     return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
@@ -170,14 +161,6 @@ def _skipped(skipped: Sequence[Skipped]) -> str:
         return ""
     items = "".join(f"<li>{escape(s.name)}: {escape(s.reason)}</li>" for s in skipped)
     return f"<h2>Pictures left out</h2><ul>{items}</ul>"
-
-
-def _pairs(configuration: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(_words(value))}</td></tr>"
-        for name, value in configuration.items()
-    )
-    return f'<div class="scroll"><table>{rows}</table></div>'
 
 
 def _words(value: Any) -> str:

@@ -32,8 +32,6 @@ from dmbp_jax.runs.reader import WHOLE, Run
 from dmbp_jax.runs.store import Store
 from dmbp_jax.version import __version__
 
-_AT_ONCE = 64  # records read at the same time
-
 Options = Mapping[str, Mapping[str, Any]]
 
 
@@ -283,7 +281,12 @@ def open_maps(url: str | os.PathLike[str]) -> StoredRow:
     digest = sha256()
     places: dict[tuple[str, int], int] = {}
     failed: dict[tuple[str, int | None], str] = {}
-    for record in _read_all(run, url):
+    if run.missing:
+        raise InputError(
+            f"maps: {url}: Expected a finished run, {len(run.missing):,} rows are to do; "
+            "the same dmbp run command goes on with them."
+        )
+    for record in run.commits():
         digest.update(json.dumps(record.objects, sort_keys=True).encode())
         for row, values in enumerate(record.rows, start=record.shard * run.shard_size):
             key = values["file"], values["label"]
@@ -360,16 +363,3 @@ def _check_network(row: StoredRow, net: Network) -> None:
     stored.pop("network"), own.pop("network")  # a name; the weights say which it is
     if found := difference(stored, own):
         raise InputError(f"maps: {row.title}: Expected maps of {net.name}, got another {found}.")
-
-
-def _read_all(run: Run, url: str | os.PathLike[str]) -> Iterable[records.Record]:
-    """The records of all shards, in order."""
-    for first in range(0, run.shards, _AT_ONCE):
-        shards = list(range(first, min(first + _AT_ONCE, run.shards)))
-        for record in records.read_records(run.store, shards):
-            if record is None:
-                raise InputError(
-                    f"maps: {url}: Expected a finished run, {len(run.missing):,} rows are to do; "
-                    "the same dmbp run command goes on with them."
-                )
-            yield record

@@ -21,44 +21,32 @@ def metadata(rows: int, shape: tuple[int, ...], dtype: str, shard_size: int) -> 
 
     What was never written reads as NaN. A scale (`shape` is ()) is read shard by shard.
     """
-    row = [1 if shape else shard_size, *shape]
-    size = np.dtype(dtype).itemsize
-    codecs = [
-        {"name": "bytes", "configuration": {"endian": "little"}},
-        {
-            "name": "blosc",
-            "configuration": {
-                "cname": "zstd",
-                "clevel": 1,
-                "shuffle": "bitshuffle",
-                "typesize": size,
-                "blocksize": 0,
-            },
-        },
-    ]
-    index = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-    sharding = {
-        "name": "sharding_indexed",
-        "configuration": {
-            "chunk_shape": row,
-            "codecs": codecs,
-            "index_codecs": index,
-            "index_location": "end",
-        },
-    }
-    grid = {"chunk_shape": [shard_size, *shape]}
+    little = _named("bytes", endian="little")
+    kind = {"cname": "zstd", "clevel": 1, "shuffle": "bitshuffle", "blocksize": 0}
+    sharding = _named(
+        "sharding_indexed",
+        chunk_shape=[1 if shape else shard_size, *shape],
+        codecs=[little, _named("blosc", typesize=np.dtype(dtype).itemsize, **kind)],
+        index_codecs=[little, {"name": "crc32c"}],
+        index_location="end",
+    )
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": [rows, *shape],
         "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": grid},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "chunk_grid": _named("regular", chunk_shape=[shard_size, *shape]),
+        "chunk_key_encoding": _named("default", separator="/"),
         "fill_value": "NaN",
         "codecs": [sharding],
         "attributes": {},
         "dimension_names": list(_AXES[: 1 + len(shape)]),
     }
+
+
+def _named(name: str, **configuration: Any) -> dict[str, Any]:
+    """How Zarr writes a codec or a grid."""
+    return {"name": name, "configuration": configuration}
 
 
 def group(arrays: dict[str, dict[str, Any]]) -> dict[str, bytes]:
@@ -82,43 +70,29 @@ def encode(value: Any) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
-class ShardEncoder:
-    """From the maps of a shard's rows to all objects that hold them; `layout` is by array."""
-
-    def __init__(self, layout: dict[str, dict[str, Any]]) -> None:
-        grids = [array["chunk_grid"]["configuration"] for array in layout.values()]
-        self._rows = grids[0]["chunk_shape"][0]  # of a shard, in every array
-        memory = ts.Context()  # of its own, so that encoders do not meet
-        self._objects = ts.KvStore.open({"driver": "memory"}, context=memory).result()
-        self._arrays = {
-            name: ts.open(
-                {
-                    "driver": "zarr3",
-                    "kvstore": {"driver": "memory", "path": f"{name}/"},
-                    "metadata": array,
-                    "create": True,
-                    "store_data_equal_to_fill_value": True,
-                },
-                context=memory,
-            ).result()
-            for name, array in layout.items()
+def encode_shard(
+    layout: Mapping[str, dict[str, Any]], shard: int, maps: Mapping[str, np.ndarray]
+) -> dict[str, bytes]:
+    """Key -> object; `maps` are all rows of the shard, (rows, *shape) by name, as in `layout`."""
+    values: dict[str, np.ndarray] = dict(maps)
+    for name, one in maps.items():
+        if name + SCALE in layout:
+            values[name], values[name + SCALE] = to_float16(one)
+    memory = ts.Context()  # of its own: shards do not meet
+    for name, one in values.items():
+        spec = {
+            "driver": "zarr3",
+            "kvstore": {"driver": "memory", "path": f"{name}/"},
+            "metadata": layout[name],
+            "create": True,
+            "store_data_equal_to_fill_value": True,
         }
-
-    def encode(self, shard: int, maps: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-        """Key -> object; `maps` are all rows of the shard, (rows, *shape) by kind."""
-        values: dict[str, np.ndarray] = {}
-        for name, one in maps.items():
-            values[name] = one
-            if name + SCALE in self._arrays:
-                values[name], values[name + SCALE] = to_float16(one)
-        for name, one in values.items():
-            first = shard * self._rows
-            self._arrays[name][first : first + len(one)].write(one).result()
-        keys = [key for key in self._objects.list().result() if b"/c/" in key]
-        objects = {key.decode(): self._objects.read(key).result().value for key in keys}
-        for key in keys:
-            self._objects.write(key, None).result()
-        return objects
+        array = ts.open(spec, context=memory).result()
+        first = shard * layout[name]["chunk_grid"]["configuration"]["chunk_shape"][0]
+        array[first : first + len(one)].write(one).result()
+    objects = ts.KvStore.open({"driver": "memory"}, context=memory).result()
+    keys = [key for key in objects.list().result() if b"/c/" in key]
+    return {key.decode(): objects.read(key).result().value for key in keys}
 
 
 def to_float16(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

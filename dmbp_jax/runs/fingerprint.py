@@ -6,25 +6,21 @@ is the same in every process.
 """
 
 import dataclasses
-import dis
-import enum
 import json
 import math
 import re
 import types
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from functools import partial
 from hashlib import sha256
-from pathlib import PurePath
 from typing import Any
 
 import jax
 import numpy as np
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_WRITTEN = (bool, int, float, complex, str, bytes, enum.Enum, PurePath, np.dtype)
-_ARRAYS = (jax.Array, np.ndarray, np.generic)
-_FOLLOWED = (*_WRITTEN, *_ARRAYS, tuple, list, dict, Set, partial, types.MethodType)
+_ARRAYS = (jax.Array, np.ndarray)
+_DATA = (bool, int, float, complex, str, bytes, *_ARRAYS, np.generic, tuple, list, dict, Set)
 
 
 def describe(value: Any) -> Any:
@@ -47,8 +43,6 @@ def describe(value: Any) -> Any:
       >>> describe({"masks": 500, "rule": "trapezoid"})
       {'masks': 500, 'rule': 'trapezoid'}
       >>> long = np.zeros(2000)
-      >>> describe(long) == describe(long.copy())
-      True
       >>> repr(long) == repr(long + (np.arange(2000) == 1000))  # NumPy prints the ends alone
       True
       >>> describe(long) == describe(long + (np.arange(2000) == 1000))
@@ -64,7 +58,7 @@ def fingerprint(value: Any) -> str:
       >>> fingerprint([1, 2]) == fingerprint([1, 2]), fingerprint([1, 2]) == fingerprint([2, 1])
       (True, False)
     """
-    return sha256(_text(describe(value)).encode()).hexdigest()
+    return _digest(describe(value))
 
 
 def _describe(value: Any, above: tuple[int, ...]) -> Any:
@@ -74,79 +68,74 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
     if type(value) is float and math.isfinite(value):
         return value
     if isinstance(value, _ARRAYS):
-        return _array(value, above)
-    if isinstance(value, _WRITTEN):
-        return _typed(value, repr(value))
+        return _array(value)
+    if isinstance(value, types.ModuleType):
+        return {"module": value.__name__}
     if id(value) in above:
         return {"recursion": type(value).__qualname__}
-    inside = partial(_describe, above=(*above, id(value)))
+
+    def inside(part: Any) -> Any:
+        return _describe(part, (*above, id(value)))
+
+    def typed(content: Any) -> Any:
+        return {"type": _name(type(value)), "value": content}
+
     if isinstance(value, Mapping):
         if all(type(key) is str for key in value):
             return {key: inside(value[key]) for key in sorted(value)}
         pairs = ([inside(key), inside(item)] for key, item in value.items())
         return {"mapping": sorted(pairs, key=_text)}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return _typed(value, [[name, inside(getattr(value, name))] for name in value._fields])
+    if isinstance(value, Set):
+        return {"set": sorted(map(inside, value), key=_text)}
+    if names := _fields(value):
+        return typed({name: inside(getattr(value, name)) for name in names})
     if isinstance(value, (list, tuple)):
         return [inside(item) for item in value]
-    if isinstance(value, Set):
-        return {"set": sorted((inside(item) for item in value), key=_text)}
-    return _object(value, inside)
-
-
-def _object(value: Any, inside: Callable[[Any], Any]) -> Any:
-    """Classes, modules, functions, and instances of classes that are not containers."""
-    if isinstance(value, types.ModuleType):
-        return {"module": value.__name__}
-    if isinstance(value, types.FunctionType):
-        return _function(value, inside)
+    if isinstance(value, types.FunctionType):  # a closure may be large: the digest of all parts
+        return {"function": _name(value), "sha256": _digest(inside(_parts(value)))}
     if isinstance(value, types.MethodType):
-        return _typed(value, inside([value.__func__, value.__self__]))
+        return typed(inside([value.__func__, value.__self__]))
     if isinstance(value, partial):
-        return _typed(value, inside([value.func, value.args, value.keywords]))
+        return typed(inside([value.func, value.args, value.keywords]))
     if isinstance(value, types.CodeType):
-        return _code(value, inside)
+        return inside(_code(value))
     if hasattr(value, "__wrapped__"):  # jax.jit, jax.custom_vjp, functools.wraps, lru_cache
-        return _typed(value, inside(value.__wrapped__))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [f.name for f in dataclasses.fields(value) if hasattr(value, f.name)]
-        return _typed(value, {name: inside(getattr(value, name)) for name in fields})
+        return typed(inside(value.__wrapped__))
     if callable(value) and hasattr(value, "__qualname__"):  # classes and built-in functions
         return {"name": _name(value)}
     if type(value).__repr__ is not object.__repr__ and not hasattr(value, "__dict__"):
-        return _typed(value, _ADDRESS.sub("", repr(value)))  # tree structures
+        return typed(_ADDRESS.sub("", repr(value)))  # tree structures, paths, dtypes
     state = {k: v for k, v in getattr(value, "__dict__", {}).items() if "__" not in k}
-    call = type(value).__call__ if callable(value) else None
+    call = getattr(type(value), "__call__", None)
     own = call if isinstance(call, types.FunctionType) else None
-    return _typed(value, {"state": inside(state), "call": inside(own)})
+    return typed({"state": inside(state), "call": inside(own)})
 
 
-def _array(value: Any, above: tuple[int, ...]) -> Any:
-    if isinstance(value, jax.core.Tracer):
-        return {"traced": str(value.aval)}
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return {"random key": _array(jax.random.key_data(value), above)}
+def _fields(value: Any) -> tuple[str, ...]:
+    """Of a dataclass or a named tuple."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return tuple(f.name for f in dataclasses.fields(value) if hasattr(value, f.name))
+    return getattr(value, "_fields", ()) if isinstance(value, tuple) else ()
+
+
+def _array(value: jax.Array | np.ndarray) -> Any:
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return {"random key": _array(jax.random.key_data(value))}
     array = np.asarray(value)
-    if array.dtype.hasobject:
-        return {"array": "object", "items": _describe(array.tolist(), (*above, id(value)))}
     data = sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {"array": f"{array.dtype}{list(array.shape)}", "sha256": data}
 
 
-def _function(value: types.FunctionType, inside: Callable[[Any], Any]) -> Any:
-    cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-    parts = {
-        "code": inside(value.__code__),
-        "defaults": inside([value.__defaults__, value.__kwdefaults__]),
-        "closure": {name: inside(_content(cell)) for name, cell in cells},
-        "globals": {
-            name: inside(value.__globals__[name])
-            for name in sorted(_globals_read(value.__code__))
-            if _is_followed(value.__globals__.get(name), value.__module__)
-        },
+def _parts(function: types.FunctionType) -> dict[str, Any]:
+    """What a function computes with: its code, defaults and closure, and the globals it reads."""
+    known = function.__globals__
+    names = sorted(_names(function.__code__) & set(known))
+    return {
+        "code": function.__code__,
+        "defaults": [function.__defaults__, function.__kwdefaults__],
+        "closure": [_content(cell) for cell in function.__closure__ or ()],
+        "globals": {n: known[n] for n in names if _is_followed(known[n], function.__module__)},
     }
-    # The closure may be large, so what stands in a message or a file is the digest of all.
-    return {"function": _name(value), "sha256": sha256(_text(parts).encode()).hexdigest()}
 
 
 def _content(cell: types.CellType) -> Any:
@@ -156,29 +145,23 @@ def _content(cell: types.CellType) -> Any:
         return None
 
 
-def _code(code: types.CodeType, inside: Callable[[Any], Any]) -> Any:
+def _code(code: types.CodeType) -> list[Any]:
     """What the code does, without file name and line numbers."""
     names = [*code.co_names, *code.co_varnames, *code.co_freevars]
     arguments = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount]
-    return inside([code.co_code, code.co_consts, names, arguments, code.co_flags])
+    return [code.co_code, code.co_consts, names, arguments, code.co_flags]
 
 
-def _globals_read(code: types.CodeType) -> set[str]:
-    names = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
-    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
-    return names.union(*map(_globals_read, inner))
+def _names(code: types.CodeType) -> set[str]:
+    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def _is_followed(value: Any, module: str) -> bool:
     """Whether a global of a function is part of what it computes: data, or a neighbour's code."""
     if isinstance(value, types.FunctionType):
         return value.__module__ == module
-    is_instance = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return is_instance or isinstance(value, _FOLLOWED)
-
-
-def _typed(value: Any, content: Any) -> dict[str, Any]:
-    return {"type": _name(type(value)), "value": content}
+    return isinstance(value, (*_DATA, partial, types.MethodType)) or bool(_fields(value))
 
 
 def _name(value: Any) -> str:
@@ -187,3 +170,7 @@ def _name(value: Any) -> str:
 
 def _text(described: Any) -> str:
     return json.dumps(described, sort_keys=True)
+
+
+def _digest(described: Any) -> str:
+    return sha256(_text(described).encode()).hexdigest()

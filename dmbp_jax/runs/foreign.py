@@ -10,7 +10,7 @@ import numpy as np
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.errors import InputError, ResumeError
 from dmbp_jax.runs import records
-from dmbp_jax.runs.arrays import ShardEncoder
+from dmbp_jax.runs.arrays import encode_shard
 from dmbp_jax.runs.inputs import Label, Paths, list_inputs
 from dmbp_jax.runs.manifest import array_layout, open_manifest
 from dmbp_jax.runs.plan import DTYPES, SHARD_SIZE, Plan
@@ -77,28 +77,24 @@ def store_maps(
     if shape != expected:
         raise InputError(f"maps: Expected shape {expected}, got {shape}.")
     fingerprint = open_manifest(store, plan)
-    encoder = ShardEncoder(array_layout(plan))
     for shard in range(plan.shards):
         rows = plan.rows(shard)
         values = np.asarray(maps[rows.start : rows.stop], np.float32)
-        finite = [bool(np.isfinite(one).all()) for one in values]
+        finite = np.isfinite(values).reshape(len(values), -1).all(1)
         table = tuple(
             records.new_row(inputs, row, records.OK)
             if good
             else records.new_row(inputs, row, records.FAILED, _NOT_FINITE)
             for row, good in zip(rows, finite, strict=True)
         )
-        part = records.Part(shard, encoder.encode(shard, {kind: values}), table)
-        if not records.commit(store, fingerprint, part):
-            _check_same(store, part)
+        objects = encode_shard(array_layout(plan), shard, {kind: values})
+        part = records.Part(shard, objects, table)
+        if records.commit(store, fingerprint, part):
+            continue
+        (stored,) = records.read_records(store, [shard], rows=False)
+        if stored is not None and stored.objects != records.describe_objects(part):
+            raise ResumeError(
+                f"{store.url}: Expected these maps in shard {shard}, other ones are stored there. "
+                "Choose another store."
+            )
     return Run(store)
-
-
-def _check_same(store: Store, part: records.Part) -> None:
-    """Refuse to leave other maps where these should be."""
-    (stored,) = records.read_records(store, [part.shard], rows=False)
-    if stored is not None and stored.objects != records.describe_objects(part):
-        raise ResumeError(
-            f"{store.url}: Expected these maps in shard {part.shard}, other ones are stored there. "
-            "Choose another store."
-        )

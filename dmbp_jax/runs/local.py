@@ -6,8 +6,9 @@ then whatever nobody has done; the store tells what is done.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from dmbp_jax.errors import InputError
@@ -47,36 +48,23 @@ def run_local(
       DmbpError: the method refuses the network, or the device ran out of memory.
     """
     fingerprint = open_manifest(store, plan)
-    open_shards = unfinished(store, stripe(plan.shards, *shards))
-    first = next(open_shards, None)
+    shards_to_do = unfinished(store, stripe(plan.shards, *shards))
+    first = next(shards_to_do, None)
     if first is None:
         return Counts(0, 0)
     worker = Worker(plan, batch_size)
     writer = ThreadPoolExecutor(1, thread_name_prefix="commit")
-    commits: list[bool] = []
-    writing: Future[bool] | None = None
+    commits: list[Future[bool]] = []
     try:
-        for shard, ahead in _with_next(first, open_shards):
+        for shard, ahead in pairwise(chain([first], shards_to_do, [None])):
             part = worker.process_shard(shard, ahead, report)
-            if writing is not None:
-                commits.append(writing.result())
-            writing = writer.submit(commit, store, fingerprint, part)
-        if writing is not None:
-            commits.append(writing.result())
+            if commits:
+                commits[-1].result()  # no more than one shard waits to be written
+            commits.append(writer.submit(commit, store, fingerprint, part))
+        return Counts(len(commits), sum(one.result() for one in commits))
     finally:
         worker.close()
         writer.shutdown(wait=True)  # a commit that has begun is finished, also when interrupted
-    return Counts(len(commits), sum(commits))
-
-
-def _with_next(shard: int, others: Iterator[int]) -> Iterator[tuple[int, int | None]]:
-    """Each shard with the one after it."""
-    while True:
-        ahead = next(others, None)
-        yield shard, ahead
-        if ahead is None:
-            return
-        shard = ahead
 
 
 def stripe(shards: int, i: int, n: int) -> list[int]:

@@ -125,18 +125,13 @@ def array_layout(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def _refuse_strange(store: Store) -> None:
-    """Leave alone what is not ours; the lock of a writer that was killed is ours."""
-    folder = store.folder
-    if folder is not None and folder.exists() and not folder.is_dir():
+    """Leave alone what is not ours; the lock of a writer that was killed is no key."""
+    if store.folder is not None and store.folder.is_file():
         raise ResumeError(f"{store.url}: Expected a folder, got a file.")
-    if store.get(KEY) is not None:
+    if store.get(KEY) is not None or not (names := store.keys()):
         return
-    if folder is not None and folder.is_dir():
-        names = [path.name for path in folder.iterdir() if not path.name.startswith(KEY)]
-    else:
-        names = [] if folder is not None else store.keys()
     # Asked again: another writer may have begun the run meanwhile, its manifest first of all.
-    if names and store.get(KEY) is None:
+    if store.get(KEY) is None:
         raise ResumeError(
             f"{store.url}: Expected an empty folder or a store of dmbp run, got {names[0]} in it."
         )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,9 +13,8 @@ from dmbp_jax.runs import arrays, manifest, records
 from dmbp_jax.runs.inputs import Inputs, read_lines
 from dmbp_jax.runs.store import Store
 
-_RECORDS = 16  # commit records kept in memory
 WHOLE = (("heatmap",), ("map",), ("positive", "negative"))  # any of these makes the whole map
-_AT_ONCE = 64  # records read at the same time
+_AT_ONCE = 64  # commit records read at the same time
 
 
 def open(url: str | os.PathLike[str]) -> "Run":
@@ -54,7 +53,7 @@ class Run:
         self.shard_size: int = self.configuration["shard_size"]
         self.shards = -(-len(self) // self.shard_size)
         self._opened: dict[str, Maps] = {}
-        self._record = lru_cache(_RECORDS)(self._read_record)
+        self._record: records.Record | None = None  # the one read last
 
     def __len__(self) -> int:
         """Number of rows, done or not."""
@@ -94,16 +93,20 @@ class Run:
         done = records.committed(self.store)
         return [row for row in range(len(self)) if row // self.shard_size not in done]
 
-    def failures(self) -> Iterator[dict[str, Any]]:
-        """The rows without a map, each with its reason; reads the heads of all records."""
+    def commits(self, *, rows: bool = True) -> Iterator[records.Record]:
+        """The commit records in order, many read at a time; `rows=False` leaves rows undecoded."""
         done = sorted(records.committed(self.store))
         for first in range(0, len(done), _AT_ONCE):
             shards = done[first : first + _AT_ONCE]
-            heads = records.read_records(self.store, shards, rows=False)
-            for head in heads:
-                if head is not None and head.failed:
-                    rows = self.shard_rows(head.shard)
-                    yield from (row for row in rows if row["status"] == records.FAILED)
+            found = records.read_records(self.store, shards, rows=rows)
+            yield from (record for record in found if record is not None)
+
+    def failures(self) -> Iterator[dict[str, Any]]:
+        """The rows without a map, each with its reason; reads the heads of all records."""
+        for head in self.commits(rows=False):
+            if head.failed:
+                rows = self.shard_rows(head.shard)
+                yield from (row for row in rows if row["status"] == records.FAILED)
 
     def verify(self) -> list[records.Problem]:
         """Read every object of every committed shard and compare its size and SHA-256.
@@ -138,18 +141,12 @@ class Run:
             raise KeyError(f"{file}: {several}.")
         return found[0]
 
-    def _read_record(self, shard: int) -> records.Record:
-        (record,) = records.read_records(self.store, [shard])
-        if record is None:
-            raise LookupError(shard)  # not an answer to remember: the run may be going on
-        return record
-
     def shard_rows(self, shard: int) -> tuple[dict[str, Any], ...]:
         """The rows of a shard; those not done yet have status "missing"."""
-        try:
-            return self._record(shard).rows
-        except LookupError:
-            pass
+        if self._record is None or self._record.shard != shard:
+            (self._record,) = records.read_records(self.store, [shard])
+        if self._record is not None:
+            return self._record.rows
         first = shard * self.shard_size
         rows = range(first, min(first + self.shard_size, len(self)))
         return tuple(records.new_row(self.inputs, row, records.MISSING) for row in rows)

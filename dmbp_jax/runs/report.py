@@ -6,7 +6,6 @@ It shows the ends of every number, and a random sample.
 import io
 import json
 import os
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -17,10 +16,11 @@ from PIL import Image
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.data.decoding import read_image
-from dmbp_jax.errors import DmbpError
-from dmbp_jax.files import fill_page, replacing
+from dmbp_jax.errors import ImageError
+from dmbp_jax.files import replacing
 from dmbp_jax.networks.preprocessing import Preprocessing
 from dmbp_jax.pictures import diverging
+from dmbp_jax.pictures.pages import embed, fill_page, table
 from dmbp_jax.runs.reader import Run
 from dmbp_jax.runs.records import FAILED, OK
 
@@ -34,7 +34,6 @@ NUMBERS = {
     "y_nuisance": "ỹ",
     "probability": "probability",
 }
-_SHARE_OF_ENDS = 0.5  # of the rows shown; the others are a random sample
 
 
 def write_report(
@@ -67,12 +66,13 @@ def write_report(
     cards = [_card(run, row, why, root) for row, why in chosen.items()]
     parts = {
         "TITLE": escape(f"{run.configuration['method']} on {run.configuration['network']}"),
-        "SUMMARY": _summary(run, overview, len(cards)),
+        "SUMMARY": f"{len(run):,} rows, {len(run) - overview.missing:,} done; "
+        f"{overview.failed:,} failed; {len(cards):,} shown below.",
         "HISTOGRAMS": "".join(
             histogram(title, overview.numbers[name]) for name, title in NUMBERS.items()
         ),
         "FAILURES": _failures(overview),
-        "SETTINGS": _settings(run.configuration),
+        "SETTINGS": table((name, json.dumps(value)) for name, value in run.configuration.items()),
         # A "</script>" inside a file name must not end the data.
         "CARDS": json.dumps(cards, separators=(",", ":")).replace("</", "<\\/"),
     }
@@ -133,34 +133,26 @@ def choose(
     if len(done) <= most:
         return dict.fromkeys(done.tolist(), "all")
     chosen: dict[int, str] = {}
-    shown = [name for name in ("y", "y_nuisance", "probability") if _known(numbers[name])]
-    each = int(most * _SHARE_OF_ENDS) // max(1, 2 * len(shown))
+    ends = ("y", "y_nuisance", "probability")
+    shown = [name for name in ends if np.isfinite(numbers[name]).any()]
+    each = most // 2 // max(1, 2 * len(shown))
     for name in shown:
         order = done[np.argsort(numbers[name][done], kind="stable")]
         for end, rows in (("smallest", order), ("largest", order[::-1])):
-            fresh = (row for row in rows.tolist() if row not in chosen)
-            chosen |= {
-                row: f"{end} {NUMBERS[name]}" for row, _ in zip(fresh, range(each), strict=False)
-            }
+            fresh = [row for row in rows.tolist() if row not in chosen]
+            chosen |= dict.fromkeys(fresh[:each], f"{end} {NUMBERS[name]}")
     rest = np.array([row for row in done.tolist() if row not in chosen])
     drawn = np.random.default_rng(seed).choice(rest, most - len(chosen), replace=False)
     chosen |= dict.fromkeys(drawn.tolist(), "random")
     return dict(sorted(chosen.items()))
 
 
-def _known(column: np.ndarray) -> bool:
-    return bool(np.isfinite(column).any())
-
-
 def _card(run: Run, row: int, why: str, root: Path) -> dict[str, Any]:
     """What the page knows of one row."""
     values = run.rows[row]
     label = values["label"]
-    numbers = {name: values[name] for name in NUMBERS}
-    known = label < len(run.labels)
-    return numbers | {
-        "file": values["file"],
-        "class": run.labels[label] if known else f"class {label}",
+    return {name: values[name] for name in ("file", *NUMBERS)} | {
+        "class": run.labels[label] if label < len(run.labels) else f"class {label}",
         "why": why,
         "picture": _picture(run, root / values["file"], values["sha256"]),
         "map": _webp(diverging(run.heatmap(row))),
@@ -171,7 +163,7 @@ def _picture(run: Run, path: Path, digest: str | None) -> str | None:
     """The picture as the network saw it, or None if it is gone or another one now."""
     try:
         picture, found = read_image(path)
-    except DmbpError:
+    except ImageError:
         return None
     if digest not in (None, found):
         return None
@@ -182,7 +174,7 @@ def _webp(picture: Image.Image) -> str:
     """A data URL of the picture in the page's size."""
     data = io.BytesIO()
     picture.resize((SIZE, SIZE), Image.Resampling.BOX).save(data, "WEBP", quality=_QUALITY)
-    return f"data:image/webp;base64,{b64encode(data.getvalue()).decode()}"
+    return embed(data.getvalue(), "webp")
 
 
 def histogram(title: str, values: np.ndarray) -> str:
@@ -216,29 +208,9 @@ def histogram(title: str, values: np.ndarray) -> str:
     )
 
 
-def _summary(run: Run, overview: Overview, shown: int) -> str:
-    rows = len(run)
-    done = rows - overview.missing
-    parts = [
-        f"{rows:,} rows, {done:,} done",
-        f"{overview.failed:,} failed",
-        f"{shown:,} shown below",
-    ]
-    return escape("; ".join(parts) + ".")
-
-
 def _failures(overview: Overview) -> str:
     if not overview.failed:
         return "<p>No row failed.</p>"
     more = overview.failed - len(overview.failures)
     rest = f"<p>{more:,} more are in the rows of the store.</p>" if more else ""
-    return _table(overview.failures) + rest
-
-
-def _settings(configuration: dict[str, Any]) -> str:
-    return _table((name, json.dumps(value)) for name, value in configuration.items())
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
-    return f'<div class="scroll"><table>{cells}</table></div>'
+    return table(overview.failures) + rest

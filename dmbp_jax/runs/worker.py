@@ -18,7 +18,7 @@ from dmbp_jax.data.decoding import read_image
 from dmbp_jax.data.loading import ReadAhead, reason
 from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import DeviceMemoryError, ImageError
-from dmbp_jax.runs import arrays
+from dmbp_jax.runs.arrays import encode_shard
 from dmbp_jax.runs.explaining import Scored, explain_images, score
 from dmbp_jax.runs.manifest import array_layout
 from dmbp_jax.runs.plan import Plan
@@ -56,7 +56,6 @@ class Worker:
         longest = -(-len(plan.rows(0)) // devices)  # rows of a shard for each device
         self._batch = devices * min(batch_size or BATCH_SIZE, longest)
         self._net = jax.device_put(plan.network, _on_devices())
-        self._encoder = arrays.ShardEncoder(array_layout(plan))
         self._ahead: dict[int, ReadAhead[int, Any]] = {}  # pictures of the shard that comes next
 
     def close(self) -> None:
@@ -118,7 +117,8 @@ class Worker:
                             values[row - rows.start] = found.maps[name][i]
                 failed = batch.count - int(found.finite[: batch.count].sum())
                 report(Done(batch.count, failed, busy))
-        return Part(shard, self._encoder.encode(shard, maps), tuple(table[row] for row in rows))
+        objects = encode_shard(array_layout(self.plan), shard, maps)
+        return Part(shard, objects, tuple(table[row] for row in rows))
 
     def _read_ahead(self, shard: int) -> ReadAhead[int, Any]:
         """The pictures of a shard as (x, SHA-256 of the file), two batches ahead."""
