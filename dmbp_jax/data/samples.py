@@ -164,6 +164,11 @@ class Target(NamedTuple):
     label: int
 
     @property
+    def key(self) -> tuple[str, int]:
+        """Name of the picture, and the label; no two targets share them."""
+        return self.picture.name, self.label
+
+    @property
     def others(self) -> tuple[int, ...]:
         """The picture's other labels, for cIM; empty where cIM is undefined."""
         return tuple(label for label in self.picture.labels if label != self.label)
@@ -207,7 +212,7 @@ def choose_targets(
         for label, names in by_class.items()
         for name in sorted(names, key=lambda n, c=label: _draw(seed, c, n))[:images_per_class]
     }
-    return tuple(t for t in targets if (t.picture.name, t.label) in chosen)
+    return tuple(target for target in targets if target.key in chosen)
 
 
 def _draw(seed: int, label: int, name: str) -> bytes:

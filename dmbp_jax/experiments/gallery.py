@@ -2,14 +2,15 @@
 
 import math
 import shutil
-from bisect import insort
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 import numpy as np
 from PIL import Image
 
-from dmbp_jax.experiments.results import PICTURES, Record, ResultFolder
+from dmbp_jax.data.samples import Target
+from dmbp_jax.experiments.plan import Plan
+from dmbp_jax.experiments.results import PICTURES, Key, Record, ResultFolder
 from dmbp_jax.experiments.rows import TableRow
 from dmbp_jax.files import replacing
 from dmbp_jax.pictures import diverging
@@ -17,60 +18,43 @@ from dmbp_jax.pictures import diverging
 SIDE = 144  # pixels of the longer side
 
 TargetName = tuple[str, int]  # picture, label
+Ends = tuple[list[TargetName], list[TargetName]]  # best first; worst first
 
 
-class Ranking:
-    """The `count` best and the `count` worst targets of the records so far.
+def score_targets(
+    plan: Plan, records: Mapping[Key, Record], targets: Iterable[Target]
+) -> dict[TargetName, float]:
+    """The score of each target that is measured in all rows, by the map of the row that is shown.
 
-    The score of a target is the IM of method `shown`, or where there is none minus its absolute
-    rank correlation; a target takes part once it has all `methods`.
+    It is the IM, or where there is none minus the absolute rank correlation.
     """
+    scores = {}
+    for target in targets:
+        if all((*target.key, row.name) in records for row in plan.rows):
+            values = records[(*target.key, plan.shown)].values
+            scores[target.key] = values.get("im", -abs(values.get("rank", math.nan)))
+    return scores
 
-    def __init__(self, methods: Iterable[str], shown: str, count: int) -> None:
-        """Start with no records."""
-        self._count, self.shown = count, shown
-        self._methods = frozenset(methods)
-        self._missing: dict[TargetName, set[str]] = {}  # of targets that are not complete
-        self._scores: dict[TargetName, float] = {}
-        self._ends: list[tuple[float, str, int]] = []  # best first, at most 2 count
 
-    def add(self, records: Iterable[Record]) -> list[TargetName]:
-        """Take new records in; returns the targets that are now known not to be at an end.
+def choose_ends(scores: Mapping[TargetName, float], count: int) -> Ends:
+    """The `count` best targets and the `count` worst, each from its end, and none in both."""
+    known = (target for target, score in scores.items() if not math.isnan(score))
+    order = sorted(known, key=lambda target: (-scores[target], target))
+    half = -(-len(order) // 2)
+    return order[:half][:count], order[half:][::-1][:count]
 
-        A target that `count` others beat from either side stays beaten, so the cost of a record
-        does not depend on how many there are already.
-        """
-        out = []
-        for record in records:
-            if record.method not in self._methods:
-                continue
-            target = record.picture, record.label
-            missing = self._missing.setdefault(target, set(self._methods))
-            missing.discard(record.method)
-            if record.method == self.shown:
-                rank = -abs(record.values.get("rank", math.nan))
-                self._scores[target] = record.values.get("im", rank)
-            if missing:
-                continue
-            del self._missing[target]
-            score = self._scores.pop(target)
-            if math.isnan(score):
-                out.append(target)
-                continue
-            insort(self._ends, (-score, *target))
-            if len(self._ends) > 2 * self._count:
-                out.append(self._ends.pop(self._count)[1:])
-        return out
 
-    def best(self) -> list[TargetName]:
-        """At most `count`, the best first."""
-        half = -(-len(self._ends) // 2)
-        return [(name, label) for _, name, label in self._ends[: min(self._count, half)]]
+def keep_ends(folder: ResultFolder, scores: dict[TargetName, float], count: int) -> Ends:
+    """`choose_ends`; the others lose their pictures, and their scores.
 
-    def worst(self) -> list[TargetName]:
-        """At most `count`, the worst first; none of them is among the best."""
-        half = len(self._ends) // 2
-        return [(name, label) for _, name, label in self._ends[::-1][: min(self._count, half)]]
+    A target that `count` others beat from either side stays beaten, so a batch costs the same
+    whatever was measured before it.
+    """
+    ends = choose_ends(scores, count)
+    for target in scores.keys() - {*ends[0], *ends[1]}:
+        shutil.rmtree((folder.own / picture_name(target)).parent, ignore_errors=True)
+        del scores[target]
+    return ends
 
 
 def picture_name(target: TargetName, row: str | None = None) -> str:
@@ -88,26 +72,19 @@ def _hash(name: str) -> str:
 
 def save_crops(folder: ResultFolder, crops: Mapping[TargetName, Image.Image]) -> None:
     """Write the crop of each target."""
-    _save(folder, {picture_name(target): crop for target, crop in crops.items()})
+    for target, crop in crops.items():
+        _save(crop, folder, picture_name(target))
 
 
 def save_maps(
     folder: ResultFolder, row: TableRow, targets: Iterable[TargetName], maps: np.ndarray
 ) -> None:
     """Write a picture of the map of each target (none if there are none), if it is finite."""
-    drawn = {}
     for target, heat in zip(targets, maps, strict=False):
         if np.isfinite(heat).all():
             picture = diverging(heat if row.has_zero else heat - heat.mean())
             small = shrink(picture).quantize(64)  # a quarter of the bytes
-            drawn[picture_name(target, row.name)] = small
-    _save(folder, drawn)
-
-
-def remove_pictures(folder: ResultFolder, targets: Iterable[TargetName]) -> None:
-    """Remove the crops and maps of some targets."""
-    for target in targets:
-        shutil.rmtree((folder.own / picture_name(target)).parent, ignore_errors=True)
+            _save(small, folder, picture_name(target, row.name))
 
 
 def shrink(picture: Image.Image) -> Image.Image:
@@ -117,9 +94,8 @@ def shrink(picture: Image.Image) -> Image.Image:
     return small
 
 
-def _save(folder: ResultFolder, pictures: Mapping[str, Image.Image]) -> None:
-    for name, picture in pictures.items():
-        path = folder.own / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            picture.save(part, "PNG")
+def _save(picture: Image.Image, folder: ResultFolder, name: str) -> None:
+    path = folder.own / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        picture.save(part, "PNG")

@@ -15,7 +15,7 @@ from dmbp_jax.data.samples import Picture, Target
 from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.gallery import shrink
-from dmbp_jax.experiments.plan import EvaluatedNetwork, Plan, Settings, Transform, Transforms
+from dmbp_jax.experiments.plan import Evaluated, Plan, Settings, Transform
 from dmbp_jax.experiments.results import Record
 from dmbp_jax.experiments.rows import Batch, TableRow
 from dmbp_jax.methods.keys import image_key
@@ -37,12 +37,12 @@ class Decoded(NamedTuple):
     crop: Image.Image | None
 
 
-def decode(transforms: Transforms, with_crop: bool, picture: Picture) -> Decoded:
+def decode(evaluated: Evaluated, with_crop: bool, picture: Picture) -> Decoded:
     """A picture as `Decoded`; called in the threads that read."""
     opened = picture.open()
-    crop = transforms.crop if with_crop else None
+    crop = evaluated.crop if with_crop else None
     small = None if crop is None else shrink(crop(opened))
-    return Decoded(np.asarray(transforms.preprocess(opened)), small)
+    return Decoded(np.asarray(evaluated.preprocess(opened)), small)
 
 
 def make_batch(
@@ -52,14 +52,7 @@ def make_batch(
     seed: int,
     crop: Transform | None,
 ) -> Batch | None:
-    """The targets whose pictures could be read; None if there are none.
-
-    Args:
-      targets: at most `plan.size`.
-      decoded: name of a picture -> the picture.
-      plan: for the size of the batch and of `others`.
-      seed: of the noise.
-      crop: of the masks.
+    """The targets whose pictures could be read, name -> picture; None if there are none.
 
     Raises:
       InputError: `preprocess` made arrays of different shapes, or `crop` pictures of another size.
@@ -78,7 +71,7 @@ def make_batch(
     (batch,) = collect_rows(inputs, plan.size)
     x, places = batch.rows
     rows = [good[place] for place in places]
-    crops = {(t.picture.name, t.label): decoded[t.picture.name].crop for t in good}
+    crops = {target.key: decoded[target.picture.name].crop for target in good}
     filled = [[*target.others, *[-1] * (plan.others - len(target.others))] for target in rows]
     return Batch(
         good,
@@ -113,7 +106,7 @@ def _masks(
 
 
 def measure(
-    network: EvaluatedNetwork,
+    evaluated: Evaluated,
     batch: Batch,
     row: TableRow,
     measures: Sequence[str],
@@ -124,33 +117,33 @@ def measure(
     Maps that are not finite have no measure: NaN everywhere.
     """
     method = row.of(batch)
-    maps = method(network.params, batch.x, batch.labels, apply_fn=network.apply_fn)
+    maps = method(evaluated.params, batch.x, batch.labels, apply_fn=evaluated.apply_fn)
     finite = np.asarray(jnp.isfinite(maps).all((1, 2)))
     heat = jnp.where(finite[:, None, None], maps, 0)
     values: dict[str, np.ndarray] = {}
     curves: dict[str, np.ndarray] = {}
     options: dict[str, Any] = {
-        "apply_fn": network.apply_fn,
+        "apply_fn": evaluated.apply_fn,
         "step": settings.step,
         "points": settings.points,
         "activation": settings.activation,
     }
     if "im" in measures:
-        curve = insertion(network.params, batch.x, batch.labels, heat, **options)
+        curve = insertion(evaluated.params, batch.x, batch.labels, heat, **options)
         values["im"], curves["im"] = np.array(curve.auc), np.array(curve.scores)
     if "cim" in measures:
         values["cim"] = np.full(len(heat), np.nan)
         if (batch.others >= 0).any():
-            curve = complementary_insertion(network.params, batch.x, batch.others, heat, **options)
+            curve = complementary_insertion(evaluated.params, batch.x, batch.others, heat, **options)
             values["cim"], curves["cim"] = np.array(curve.auc), np.array(curve.scores)
     if "rank" in measures:
         # The same key for every batch and method, so that all meet the same new layers.
         redrawn = layer_reinitialisation(
-            network.params,
+            evaluated.params,
             batch.x,
             batch.labels,
             method,
-            apply_fn=network.apply_fn,
+            apply_fn=evaluated.apply_fn,
             key=jax.random.key(settings.seed),
             redraws=settings.redraws,
             last_layer=settings.last_layer,

@@ -4,16 +4,19 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dmbp_jax.data.samples import Skipped
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.results import Record, ResultFolder
-from dmbp_jax.experiments.tables import ResultTable, cells, header, mean_curve
+from dmbp_jax.experiments.tables import MEASURES, ResultTable, cells, header, mean_curve
 from dmbp_jax.metrics.curves import pixel_counts
 from dmbp_jax.pictures.pages import embed, fill_page, table
+
+if TYPE_CHECKING:
+    from dmbp_jax.experiments.run import Evaluation
 
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 34
@@ -22,59 +25,40 @@ _COLOURS = (  # distinguishable in print and for most colour-blind readers
     "#bcbd22", "#17becf", "#000000", "#aec7e8", "#98df8a", "#c49c94",
 )  # fmt: skip
 _OURS = {"dmbp": "#d62728", "dmbp-positive": "#ff9896", "dmbp-positive-negative": "#c5547b"}
-_SHORT = {"im": "IM", "cim": "cIM", "rank": "ρ", "rank_absolute": "ρ of |map|"}
-_NOTES = {
-    "im": "IM (insertion metric): mean probability of the target while pixels are inserted into "
-    "the blurred image, largest attribution first; higher is better.",
-    "cim": "cIM (complementary insertion metric): mean probability of the image's other labels "
-    "while pixels are inserted, smallest attribution first; higher is better. Images with one "
-    "label have none.",
-    "avg": "Avg: mean of IM and cIM, as in the last row of the paper's Table 2, there over four "
-    "networks. The paper's value is computed from its two numbers for this network.",
-    "rank": "Rank correlation: Spearman's, of a signed map with that of a network whose last layer "
-    "is re-drawn; mean over the re-drawings, then over images. Near 0 is better.",
-    "rank_absolute": "Absolute rank correlation: the same of |map|. Where it is far "
-    "above the signed one, signs change with the last layer while places largely stay.",
-    "pointing": "Pointing game: how often the highest point of a map is on the target, or nearer "
-    "than 15 pixels of 224.",
-    "inside": "Inside: share of the positive attribution that lies on the target.",
-}
 
 
 def make_page(
+    result: "Evaluation",
     folder: ResultFolder,
-    tables: Sequence[ResultTable],
-    records: Sequence[Record],
-    skipped: Sequence[Skipped],
     configuration: Mapping[str, Any],
-    *,
     classes: Sequence[str],
-    ranking: gallery.Ranking,
+    shown: str,
+    ends: gallery.Ends,
 ) -> str:
     """The page of what a folder holds: tables, curves, the pictures at both ends, the settings.
 
-    Args:
-      folder: with its pictures.
-      tables, records, skipped: as in an `Evaluation`.
-      configuration: the settings.
-      classes: their names.
-      ranking: of the images, by the score of one row.
+    The pictures are at the ends by the map of the row `shown`.
     """
-    titles = {row.method: row.title for table in tables for row in table.rows}
-    images = len({record.picture for record in records})
+    titles = {row.method: row.title for one in result.tables for row in one.rows}
+    images = len({record.picture for record in result.records})
+    galleries = [
+        f"<h2>{text} images of {escape(titles[shown])}</h2>{rows}"
+        for text, targets in zip(("Best", "Worst"), ends, strict=True)
+        if (rows := "".join(_row(folder, target, titles, classes) for target in targets))
+    ]
     parts = {
         "TITLE": escape(f"{configuration['network']} on {configuration['dataset']}"),
         "SUMMARY": f"{images} images, {configuration['targets']} targets chosen, "
-        f"{len(skipped)} pictures left out.",
+        f"{len(result.skipped)} pictures left out.",
         "TABLES": "".join(
             f"<h2>Table {one.number}: {escape(one.title)}</h2>"
             + table([cells(row, one.measures) for row in one.rows], header(one.measures))
-            for one in tables
+            for one in result.tables
         ),
-        "NOTES": _notes(tables, records),
-        "CURVES": _curves(records, configuration, titles),
-        "GALLERY": _gallery(folder, ranking, titles, classes),
-        "SKIPPED": _skipped(skipped),
+        "NOTES": _notes(result.tables, result.records),
+        "CURVES": _curves(result.records, configuration, titles),
+        "GALLERY": "".join(galleries),
+        "SKIPPED": _skipped(result.skipped),
         "SETTINGS": table((name, _words(value)) for name, value in configuration.items()),
     }
     return fill_page("dmbp_jax.experiments", "page.html", parts)
@@ -82,7 +66,7 @@ def make_page(
 
 def _notes(tables: Sequence[ResultTable], records: Sequence[Record]) -> str:
     measures = dict.fromkeys(m for table in tables for m in table.measures)
-    notes = [_NOTES[measure] for measure in measures]
+    notes = [MEASURES[measure].note for measure in measures]
     areas = {(r.picture, r.label): r.values["area"] for r in records if "area" in r.values}
     known = [area for area in areas.values() if not math.isnan(area)]
     if "inside" in measures and known:
@@ -111,21 +95,6 @@ def _curves(
     return f"<h2>Mean curves</h2>{''.join(figures)}" if figures else ""
 
 
-def _gallery(
-    folder: ResultFolder,
-    ranking: gallery.Ranking,
-    titles: Mapping[str, str],
-    classes: Sequence[str],
-) -> str:
-    parts = []
-    for text, targets in (("Best", ranking.best()), ("Worst", ranking.worst())):
-        rows = [_row(folder, target, titles, classes) for target in targets]
-        if any(rows):
-            heading = f"{text} images of {titles[ranking.shown]}"
-            parts.append(f"<h2>{escape(heading)}</h2>{''.join(rows)}")
-    return "".join(parts)
-
-
 def _row(
     folder: ResultFolder,
     target: gallery.TargetName,
@@ -139,9 +108,9 @@ def _row(
     for method, title in titles.items():
         values = folder.records[(picture, label, method)].values
         text = ", ".join(
-            f"{name} {values[key]:.3f}"
-            for key, name in _SHORT.items()
-            if not math.isnan(values.get(key, math.nan))
+            f"{measure.short} {values[name]:.3f}"
+            for name, measure in MEASURES.items()
+            if measure.short and not math.isnan(values.get(name, math.nan))
         )
         tiles.append(_tile(folder, gallery.picture_name(target, method), f"{title} {text}"))
     return f'<div class="row">{"".join(tiles)}</div>' if any(tiles) else ""

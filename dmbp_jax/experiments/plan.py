@@ -4,28 +4,29 @@ All of it is made from the arguments alone, so that a run that continues makes t
 """
 
 import itertools
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from PIL import Image
 
-from dmbp_jax.catalogue import CATALOGUE, Method
+from dmbp_jax.catalogue import Method
 from dmbp_jax.checks import check_choice, check_count
-from dmbp_jax.data.samples import Dataset, Picture, Target, choose_targets
-from dmbp_jax.errors import InputError
+from dmbp_jax.data.samples import Dataset, Target, choose_targets
+from dmbp_jax.engine.batches import equal_size
+from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.experiments.results import Key
 from dmbp_jax.experiments.rows import TABLES, TableRow, choose_rows
 from dmbp_jax.graph.model import ApplyFn, bind
 from dmbp_jax.metrics.curves import ACTIVATIONS, Activation
+from dmbp_jax.networks.network import Network
 from dmbp_jax.runs.fingerprint import describe, fingerprint
+from dmbp_jax.runs.manifest import describe_network
 from dmbp_jax.version import __version__
 
-FORMAT = 4  # raised when results of an older version cannot be continued
+FORMAT = 5  # raised when results of an older version cannot be continued
 # Dataset -> targets drawn for each class, where not all are taken. The paper's Table 1 has a
 # subset of ImageNet alone; the generated dataset is ours and has no end.
 IMAGES_PER_CLASS = {"imagenet": 5, "generated": 4}
@@ -101,16 +102,7 @@ class Settings:
 
     def rows(self, network: str = "") -> dict[int, tuple[TableRow, ...]]:
         """Table -> its rows, for a network of this name."""
-        options = dict(self.options)
-        if self.nonaffine != "refuse":
-            own = (method for method in self.methods or () if isinstance(method, Method))
-            for method in (*CATALOGUE, *own):
-                if "nonaffine" in method.options:
-                    given = options.get(method.name, {})
-                    options[method.name] = {"nonaffine": self.nonaffine, **given}
-        return choose_rows(
-            self.tables, self.methods, options, self.activation, self.batch_size, network
-        )
+        return choose_rows(self, network)
 
     def per_class(self, dataset: str) -> int | None:
         """Targets drawn for each class of a dataset of this name; None takes all."""
@@ -122,18 +114,45 @@ class Settings:
 Transform = Callable[[Image.Image], Any]
 
 
-class Transforms(NamedTuple):
-    """From an RGB picture to x, and to the part of it that x shows; the second may be unknown."""
+class Evaluated(NamedTuple):
+    """The network whose maps are measured: logits = apply_fn(params, x), or params(x).
 
-    preprocess: Transform
-    crop: Transform | None
-
-
-class EvaluatedNetwork(NamedTuple):
-    """The network whose maps are measured: logits = apply_fn(params, x), or params(x)."""
+    Attributes:
+      params, apply_fn: as in `dmbp_jax.attribute`.
+      preprocess: from an RGB picture to x.
+      crop: from an RGB picture to the part of it that x shows; None where it is unknown.
+    """
 
     params: Any
     apply_fn: ApplyFn | None
+    preprocess: Transform
+    crop: Transform | None
+
+    @property
+    def name(self) -> str:
+        """Of the network, or else of the function."""
+        return str(getattr(self.params, "name", getattr(self.apply_fn, "__name__", "network")))
+
+
+def find_evaluated(
+    params: Any, apply_fn: ApplyFn | None, preprocess: Transform | None, crop: Transform | None
+) -> Evaluated:
+    """The network, with the transforms that are given or else its own.
+
+    Raises:
+      InputTypeError: a transform is no function, or there is no `preprocess`.
+    """
+    preprocess = preprocess if preprocess is not None else getattr(params, "preprocess", None)
+    crop = crop if crop is not None else getattr(params, "crop", None)
+    for name, transform in (("preprocess", preprocess), ("crop", crop)):
+        if transform is not None and not callable(transform):
+            raise InputTypeError(f"{name}: Expected a function, got {type(transform).__name__}.")
+    if preprocess is None:
+        raise InputTypeError(
+            "preprocess: Expected a function from a picture to x, "
+            f"since {type(params).__name__} has no `preprocess`; got None."
+        )
+    return Evaluated(params, apply_fn, preprocess, crop)
 
 
 class Plan(NamedTuple):
@@ -152,6 +171,11 @@ class Plan(NamedTuple):
     others: int
 
     @property
+    def targets(self) -> list[Target]:
+        """All of them, in order."""
+        return list(itertools.chain(*self.batches))
+
+    @property
     def size(self) -> int:
         """Targets of a batch; the last one may have fewer."""
         return len(self.batches[0]) if self.batches else 0
@@ -162,38 +186,28 @@ class Plan(NamedTuple):
         names = [row.name for row in self.rows]
         return "dmbp" if "dmbp" in names else names[0]
 
-    def map_keys(self) -> Iterator[Key]:
-        """The maps of the whole evaluation."""
-        for batch in self.batches:
-            for row in self.rows:
-                for target in batch:
-                    yield target.picture.name, target.label, row.name
+    def keys(self) -> list[Key]:
+        """The maps of the whole evaluation, in the order in which they are made."""
+        return [
+            (*target.key, row.name) for batch in self.batches for row in self.rows for target in batch
+        ]
 
     def missing(self, records: Collection[Key], batch: Sequence[Target]) -> list[TableRow]:
         """The rows that are not recorded for every target of a batch."""
         return [
-            row
-            for row in self.rows
-            if any((t.picture.name, t.label, row.name) not in records for t in batch)
+            row for row in self.rows if any((*one.key, row.name) not in records for one in batch)
         ]
 
 
 def make_plan(
     dataset: Dataset, settings: Settings, tables: Mapping[int, Sequence[TableRow]]
 ) -> Plan:
-    """Choose the targets and cut them into batches.
-
-    Args:
-      dataset: the pictures to choose from.
-      settings: how many targets, and how many at once.
-      tables: the rows of each table.
-    """
+    """Choose the targets, cut them into batches, and join the rows of all tables."""
     targets = choose_targets(dataset, settings.per_class(dataset.name), settings.seed)
     if settings.limit is not None and settings.limit < len(targets):
         places = [i * len(targets) // settings.limit for i in range(settings.limit)]
         targets = tuple(targets[i] for i in places)
-    count = math.ceil(len(targets) / settings.batch_size)
-    size = math.ceil(len(targets) / count) if count else 1
+    size = equal_size(len(targets), settings.batch_size)
     batches = [targets[first : first + size] for first in range(0, len(targets), size)]
     rows: dict[str, TableRow] = {}
     measures: dict[str, tuple[str, ...]] = {}
@@ -206,28 +220,14 @@ def make_plan(
     return Plan(batches, tuple(rows.values()), measures, others)
 
 
-def pictures_of(targets: Sequence[Target]) -> list[Picture]:
-    """The pictures of some targets, each once."""
-    return list({target.picture.name: target.picture for target in targets}.values())
-
-
 def configure(
-    evaluated: EvaluatedNetwork,
-    network: str,
-    dataset: Dataset,
-    settings: Settings,
-    plan: Plan,
-    transforms: Transforms,
+    evaluated: Evaluated, dataset: Dataset, settings: Settings, plan: Plan
 ) -> dict[str, Any]:
     """Name -> value; compared entry by entry when an evaluation is continued.
 
     Long values, such as weights and code, are there as SHA-256 of what `describe` says of them.
     """
-    model = bind(evaluated.params, evaluated.apply_fn)
-    chosen = sha256()
-    for target in itertools.chain(*plan.batches):
-        named = f"{target.picture.name}\n{target.label}\n{target.picture.labels}\n"
-        chosen.update(named.encode(errors="surrogateescape"))
+    chosen = [(target.key, target.picture.labels) for target in plan.targets]
     return {
         "format": FORMAT,
         "version": __version__,
@@ -235,17 +235,15 @@ def configure(
         "device": next(iter(jnp.zeros(()).devices())).device_kind,
         "tables": list(settings.tables),
         "dataset": dataset.name,
-        "network": network,
-        "weights": fingerprint(model.arrays),
-        "network without weights": fingerprint((model.apply_fn, model.skeleton)),
-        "preprocess": _describe_transform(transforms.preprocess),
-        "crop": _describe_transform(transforms.crop),
+        **_describe_network(evaluated),
+        "preprocess": _describe_transform(evaluated.preprocess),
+        "crop": _describe_transform(evaluated.crop),
         "images per class": settings.per_class(dataset.name),
         "limit": settings.limit,
         "seed": settings.seed,
         "redraws": settings.redraws,
-        "targets": sum(map(len, plan.batches)),
-        "chosen targets": chosen.hexdigest(),
+        "targets": len(chosen),
+        "chosen targets": fingerprint(chosen),
         "batch size": settings.batch_size,
         "step": settings.step,
         "points": settings.points,
@@ -256,10 +254,19 @@ def configure(
     } | {f"options of {row.name}": describe(dict(row.options)) for row in plan.rows}
 
 
+def _describe_network(evaluated: Evaluated) -> dict[str, Any]:
+    """As a run describes it; one of another library by its code, since x has no known shape yet."""
+    if isinstance(evaluated.params, Network) and evaluated.apply_fn is None:
+        return describe_network(evaluated.params)
+    model = bind(evaluated.params, evaluated.apply_fn)
+    return {
+        "network": evaluated.name,
+        "weights": fingerprint(model.arrays),
+        "network without weights": fingerprint((model.apply_fn, model.skeleton)),
+    }
+
+
 def _describe_transform(transform: Transform | None) -> Any:
-    """By content; of a network's own method, without the weights that come with it."""
+    """By content; of a network's own method, its preprocessing without the weights."""
     owner = getattr(transform, "__self__", None)
-    own = getattr(owner, "preprocessing", None)
-    if own is None:
-        return describe(transform)
-    return describe({"function": getattr(transform, "__func__", None), "preprocessing": own})
+    return describe(getattr(owner, "preprocessing", transform))

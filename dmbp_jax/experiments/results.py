@@ -120,22 +120,22 @@ class ResultFolder:
                 record = _decode(line, f"{store.url}/{key}, line {number}")
                 self.records.setdefault(record.key, record)
 
-    def append(self, records: Iterable[Record]) -> list[Record]:
-        """Store the new ones among `records`, wait until they are on disk, and return them.
+    def append(self, records: Iterable[Record]) -> int:
+        """Store the new ones among `records` and wait until they are on disk; how many they were.
 
         Raises:
           InputError: another process has written the next part.
         """
-        new = [record for record in records if record.key not in self.records]
+        new = {record.key: record for record in records if record.key not in self.records}
         if new:
-            data = b"".join(map(_encode, new))
+            data = b"".join(map(_encode, new.values()))
             if not self._store.put_new(f"{RECORDS}{self._next:08d}.jsonl", data):
                 raise InputError(
                     f"out: Expected a free folder, {self._store.url} is being written to."
                 )
             self._next += 1
-        self.records |= {record.key: record for record in new}
-        return new
+        self.records |= new
+        return len(new)
 
     def write_text(self, name: str, text: str) -> None:
         """Write one of the files for readers, whole or not at all."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,8 @@ from dmbp_jax.runs.reader import WHOLE, Run
 from dmbp_jax.runs.store import Store
 from dmbp_jax.version import __version__
 
-Options = Mapping[str, Mapping[str, Any]]
+if TYPE_CHECKING:
+    from dmbp_jax.experiments.plan import Settings
 
 
 class Table(NamedTuple):
@@ -96,8 +97,6 @@ class MethodRow:
     random: bool = False
     has_zero: bool = True
 
-    repeatable = True  # the maps can be made again for another network, as Table 3 does
-
     @property
     def identity(self) -> Any:
         """What makes the maps, for the check of a continued evaluation."""
@@ -138,8 +137,6 @@ class StoredRow:
     failed: Mapping[tuple[str, int | None], str] = field(repr=False)
     has_zero: bool = True
 
-    repeatable = False
-
     @property
     def options(self) -> tuple[tuple[str, Any], ...]:
         """How the maps were made, as far as their store knows."""
@@ -154,10 +151,9 @@ class StoredRow:
         return lambda params, x, label, *, apply_fn=None: maps
 
     def _heatmap(self, target: Target, size: tuple[int, ...]) -> np.ndarray:
-        key = target.picture.name, target.label
-        if key not in self.places:
+        if target.key not in self.places:
             return np.full(size, np.nan, np.float32)
-        heat = self.run.heatmap(self.places[key])
+        heat = self.run.heatmap(self.places[target.key])
         if heat.shape != size:
             raise InputError(f"maps: {self.title}: Expected maps of {size}, got {heat.shape}.")
         return heat
@@ -166,37 +162,21 @@ class StoredRow:
 TableRow = MethodRow | StoredRow
 
 
-def choose_rows(
-    tables: Sequence[int],
-    methods: Sequence[str | Method | TableRow] | None,
-    options: Options,
-    activation: str | None,
-    batch_size: int,
-    network: str = "",
-) -> dict[int, tuple[TableRow, ...]]:
-    """The rows of each table, in order, with their options.
-
-    Args:
-      tables: keys of `TABLES`.
-      methods: the rows of every table; None takes the paper's rows of each.
-      options: method name -> option -> value; of "dmbp" also the fields of `DMBP`, and all hold
-        for its variants too.
-      activation: for the methods that make probabilities; None leaves it to the network.
-      batch_size: images at once.
-      network: name of the network, for options that a method's paper sets for it alone.
+def choose_rows(settings: "Settings", network: str) -> dict[int, tuple[TableRow, ...]]:
+    """The rows of each table, in order, with their options, for a network of this name.
 
     Raises:
       InputError: an unknown table, method or option.
     """
+    tables = settings.tables
     for table in tables:
         if table not in TABLES:
             raise InputError(f"tables: Expected some of {tuple(TABLES)}, got {table!r}.")
     if not tables or len(set(tables)) != len(tables):
         raise InputError(f"tables: Expected each of 1, 2, 3 at most once, got {tuple(tables)}.")
-    given = () if methods is None else tuple(methods)
-    own = {method.name: method for method in given if isinstance(method, Method)}
-    known = {method.name: method for method in CATALOGUE} | own
-    for name in options:
+    given = () if settings.methods is None else tuple(settings.methods)
+    known = {one.name: one for one in (*CATALOGUE, *given) if isinstance(one, Method)}
+    for name in settings.options:
         if name not in known:
             raise InputError(f"options: Expected a method of {tuple(known)}, got {name!r}.")
 
@@ -204,20 +184,19 @@ def choose_rows(
         if not isinstance(row, (str, Method)):
             return row
         name = row.name if isinstance(row, Method) else row
-        method = next((m for m in known.values() if name in m.rows), None)
+        method = next((one for one in known.values() if name in one.rows), None)
         if method is None:
             raise InputError(f"methods: Expected some of {ROWS}, got {name!r}.")
-        chosen = dict(options.get(method.name, {}))
-        return _make_row(name, method, chosen, activation, batch_size, network)
+        return _make_row(name, method, settings, network)
 
-    if methods is None:
+    if settings.methods is None:
         return {table: tuple(map(make, TABLES[table].methods)) for table in tables}
     rows = tuple(map(make, given))
     names = [row.name for row in rows]
     if not names or len(set(names)) != len(names):
         raise InputError(f"methods: Expected different methods, at least one, got {names}.")
-    fixed = [row.name for row in rows if not row.repeatable]
-    if fixed and "rank" in {measure for table in tables for measure in TABLES[table].measures}:
+    fixed = [row.name for row in rows if isinstance(row, StoredRow)]
+    if fixed and 3 in tables:
         raise InputError(
             f"tables: Expected 1 or 2 with stored maps ({', '.join(fixed)}), got {tuple(tables)}: "
             "Table 3 makes maps of networks with another last layer."
@@ -225,40 +204,31 @@ def choose_rows(
     return dict.fromkeys(tables, rows)
 
 
-def _make_row(
-    name: str,
-    method: Method,
-    given: dict[str, Any],
-    activation: str | None,
-    batch_size: int,
-    network: str,
-) -> MethodRow:
+def _make_row(name: str, method: Method, settings: "Settings", network: str) -> MethodRow:
+    given = dict(settings.options.get(method.name, {}))
+    fields_of_dmbp = [f.name for f in fields(DMBP) if f.name != "loss"] if method.variants else []
+    for option in given:
+        if option not in (known := [*method.options, *fields_of_dmbp]):
+            words = ", ".join(known) or "none"
+            raise InputError(
+                f"options: Expected an option of {method.name} ({words}), got {option!r}."
+            )
+    shared = {"nonaffine": settings.nonaffine, "activation": settings.activation}
+    for option, value in shared.items():
+        if option in method.options and value not in (None, "refuse"):
+            given.setdefault(option, value)
+    if name == "rise" and network.split("_")[0] == "resnet50":
+        given.setdefault("n_masks", 8000)  # RISE, Sec. 4: 4000 for VGG16, 8000 for ResNet50
+    title = method.title
     if method.variants:
-        own = [f.name for f in fields(DMBP) if f.name != "loss"]
-        _check_options(method.name, given, [*method.options, *own])
         variant = method.variants[method.rows.index(name)]
-        title = f"{method.title}, {variant}"
-        settings = {name: given.pop(name) for name in own if name in given}
-        config = replace(given.pop("config", DMBP()), loss=variant, **settings)
+        title = f"{title}, {variant}"
+        changes = {field: given.pop(field) for field in fields_of_dmbp if field in given}
+        given["config"] = replace(given.get("config", DMBP()), loss=variant, **changes)
         # A chunk chosen from free memory would make the last bits depend on the moment.
-        options = {"config": config, "chunk_size": batch_size, **given}
-    else:
-        _check_options(method.name, given, method.options)
-        if "activation" in method.options and activation is not None:
-            given.setdefault("activation", activation)
-        if name == "rise" and network.split("_")[0] == "resnet50":
-            given.setdefault("n_masks", 8000)  # RISE, Sec. 4: 4000 for VGG16, 8000 for ResNet50
-        title, options = method.title, dict(sorted(given.items()))
-    return MethodRow(
-        name, method.function, title, tuple(options.items()), method.random, method.has_zero
-    )
-
-
-def _check_options(method: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
-            options = ", ".join(known) or "none"
-            raise InputError(f"options: Expected an option of {method} ({options}), got {name!r}.")
+        given["chunk_size"] = settings.batch_size
+    options = tuple(sorted(given.items()))
+    return MethodRow(name, method.function, title, options, method.random, method.has_zero)
 
 
 def open_maps(url: str | os.PathLike[str]) -> StoredRow:
@@ -341,13 +311,13 @@ def check_stored(
         absent = []
         for target in targets:
             name = target.picture.name
-            reason = row.failed.get((name, target.label), row.failed.get((name, None)))
+            reason = row.failed.get(target.key, row.failed.get((name, None)))
             if reason is not None:
                 failures[name] = Skipped(name, f"{row.title}: {reason}")
-            elif (name, target.label) not in row.places:
-                absent.append(target)
+            elif target.key not in row.places:
+                absent.append(target.key)
         if absent:
-            name, label = absent[0].picture.name, absent[0].label
+            name, label = absent[0]
             raise InputError(
                 f"maps: {row.title}: Expected a map of every target, got none of {len(absent):,}, "
                 f"the first {name} with label {label}."

@@ -13,19 +13,18 @@ from typing import Any
 
 from dmbp_jax.data.loading import ReadAhead, skip
 from dmbp_jax.data.samples import Dataset, Skipped
-from dmbp_jax.errors import DataError, ImageError, InputError, InputTypeError
+from dmbp_jax.errors import DataError, ImageError, InputError
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.measuring import Decoded, decode, make_batch, measure
 from dmbp_jax.experiments.page import make_page
 from dmbp_jax.experiments.plan import (
-    EvaluatedNetwork,
+    Evaluated,
     Plan,
     Settings,
     Transform,
-    Transforms,
     configure,
+    find_evaluated,
     make_plan,
-    pictures_of,
 )
 from dmbp_jax.experiments.results import (
     CSV,
@@ -128,83 +127,76 @@ def evaluate(
     """
     if published is not None:
         find_entry(published)
-    transforms = _find_transforms(params, preprocess, crop)
+    evaluated = find_evaluated(params, apply_fn, preprocess, crop)
     classes = _check_classes(dataset, params)
-    network = str(getattr(params, "name", getattr(apply_fn, "__name__", "network")))
-    rows = settings.rows(network)
+    rows = settings.rows(evaluated.name)
     plan = make_plan(dataset, settings, rows)
-    failed = check_stored(plan.rows, params, list(itertools.chain(*plan.batches)))
-    evaluated = EvaluatedNetwork(params, apply_fn)
-    configuration = configure(evaluated, network, dataset, settings, plan, transforms)
-    ranking = gallery.Ranking([row.name for row in plan.rows], plan.shown, settings.gallery)
+    failed = check_stored(plan.rows, params, plan.targets)
+    configuration = configure(evaluated, dataset, settings, plan)
     with open_folder(Path(out), configuration, force=force) as folder:
-        unread = _measure_missing(
-            folder, evaluated, plan, settings, transforms, ranking, progress=progress
-        )
-        records = tuple(folder.records[key] for key in plan.map_keys() if key in folder.records)
+        unread, ends = _measure_missing(folder, evaluated, plan, settings, progress=progress)
+        records = tuple(folder.records[key] for key in plan.keys() if key in folder.records)
         skipped = (*dataset.skipped, *unread, *failed)
         if not records:
             first = f"{skipped[0].name}: {skipped[0].reason}" if skipped else "no targets"
             raise DataError(f"dataset: Expected at least one picture that can be read; {first}.")
-        title = f"{network} on {dataset.name}"
+        title = f"{evaluated.name} on {dataset.name}"
         tables = make_tables(records, rows, title, dataset.name, published)
-        folder.write_text(TEXT, "\n".join(map(as_text, tables)))
+        result = Evaluation(tables, records, skipped, folder.path)
+        folder.write_text(TEXT, str(result))
         folder.write_text(CSV, as_csv(tables))
         folder.write_text(SKIPPED, "".join(f"{one.name}: {one.reason}\n" for one in skipped))
-        page = make_page(
-            folder, tables, records, skipped, configuration, classes=classes, ranking=ranking
-        )
+        page = make_page(result, folder, configuration, classes, plan.shown, ends)
         folder.write_text(PAGE, page)
-    return Evaluation(tables, records, skipped, folder.path)
+    return result
 
 
 def _measure_missing(
     folder: ResultFolder,
-    network: EvaluatedNetwork,
+    evaluated: Evaluated,
     plan: Plan,
     settings: Settings,
-    transforms: Transforms,
-    ranking: gallery.Ranking,
     *,
     progress: bool,
-) -> tuple[Skipped, ...]:
-    """Measure what is missing; returns the pictures that could not be read."""
+) -> tuple[tuple[Skipped, ...], gallery.Ends]:
+    """Measure what is missing; the pictures that could not be read, and the ends of the gallery."""
     if progress:
         from tqdm.auto import tqdm
     else:  # without importing what warns in a notebook that has no widgets
         from tqdm import tqdm
 
-    gallery.remove_pictures(folder, ranking.add(folder.records.values()))
-    total = sum(map(len, plan.batches)) * len(plan.rows)
-    done = sum(key in folder.records for key in plan.map_keys())
+    keys = plan.keys()
+    done = sum(key in folder.records for key in keys)
     unread: dict[str, Skipped] = {}
+    scores = gallery.score_targets(plan, folder.records, plan.targets)
+    ends = gallery.keep_ends(folder, scores, settings.gallery)
     with (
-        closing(_read_batches(folder, plan, settings, transforms, unread)) as batches,
-        tqdm(total=total, initial=done, unit="map", smoothing=0, disable=not progress) as bar,
+        closing(_read_batches(folder, evaluated, plan, settings, unread)) as batches,
+        tqdm(total=len(keys), initial=done, unit="map", smoothing=0, disable=not progress) as bar,
     ):
         for batch in batches:
             gallery.save_crops(folder, batch.crops)
             for row in plan.missing(folder.records, batch.targets):
                 bar.set_postfix_str(row.name)
-                records, maps = measure(network, batch, row, plan.measures[row.name], settings)
+                records, maps = measure(evaluated, batch, row, plan.measures[row.name], settings)
                 gallery.save_maps(folder, row, batch.crops, maps)
-                new = folder.append(records)
-                gallery.remove_pictures(folder, ranking.add(new))
-                bar.update(len(new))
-    return tuple(unread.values())
+                bar.update(folder.append(records))
+            scores |= gallery.score_targets(plan, folder.records, batch.targets)
+            ends = gallery.keep_ends(folder, scores, settings.gallery)
+    return tuple(unread.values()), ends
 
 
 def _read_batches(
     folder: ResultFolder,
+    evaluated: Evaluated,
     plan: Plan,
     settings: Settings,
-    transforms: Transforms,
     unread: dict[str, Skipped],
 ) -> Generator[Batch, None, None]:
     """The batches of which something is missing; pictures that cannot be read go to `unread`."""
     pending = [batch for batch in plan.batches if plan.missing(folder.records, batch)]
-    pictures = [pictures_of(batch) for batch in pending]
-    one = partial(decode, transforms, settings.gallery > 0)
+    pictures = [list({one.picture.name: one.picture for one in batch}.values()) for batch in pending]
+    one = partial(decode, evaluated, settings.gallery > 0)
     with ReadAhead(itertools.chain(*pictures), one) as reading:
         found = iter(reading)
         for targets, needed in zip(pending, pictures, strict=True):
@@ -214,26 +206,9 @@ def _read_batches(
                     unread[picture.name] = skip(picture, item)
                 else:
                     decoded[picture.name] = item
-            batch = make_batch(targets, decoded, plan, settings.seed, transforms.crop)
+            batch = make_batch(targets, decoded, plan, settings.seed, evaluated.crop)
             if batch is not None and plan.missing(folder.records, batch.targets):
                 yield batch
-
-
-def _find_transforms(
-    params: Any, preprocess: Transform | None, crop: Transform | None
-) -> Transforms:
-    """The transforms that are given, or else those of the network."""
-    preprocess = preprocess if preprocess is not None else getattr(params, "preprocess", None)
-    crop = crop if crop is not None else getattr(params, "crop", None)
-    for name, transform in (("preprocess", preprocess), ("crop", crop)):
-        if transform is not None and not callable(transform):
-            raise InputTypeError(f"{name}: Expected a function, got {type(transform).__name__}.")
-    if preprocess is None:
-        raise InputTypeError(
-            "preprocess: Expected a function from a picture to x, "
-            f"since {type(params).__name__} has no `preprocess`; got None."
-        )
-    return Transforms(preprocess, crop)
 
 
 def _check_classes(dataset: Dataset, params: Any) -> tuple[str, ...]:

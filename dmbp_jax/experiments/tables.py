@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,17 +16,60 @@ from dmbp_jax.experiments.paper import DASH, paper_value
 from dmbp_jax.experiments.results import Record
 from dmbp_jax.experiments.rows import TABLES, TableRow
 
-TITLES = {
-    "im": "IM",
-    "cim": "cIM",
-    "avg": "Avg",
-    "rank": "rank correlation",
-    "rank_absolute": "absolute rank correlation",
-    "pointing": "pointing game",
-    "inside": "inside",
+
+class Measure(NamedTuple):
+    """A column: its title, what it is in words, a shorter title, whether the paper has it."""
+
+    title: str
+    note: str
+    short: str = ""
+    in_paper: bool = False
+
+
+MEASURES = {
+    "im": Measure(
+        "IM",
+        "IM (insertion metric): mean probability of the target while pixels are inserted into "
+        "the blurred image, largest attribution first; higher is better.",
+        "IM",
+        in_paper=True,
+    ),
+    "cim": Measure(
+        "cIM",
+        "cIM (complementary insertion metric): mean probability of the image's other labels "
+        "while pixels are inserted, smallest attribution first; higher is better. Images with one "
+        "label have none.",
+        "cIM",
+        in_paper=True,
+    ),
+    "avg": Measure(
+        "Avg",
+        "Avg: mean of IM and cIM, as in the last row of the paper's Table 2, there over four "
+        "networks. The paper's value is computed from its two numbers for this network.",
+        in_paper=True,
+    ),
+    "rank": Measure(
+        "rank correlation",
+        "Rank correlation: Spearman's, of a signed map with that of a network whose last layer "
+        "is re-drawn; mean over the re-drawings, then over images. Near 0 is better.",
+        "ρ",
+        in_paper=True,
+    ),
+    "rank_absolute": Measure(
+        "absolute rank correlation",
+        "Absolute rank correlation: the same of |map|. Where it is far "
+        "above the signed one, signs change with the last layer while places largely stay.",
+        "ρ of |map|",
+    ),
+    "pointing": Measure(
+        "pointing game",
+        "Pointing game: how often the highest point of a map is on the target, or nearer "
+        "than 15 pixels of 224.",
+    ),
+    "inside": Measure(
+        "inside", "Inside: share of the positive attribution that lies on the target."
+    ),
 }
-_IN_PAPER = ("im", "cim", "avg", "rank")
-_LOCALISATION = ("pointing", "inside")
 
 
 @dataclass(frozen=True)
@@ -106,14 +150,10 @@ def make_tables(
     dataset: str,
     published: str | None,
 ) -> tuple[ResultTable, ...]:
-    """The chosen tables, from the records of all their methods.
+    """The chosen tables, table -> its rows, from the records of all their methods.
 
-    Args:
-      records: of every target and row.
-      rows: table -> its rows.
-      title: says which network and dataset; follows the title of each table.
-      dataset: name of the dataset, for the paper's numbers.
-      published: name of the network, if its weights are the published ones; else None.
+    The paper's numbers for `dataset` are those of `published`, the name of the network if its
+    weights are the published ones; `title` follows the title of each table.
     """
     by_method: dict[str, list[Record]] = {}
     for record in records:
@@ -126,12 +166,12 @@ def make_tables(
             own = by_method.get(row.name, ())
             papers = {
                 measure: paper_value(number, measure, row.name, dataset, published)
-                for measure in TITLES
+                for measure in MEASURES
             }
             cells = {m: average(own, m, papers[m]) for m in TABLES[number].measures}
             if number < 3:
                 cells["avg"] = average_of_cells(list(cells.values()), papers["avg"])
-                cells |= {m: average(own, m) for m in _LOCALISATION if localised}
+                cells |= {m: average(own, m) for m in ("pointing", "inside") if localised}
             made.append(Row(row.name, row.title or row.name, cells))
         tables.append(ResultTable(number, f"{TABLES[number].title}; {title}", tuple(made)))
     return tuple(tables)
@@ -152,20 +192,21 @@ def mean_curve(records: Iterable[Record], method: str, measure: str) -> np.ndarr
 def header(measures: Sequence[str]) -> list[str]:
     """Titles of the columns of a table with these measures."""
     titles = ["method"]
-    for measure in measures:
-        titles += [TITLES[measure]] if measure == "avg" else [TITLES[measure], "± s.e.", "images"]
-        titles += ["paper"] if measure in _IN_PAPER else []
+    for name in measures:
+        titles += [MEASURES[name].title]
+        titles += ["± s.e.", "images"] if name != "avg" else []
+        titles += ["paper"] if MEASURES[name].in_paper else []
     return titles
 
 
 def cells(row: Row, measures: Sequence[str]) -> list[str]:
     """A row as text, in the columns of `header`."""
     texts = [row.title]
-    for measure in measures:
-        cell = row.cells[measure]
-        own = [number(cell.mean), number(cell.standard_error), str(cell.images)]
-        texts += own[:1] if measure == "avg" else own
-        texts += [cell.paper] if measure in _IN_PAPER else []
+    for name in measures:
+        cell = row.cells[name]
+        texts += [number(cell.mean)]
+        texts += [number(cell.standard_error), str(cell.images)] if name != "avg" else []
+        texts += [cell.paper] if MEASURES[name].in_paper else []
     return texts
 
 

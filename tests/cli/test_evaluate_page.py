@@ -7,6 +7,7 @@ import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from PIL import Image
 from tiny_evaluation import SIDE, crop, make_params, network, preprocess, run
 
 from dmbp_jax.data import list_generated
-from dmbp_jax.experiments import Evaluation, Record, Settings
-from dmbp_jax.experiments.gallery import Ranking, picture_name
+from dmbp_jax.experiments import Evaluation, Settings
+from dmbp_jax.experiments.gallery import choose_ends, keep_ends, picture_name
 from dmbp_jax.experiments.results import OWN
 from dmbp_jax.methods import METHODS
 from dmbp_jax.pictures import diverging
@@ -96,58 +97,38 @@ def test_only_pictures_at_the_ends_are_kept(tmp_path: Path) -> None:
         tables=(1,), methods=["gradient"], points=3, batch_size=2, gallery=2, images_per_class="all"
     )
     result = run(tmp_path, settings)
-    ranking = Ranking(["gradient"], "gradient", 2)
-    ranking.add(result.records)
-    best, worst = ranking.best(), ranking.worst()
+    scores = {record.key[:2]: record.values["im"] for record in result.records}
+    best, worst = choose_ends(scores, 2)
     own = tmp_path / OWN
     kept = {path.parent for path in own.glob("pictures/*/*")}
     assert kept == {(own / picture_name(target)).parent for target in [*best, *worst]}
     assert {path.parent for path in own.glob("pictures/*/")} == {own / "pictures"}
     assert len(list(own.glob("pictures/*/"))) == 4
-    scores = {record.key[:2]: record.values["im"] for record in result.records}
     assert [scores[t] for t in best] == sorted(scores.values())[::-1][:2]
     assert [scores[t] for t in worst] == sorted(scores.values())[:2]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 20])
-def test_the_ends_of_any_part_are_those_of_all_its_records(count: int) -> None:
+def test_the_ends_of_any_part_are_those_of_all_its_targets(count: int, tmp_path: Path) -> None:
+    """Batch by batch, with the scores of the ends alone: what is dropped never comes back."""
     rng = random.Random(count)
     scores = {(str(i), 0): rng.random() for i in range(20)} | {("none", 0): float("nan")}
-    records = [
-        Record(name, label, method, 4, {"im": score if method == "a" else 0.0}, {})
-        for (name, label), score in scores.items()
-        for method in ("a", "b")
-    ]
-    rng.shuffle(records)
-    ranking = Ranking(["a", "b"], "a", count)
-    dropped: set[Any] = set()
-    seen: list[Record] = []
-    for record in records:
-        dropped |= set(ranking.add([record]))
-        seen.append(record)
-        names = [r.key[:2] for r in seen]
-        complete = [t for t in scores if names.count(t) == 2 and t != ("none", 0)]
-        order = sorted(complete, key=lambda target: -scores[target])
-        half = -(-len(order) // 2)
-        assert ranking.best() == order[: min(count, half)]
-        assert ranking.worst() == order[half:][::-1][:count]
-    assert dropped == set(scores) - {*ranking.best(), *ranking.worst()}
-
-
-def test_ranking_looks_at_new_records_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[Record] = []
-    add = Ranking.add
-
-    def counted(self: Ranking, records: Any) -> Any:
-        records = list(records)
-        taken.extend(records)
-        return add(self, records)
-
-    monkeypatch.setattr(Ranking, "add", counted)
-    settings = Settings(tables=(1,), methods=["gradient"], points=3, batch_size=1, limit=8)
-    assert len(taken) == 0
-    result = run(tmp_path, settings)
-    assert len(taken) == len(result.records)
+    order = list(scores)
+    rng.shuffle(order)
+    kept: dict[Any, float] = {}
+    folder: Any = SimpleNamespace(own=tmp_path)
+    for i, target in enumerate(order, start=1):
+        (tmp_path / picture_name(target)).parent.mkdir(parents=True)
+        kept[target] = scores[target]
+        best, worst = keep_ends(folder, kept, count)
+        known = [one for one in order[:i] if one != ("none", 0)]
+        ranked = sorted(known, key=lambda target: -scores[target])
+        half = -(-len(ranked) // 2)
+        assert best == ranked[: min(count, half)]
+        assert worst == ranked[half:][::-1][:count]
+        assert set(kept) == {*best, *worst}
+        left = {path.name for path in (tmp_path / "pictures").iterdir()}
+        assert left == {(tmp_path / picture_name(one)).parent.name for one in kept}
 
 
 def test_text_and_csv_say_the_same(whole: Evaluation) -> None:
