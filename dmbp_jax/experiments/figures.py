@@ -268,17 +268,10 @@ def mappings(
     nonaffine: str = "refuse",
     config: DMBP = DMBP(),  # noqa: B008 (frozen)
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """∇F, ∇F⁺ and ∇F⁻ at x: the linear mappings themselves, before any product with x (Eq. 11).
+    """∇F, ∇F⁺ and ∇F⁻ at x (H, W, C): the linear mappings, before any product with x (Eq. 11).
 
-    Args:
-      params, apply_fn, nonaffine: as in `dmbp_jax.attribute`.
-      x: (H, W, C).
-      label: the logit that is decomposed.
-      masks: Σ_l of every activation, as `attribute(..., return_masks=True)` keeps them.
-      config: with which they were learned; the slopes of smooth activations are as it says.
-
-    Returns:
-      Three arrays, shape of x.
+    `masks` are Σ_l of every activation, as `attribute(..., return_masks=True)` keeps them; the
+    slopes of smooth activations are as `config` says, with which they were learned.
     """
     slopes = {"pointwise": config.pointwise, "segments": config.segments}
     call = check_call(params, x, label, apply_fn, nonaffine=nonaffine, **slopes)
@@ -296,16 +289,7 @@ def mappings(
 
 
 def insert(x: NDArray[Any], heatmap: NDArray[Any], share: float) -> NDArray[Any]:
-    """The blurred input with its most important pixels sharp, as the insertion metric makes it.
-
-    Args:
-      x: (H, W, C).
-      heatmap: (H, W); of equal pixels the first in row-major order comes first.
-      share: of the pixels that are inserted, in [0, 1].
-
-    Returns:
-      (H, W, C).
-    """
+    """x (H, W, C), blurred but for its most important pixels, as the insertion metric makes it."""
     ranks = np.asarray(pixel_ranks(jnp.asarray(heatmap)[None], "decreasing")[0])
     sharp = ranks < round(share * heatmap.size)
     blurred = np.asarray(blur_images(jnp.asarray(x)[None])[0])

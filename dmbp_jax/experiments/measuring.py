@@ -166,11 +166,9 @@ def measure(
 
 
 def localise(heat: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-    """Where the map lies, against where the target is known to be.
+    """Where the map lies, against where the target is known to be; NaN where the mask is empty.
 
-    `pointing`: 1 if the highest point is on the target, or nearer than 15 pixels of 224; `inside`:
-    share of the positive attribution on the target; `area`: what `inside` is for a map that is
-    the same everywhere. NaN where the mask is empty.
+    `area` is what `inside` is for a map that is the same everywhere.
     """
     tolerance = TOLERANCE * min(heat.shape[1:])
     return {

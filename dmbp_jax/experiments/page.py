@@ -153,15 +153,7 @@ def _draw_curves(
     palette: Mapping[str, str],
     ylabel: str,
 ) -> str:
-    """One SVG figure, with a legend below; a line's name shows when it is pointed at.
-
-    Args:
-      curves: method -> (S,) scores in [0, 1].
-      fractions: (S,) in [0, 1].
-      titles: method -> name to show.
-      palette: method -> colour.
-      ylabel: what the scores are.
-    """
+    """One SVG figure, with a legend below; a line's name shows when it is pointed at."""
     top = _round_up(max(float(curve.max()) for curve in curves.values()))
     x0, x1, y0, y1 = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, _TOP
     parts = []

@@ -115,18 +115,12 @@ Transform = Callable[[Image.Image], Any]
 
 
 class Evaluated(NamedTuple):
-    """The network whose maps are measured: logits = apply_fn(params, x), or params(x).
-
-    Attributes:
-      params, apply_fn: as in `dmbp_jax.attribute`.
-      preprocess: from an RGB picture to x.
-      crop: from an RGB picture to the part of it that x shows; None where it is unknown.
-    """
+    """The network whose maps are measured: logits = apply_fn(params, x), or params(x)."""
 
     params: Any
     apply_fn: ApplyFn | None
-    preprocess: Transform
-    crop: Transform | None
+    preprocess: Transform  # from an RGB picture to x
+    crop: Transform | None  # to the part of the picture that x shows, where it is known
 
     @property
     def name(self) -> str:
@@ -156,19 +150,12 @@ def find_evaluated(
 
 
 class Plan(NamedTuple):
-    """Batches of targets, and the rows with the measures of each.
+    """Batches of targets, and the rows with the measures of each."""
 
-    Attributes:
-      batches: targets in their order, in batches of nearly equal size.
-      rows: of all tables, each once.
-      measures: name of a row -> what is measured on its maps.
-      others: the largest number of other labels that a picture has.
-    """
-
-    batches: list[tuple[Target, ...]]
-    rows: tuple[TableRow, ...]
-    measures: Mapping[str, tuple[str, ...]]
-    others: int
+    batches: list[tuple[Target, ...]]  # of nearly equal size
+    rows: tuple[TableRow, ...]  # of all tables, each once
+    measures: Mapping[str, tuple[str, ...]]  # name of a row -> what is measured on its maps
+    others: int  # the largest number of other labels that a picture has
 
     @property
     def targets(self) -> list[Target]:

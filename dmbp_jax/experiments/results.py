@@ -6,7 +6,6 @@ are written whole, each only once, and before the next batch starts. Nothing els
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,8 +32,6 @@ TEXT, CSV, PAGE, SKIPPED = "tables.md", "tables.csv", "evaluation.html", "skippe
 _OUTPUTS = (TEXT, CSV, PAGE, SKIPPED)
 _TOOL = "dmbp evaluate"
 _LOCK, _WRITTEN = "lock", "outputs"  # empty files; the second says whose the outputs are
-_BEGINNING = {_LOCK, f"{MANIFEST}.__lock"}  # what a kill leaves before there is a manifest
-_PART = re.compile(rf"{RECORDS}\d{{8}}\.jsonl")
 _ADVICE = "Choose another folder, or start over with force=True (--force)."
 _FOREIGN = "Choose another folder; files that this tool did not write are left as they are."
 
@@ -66,11 +63,6 @@ class Record(NamedTuple):
         return self.picture, self.label, self.method
 
 
-def part_keys(store: Store) -> list[str]:
-    """The parts of a store, in order."""
-    return [key for key in store.keys(RECORDS) if _PART.fullmatch(key)]
-
-
 def _encode(record: Record) -> bytes:
     values = {name: None if np.isnan(v) else float(v) for name, v in record.values.items()}
     curves = {name: [round(float(s), 5) for s in scores] for name, scores in record.curves.items()}
@@ -90,10 +82,7 @@ def _decode(line: bytes, where: str) -> Record:
             {name: np.asarray(v, np.float32) for name, v in stored["curves"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResumeError(
-            f"{where}: not a record. Choose another folder, or start over with force=True "
-            "(--force)."
-        ) from error
+        raise ResumeError(f"{where}: not a record. {_ADVICE}") from error
 
 
 class ResultFolder:
@@ -106,16 +95,12 @@ class ResultFolder:
     """
 
     def __init__(self, path: Path, store: Store) -> None:
-        """Read the parts of a store.
-
-        Raises:
-          ResumeError: a line is not a record.
-        """
         self.path, self.own, self._store = path, path / OWN, store
         self.records: dict[Key, Record] = {}
-        parts = part_keys(store)
-        self._next = 1 + max((int(key[len(RECORDS) : -len(".jsonl")]) for key in parts), default=-1)
+        self._next = 0
+        parts = store.keys(RECORDS)
         for key, data in zip(parts, store.get_many(parts), strict=True):
+            self._next = 1 + int(key.removeprefix(RECORDS).removesuffix(".jsonl"))
             for number, line in enumerate((data or b"").splitlines(), 1):
                 record = _decode(line, f"{store.url}/{key}, line {number}")
                 self.records.setdefault(record.key, record)
@@ -149,12 +134,7 @@ class ResultFolder:
 def open_folder(
     path: Path, configuration: Mapping[str, Any], *, force: bool
 ) -> Iterator[ResultFolder]:
-    """Start an evaluation in a folder, or continue the one that is there.
-
-    Args:
-      path: made if missing; other files in it are left alone.
-      configuration: everything that the numbers depend on, as JSON.
-      force: remove the evaluation that is there, and start over.
+    """Start an evaluation in a folder, or continue the one that is there; `force` starts over.
 
     Raises:
       ResumeError: the evaluation there has another configuration (the message names the field).
@@ -170,11 +150,9 @@ def open_folder(
     descriptor = os.open(own / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _lock(descriptor, path)
-        for part in own.rglob("*.__lock"):  # of the store: a kill left it half-written
-            part.unlink()
         store = Store(own)
         wanted = json.loads(json.dumps(configuration))
-        if force or not part_keys(store):  # without a record, nothing can be stale
+        if force or not store.keys(RECORDS):  # without a record, nothing can be stale
             _start_over(path, own)
             store.put(MANIFEST, encode({"tool": _TOOL, "configuration": wanted}))
         else:
@@ -193,7 +171,7 @@ def _refuse_foreign(path: Path, own: Path) -> None:
                 f"{_FOREIGN}"
             )
     if own.is_dir() and not _read_manifest(own):
-        foreign = {entry.name for entry in own.iterdir()} - _BEGINNING
+        foreign = set(Store(own).keys()) - {_LOCK}  # left by a kill before there was a manifest
         if foreign:
             raise InputError(
                 f"{own}: Expected no such folder, or one with the {MANIFEST} of an evaluation, "

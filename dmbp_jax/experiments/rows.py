@@ -55,25 +55,15 @@ TABLES: dict[int, Table] = {
 
 
 class Batch(NamedTuple):
-    """Targets whose pictures could be read, filled up to the size that is compiled.
+    """Targets whose pictures could be read, filled up with the first to the compiled size N."""
 
-    Attributes:
-      targets: the n targets.
-      crops: target -> its small crop; empty without a gallery.
-      x: (N, H, W, C) with N >= n; the rows beyond n repeat the first.
-      labels: (N,) int32.
-      others: (N, K) int32, the other labels of each picture, filled up with -1.
-      masks: (N, H, W) bool, where the target is, or None where no picture says so.
-      keys: (N,) random keys.
-    """
-
-    targets: Sequence[Target]
-    crops: Mapping[tuple[str, int], Image.Image]
-    x: jax.Array
-    labels: jax.Array
-    others: np.ndarray
-    masks: np.ndarray | None
-    keys: jax.Array
+    targets: Sequence[Target]  # without those that fill it up
+    crops: Mapping[tuple[str, int], Image.Image]  # key of a target -> its crop, for the gallery
+    x: jax.Array  # (N, H, W, C)
+    labels: jax.Array  # (N,) int32
+    others: np.ndarray  # (N, K) int32, the other labels of each picture, filled up with -1
+    masks: np.ndarray | None  # (N, H, W) bool, where the target is; None where no picture says so
+    keys: jax.Array  # (N,) random keys
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.images import Images
 from dmbp_jax.graph.model import ApplyFn, is_traced
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.metrics.heatmaps import as_baseline, at_least_float32, fit_heatmap
+from dmbp_jax.metrics.heatmaps import at_least_float32, fit_heatmap
 
 Order = Literal["decreasing", "increasing"]
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -111,7 +111,7 @@ def insertion(
     call = check_call(params, x, label, apply_fn, chunk_size)
     score = find_activation(activation, params, apply_fn, ACTIVATIONS)
     ranks, counts = _in_order(call, heatmap, order, step, points)
-    start = make_baseline(as_baseline(blur, "blur"), call.images, "blur", params)
+    start = make_baseline(blur, call.images, "blur", params)
     return _curve(
         call, start, call.images, ranks, counts, target_labels(call)[:, None], activation=score
     )
@@ -167,7 +167,7 @@ def complementary_insertion(
     score = find_activation(activation, params, apply_fn, ACTIVATIONS)
     ranks, counts = _in_order(call, heatmap, "increasing", step, points)
     labels = _check_label_sets(labels_other, call)
-    start = make_baseline(as_baseline(blur, "blur"), call.images, "blur", params)
+    start = make_baseline(blur, call.images, "blur", params)
     return _curve(call, start, call.images, ranks, counts, labels, activation=score)
 
 
@@ -216,7 +216,7 @@ def deletion(
     call = check_call(params, x, label, apply_fn, chunk_size)
     score = find_activation(activation, params, apply_fn, ACTIVATIONS)
     ranks, counts = _in_order(call, heatmap, order, step, points)
-    finish = make_baseline(as_baseline(baseline, "baseline"), call.images, "baseline", params)
+    finish = make_baseline(baseline, call.images, "baseline", params)
     return _curve(
         call, call.images, finish, ranks, counts, target_labels(call)[:, None], activation=score
     )

@@ -72,11 +72,6 @@ def check_masks(masks: ArrayLike, maps: jax.Array, single: bool) -> jax.Array:
     return (array[None] if single else array).astype(bool)
 
 
-def as_baseline(baseline: Any, name: str) -> Any:
-    """A name or a tuple as it is, anything else as a real-valued array."""
-    return baseline if isinstance(baseline, (str, tuple)) else as_array(baseline, name)
-
-
 def as_array(values: ArrayLike, name: str) -> jax.Array:
     """A real-valued array in a floating-point dtype.
 

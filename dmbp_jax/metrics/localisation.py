@@ -16,7 +16,8 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.engine.meshes import on_any_mesh
-from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.errors import InputError
+from dmbp_jax.graph.call import check_labels
 from dmbp_jax.graph.images import check_images
 from dmbp_jax.graph.model import is_traced
 from dmbp_jax.metrics.heatmaps import check_maps, check_masks
@@ -87,7 +88,7 @@ def pointing_game(
         return PointingGame(
             hit[0] if single else hit, empty.astype(jnp.int32), empty, empty, jnp.nanmean(hit)
         )
-    labels = _check_classes(label, maps.shape[0])
+    labels = np.asarray(check_labels(label, len(maps), 2**31 - 1, single))
     classes = np.unique(labels)
     members = jnp.asarray(labels == classes[:, None])  # (K, N)
     own = jnp.where(members, hit[None], jnp.nan)
@@ -110,15 +111,6 @@ def _hits(maps: jax.Array, masks: jax.Array, *, tolerance: float) -> jax.Array:
         return jnp.where(mask.any(), hit.astype(values.dtype), jnp.nan)
 
     return jax.vmap(one)(maps, masks)
-
-
-def _check_classes(label: ArrayLike, batch: int) -> np.ndarray:
-    labels = np.asarray(label)
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputTypeError(f"label: Expected integers, got dtype {labels.dtype}.")
-    if labels.shape != (batch,):
-        raise InputError(f"label: Expected {batch} labels, one per map, got shape {labels.shape}.")
-    return labels
 
 
 @on_any_mesh("heatmap")
@@ -237,7 +229,7 @@ def grid_pointing_game(heatmap: Any, cell: ArrayLike, n: int) -> jax.Array:
     maps, single = check_maps(heatmap)
     if maps.shape[1] % n or maps.shape[2] % n:
         raise InputError(f"heatmap: Expected sides that {n} divides, got {maps.shape[1:]}.")
-    own = _cell_masks(_check_cells(cell, maps.shape[0], n), maps.shape, n)
+    own = _cell_masks(check_labels(cell, len(maps), n * n, single, "cell"), maps.shape, n)
     shares = share_inside(maps, own)
     return shares[0] if single else shares
 
@@ -247,14 +239,3 @@ def _cell_masks(cells: jax.Array, shape: tuple[int, ...], n: int) -> jax.Array:
     _, height, width = shape
     row, column = jnp.arange(height) // (height // n), jnp.arange(width) // (width // n)
     return (n * row[:, None] + column[None])[None] == cells[:, None, None]
-
-
-def _check_cells(cell: ArrayLike, batch: int, n: int) -> jax.Array:
-    cells = cell if is_traced(cell) else np.asarray(cell)
-    if not jnp.issubdtype(jnp.result_type(cells), jnp.integer):
-        raise InputTypeError(f"cell: Expected integers, got dtype {jnp.result_type(cells)}.")
-    if np.shape(cells) not in ((), (batch,)):
-        raise InputError(f"cell: Expected an int or {batch} ints, got shape {np.shape(cells)}.")
-    if not is_traced(cells) and (np.min(cells) < 0 or np.max(cells) >= n * n):
-        raise InputError(f"cell: Expected 0 <= cell < {n * n}, got {cells}.")
-    return jnp.broadcast_to(jnp.asarray(cells, jnp.int32), (batch,))

@@ -17,35 +17,21 @@ from dmbp_jax.networks.network import Network
 
 
 class Explained(NamedTuple):
-    """Maps of a batch.
+    """Maps of a batch."""
 
-    Attributes:
-      label: (N,) int32, the classes that were explained.
-      logits: (N, classes).
-      map: (N, H, W), or (N, H, W, C).
-      attribution: of dmbp; None of another method.
-    """
-
-    label: jax.Array
-    logits: jax.Array
-    map: jax.Array
-    attribution: Attribution | None
+    label: jax.Array  # (N,) int32, the classes that were explained
+    logits: jax.Array  # (N, classes)
+    map: jax.Array  # (N, H, W), or (N, H, W, C)
+    attribution: Attribution | None  # of dmbp
 
 
 class Scored(NamedTuple):
-    """What a run stores of a batch, as NumPy arrays.
+    """What a run stores of a batch, as NumPy arrays."""
 
-    Attributes:
-      label: (N,) int.
-      finite: (N,) bool, whether all numbers are.
-      numbers: name -> (N,): y and probability; y_positive, y_negative and y_nuisance of dmbp.
-      maps: name -> float32 maps.
-    """
-
-    label: Any
-    finite: Any
-    numbers: dict[str, Any]
-    maps: dict[str, Any]
+    label: Any  # (N,) int
+    finite: Any  # (N,) bool, whether all numbers are
+    numbers: dict[str, Any]  # name -> (N,): y, probability; y_positive, … of dmbp
+    maps: dict[str, Any]  # name -> float32 maps
 
 
 def explain_images(
@@ -57,14 +43,9 @@ def explain_images(
     options: Mapping[str, Any],
     identities: Sequence[str],
 ) -> Explained:
-    """Maps of pictures by a method of the catalogue.
+    """Maps of preprocessed images (N, H, W, C) by a method of the catalogue.
 
-    Args:
-      net: the network.
-      x: (N, H, W, C) preprocessed images.
-      labels: of each image, None for the network's first choice.
-      method: key of `METHODS`, with its `options`.
-      identities: of each image, seeds methods that draw random numbers.
+    A label that is None is the network's first choice; `identities` seed the random numbers.
     """
     row = find_method(method)
     if method == "dmbp":
@@ -74,8 +55,8 @@ def explain_images(
         elif any(label is not None for label in labels):
             given = _first_choices(run(_logits, net, x), labels)
         att = attribute(net, x, given, **options)
-        logits: Any = att.logits  # there, unless an older version has written the attribution
-        return Explained(att.label, logits, att.map, att)
+        assert att.logits is not None  # only of an attribution that an older version has saved
+        return Explained(att.label, att.logits, att.map, att)
     keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
     logits = run(_logits, net, x)
     label = _first_choices(logits, labels)

@@ -83,20 +83,13 @@ def write_report(
 
 
 class Overview(NamedTuple):
-    """All rows of a run in columns.
+    """All rows of a run in columns."""
 
-    Attributes:
-      numbers: key of `NUMBERS` -> (rows,) float32, NaN where a row has none.
-      done: (rows,) bool, rows with a map.
-      failures: (file, reason) of the rows that failed, at most `most` of them.
-      failed, missing: how many rows failed, and how many are not done.
-    """
-
-    numbers: Mapping[str, np.ndarray]
-    done: np.ndarray
-    failures: tuple[tuple[str, str], ...]
-    failed: int
-    missing: int
+    numbers: Mapping[str, np.ndarray]  # key of `NUMBERS` -> (rows,) float32, NaN where absent
+    done: np.ndarray  # (rows,) bool, rows with a map
+    failures: tuple[tuple[str, str], ...]  # (file, reason) of the first rows that failed
+    failed: int  # rows
+    missing: int  # rows that are not done
 
 
 def survey(rows: Iterable[Mapping[str, Any]], count: int, most: int = 1000) -> Overview:
@@ -178,11 +171,7 @@ def _webp(picture: Image.Image) -> str:
 
 
 def histogram(title: str, values: np.ndarray) -> str:
-    """An SVG of how the finite values are spread; the outermost thousandths go into the end bins.
-
-    Returns:
-      "" if there is no finite value.
-    """
+    """An SVG of how the finite values are spread, "" without any; outliers go into the end bins."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return ""

@@ -60,7 +60,7 @@ def test_jit() -> None:
     [
         ((5, 4), 0, 2, InputError, "heatmap: Expected sides that 2 divides"),
         ((4, 4), 4, 2, InputError, "cell: Expected 0 <= cell < 4, got 4"),
-        ((2, 4, 4), [0, 1, 2], 2, InputError, "cell: Expected an int or 2 ints"),
+        ((2, 4, 4), [0, 1, 2], 2, InputError, "cell: Expected an int or 2 labels"),
         ((4, 4), 0.0, 2, InputTypeError, "cell: Expected integers"),
         ((4, 4), 0, 0, InputError, "n: Expected at least 1"),
     ],

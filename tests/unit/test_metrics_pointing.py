@@ -69,7 +69,7 @@ def test_the_first_of_two_peaks_counts() -> None:
         (np.ones((4, 4)), np.ones((3, 4)), {}, InputError, "masks: Expected shape"),
         (np.ones((4, 4)), np.full((4, 4), 0.5), {}, InputError, "masks: Expected booleans"),
         (np.ones((4, 4)), np.ones((4, 4)), {"tolerance": -1}, InputError, "tolerance: Expected"),
-        (np.ones((2, 4, 4)), np.ones((2, 4, 4)), {"label": [1]}, InputError, "label: Expected 2"),
+        (np.ones((2, 4, 4)), np.ones((2, 4, 4)), {"label": [1]}, InputError, "label: Expected an int or 2"),
         (np.ones((1, 4, 4)), np.ones((1, 4, 4)), {"label": [1.0]}, InputTypeError, "label: Exp"),
         (np.full((4, 4), np.nan), np.ones((4, 4)), {}, InputError, "heatmap: Expected finite"),
     ],
