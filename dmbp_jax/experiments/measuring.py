@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from dmbp_jax.data.samples import Picture, Target
-from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.gallery import shrink
 from dmbp_jax.experiments.plan import Evaluated, Plan, Settings, Transform
@@ -67,10 +66,8 @@ def make_batch(
                 f"preprocess: Expected arrays of one shape, got {first.shape} and {x.shape} "
                 f"for {target.picture.name}."
             )
-    inputs = ((t, (decoded[t.picture.name].x, np.int32(i))) for i, t in enumerate(good))
-    (batch,) = collect_rows(inputs, plan.size)
-    x, places = batch.rows
-    rows = [good[place] for place in places]
+    rows = good + [good[0]] * (plan.size - len(good))
+    x = np.stack([decoded[target.picture.name].x for target in rows])
     crops = {target.key: decoded[target.picture.name].crop for target in good}
     filled = [[*target.others, *[-1] * (plan.others - len(target.others))] for target in rows]
     return Batch(

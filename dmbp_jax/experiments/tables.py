@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
@@ -121,25 +122,26 @@ class ResultTable:
 
 def average(records: Iterable[Record], measure: str, paper: str = DASH) -> Cell:
     """Mean over images of the mean over each image's targets; undefined values are left out."""
-    by_picture: dict[str, list[float]] = {}
-    for record in records:
-        value = record.values.get(measure, math.nan)
-        if not math.isnan(value):
-            by_picture.setdefault(record.picture, []).append(value)
-    scores = [math.fsum(values) / len(values) for values in by_picture.values()]
+    known = [record for record in records if not math.isnan(record.values.get(measure, math.nan))]
+    scores = [fmean(one.values[measure] for one in own) for own in _by_picture(known)]
     if not scores:
         return Cell(math.nan, math.nan, 0, paper)
-    mean = math.fsum(scores) / len(scores)
-    if len(scores) == 1:
-        return Cell(mean, math.nan, 1, paper)
-    variance = math.fsum((s - mean) ** 2 for s in scores) / (len(scores) - 1)
-    return Cell(mean, math.sqrt(variance / len(scores)), len(scores), paper)
+    error = stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
+    return Cell(fmean(scores), error, len(scores), paper)
+
+
+def _by_picture(records: Iterable[Record]) -> Iterable[list[Record]]:
+    """The records of each image."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.picture, []).append(record)
+    return found.values()
 
 
 def average_of_cells(cells: Sequence[Cell], paper: str = DASH) -> Cell:
     """The paper's Avg: the mean of a method's IM and cIM; undefined unless all are defined."""
     images = min(cell.images for cell in cells)
-    mean = math.fsum(cell.mean for cell in cells) / len(cells) if images else math.nan
+    mean = fmean(cell.mean for cell in cells) if images else math.nan
     return Cell(mean, math.nan, images, paper)
 
 
@@ -179,14 +181,9 @@ def make_tables(
 
 def mean_curve(records: Iterable[Record], method: str, measure: str) -> np.ndarray:
     """(S,) mean over images of the curve of one method; empty where no image has one."""
-    by_picture: dict[str, list[np.ndarray]] = {}
-    for record in records:
-        curve = record.curves.get(measure, np.zeros(0))
-        if record.method == method and curve.size:
-            by_picture.setdefault(record.picture, []).append(curve)
-    if not by_picture:
-        return np.zeros(0)
-    return np.mean([np.mean(curves, axis=0) for curves in by_picture.values()], axis=0)
+    known = [one for one in records if one.method == method and len(one.curves.get(measure, ()))]
+    curves = [np.mean([one.curves[measure] for one in own], axis=0) for own in _by_picture(known)]
+    return np.mean(curves, axis=0) if curves else np.zeros(0)
 
 
 def header(measures: Sequence[str]) -> list[str]:
