@@ -14,9 +14,10 @@ from PIL import Image
 from dmbp_jax.data.samples import Picture, Target
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.gallery import shrink
-from dmbp_jax.experiments.plan import Evaluated, Plan, Settings, Transform
+from dmbp_jax.experiments.plan import Evaluated, Plan, Transform
 from dmbp_jax.experiments.results import Record
 from dmbp_jax.experiments.rows import Batch, TableRow
+from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.methods.keys import image_key
 from dmbp_jax.metrics import (
     attribution_inside,

@@ -4,19 +4,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dmbp_jax.data.samples import Skipped
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.results import Record, ResultFolder
-from dmbp_jax.experiments.tables import MEASURES, ResultTable, cells, header, mean_curve
+from dmbp_jax.experiments.tables import MEASURES, Evaluation, ResultTable, cells, header, mean_curve
 from dmbp_jax.metrics.curves import pixel_counts
 from dmbp_jax.pictures.pages import embed, fill_page, table
-
-if TYPE_CHECKING:
-    from dmbp_jax.experiments.run import Evaluation
 
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 34
@@ -28,7 +25,7 @@ _OURS = {"dmbp": "#d62728", "dmbp-positive": "#ff9896", "dmbp-positive-negative"
 
 
 def make_page(
-    result: "Evaluation",
+    result: Evaluation,
     folder: ResultFolder,
     configuration: Mapping[str, Any],
     classes: Sequence[str],

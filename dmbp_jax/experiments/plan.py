@@ -1,4 +1,4 @@
-"""What an evaluation does, and how: settings, the targets in batches, what decides what continues.
+"""What an evaluation does: the network, the targets in batches, and what decides what continues.
 
 All of it is made from the arguments alone, so that a run that continues makes the same batches.
 """
@@ -18,98 +18,16 @@ from dmbp_jax.data.samples import Dataset, Target, choose_targets
 from dmbp_jax.engine.batches import equal_size
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.experiments.results import Key
-from dmbp_jax.experiments.rows import TABLES, TableRow, choose_rows
+from dmbp_jax.experiments.rows import TABLES, TableRow
+from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.graph.model import ApplyFn, bind
 from dmbp_jax.metrics.curves import ACTIVATIONS, Activation
 from dmbp_jax.networks.network import Network
 from dmbp_jax.runs.fingerprint import describe, fingerprint
-from dmbp_jax.runs.manifest import describe_network
+from dmbp_jax.runs.configuration import describe_network
 from dmbp_jax.version import __version__
 
 FORMAT = 5  # raised when results of an older version cannot be continued
-# Dataset -> targets drawn for each class, where not all are taken. The paper's Table 1 has a
-# subset of ImageNet alone; the generated dataset is ours and has no end.
-IMAGES_PER_CLASS = {"imagenet": 5, "generated": 4}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of one evaluation, checked when made.
-
-    Attributes:
-      tables: which of the paper's tables, of 1, 2 and 3.
-      methods: rows of every table: names, `dmbp_jax.catalogue.Method`s of your own, or
-        other rows (`MethodRow`, `open_maps`); None takes the paper's rows.
-      options: method -> option -> value, such as
-        `{"rise": {"n_masks": 500}, "dmbp": {"steps": 50}}`.
-      nonaffine: as in `dmbp_jax.attribute`, of every method that looks into the network; "freeze"
-        for networks with gates, such as normalisation and attention.
-      images_per_class: targets drawn for each class, or "all"; None is what the dataset asks for:
-        5 for ImageNet (the paper's Table 1), 4 for generated pictures, all for every other.
-      limit: at most so many targets, spread evenly over those drawn; None is no limit.
-      seed: of the choice of targets, of noise, and of the re-drawn layers.
-      redraws: new last layers that Table 3 averages over.
-      step: pixels inserted at a time; 224 when neither `step` nor `points` is given.
-      points: number of points of a curve, instead of `step`.
-      activation: "softmax" or "sigmoid"; None takes the network's own, else softmax.
-      last_layer: path of the last layer's weights where it cannot be found (Table 3).
-      batch_size: images at once.
-      gallery: number of best and of worst images in the page.
-
-    Raises:
-      InputError, InputTypeError: a field has a wrong type or range.
-
-    Example:
-      >>> Settings(tables=(1, 3), options={"dmbp": {"steps": 50}}).batch_size
-      8
-    """
-
-    tables: tuple[int, ...] = (1, 2, 3)
-    methods: Sequence[str | Method | TableRow] | None = None
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    nonaffine: str = "refuse"
-    images_per_class: int | Literal["all"] | None = None
-    limit: int | None = None
-    seed: int = 0
-    redraws: int = 5
-    step: int | None = None
-    points: int | None = None
-    activation: Activation | None = None
-    last_layer: str | None = None
-    batch_size: int = 8
-    gallery: int = 4
-
-    def __post_init__(self) -> None:
-        if self.images_per_class not in (None, "all"):
-            check_count(self.images_per_class, "images_per_class")
-        for name in ("limit", "step"):
-            if getattr(self, name) is not None:
-                check_count(getattr(self, name), name)
-        if self.points is not None:
-            check_count(self.points, "points", minimum=2)
-            if self.step is not None:
-                raise InputError("points: Expected step or points, got both.")
-        check_count(self.seed, "seed", minimum=0)
-        check_count(self.redraws, "redraws")
-        check_count(self.batch_size, "batch_size")
-        check_count(self.gallery, "gallery", minimum=0)
-        if self.activation is not None and self.activation not in ACTIVATIONS[:2]:
-            raise InputError(
-                f"activation: Expected one of {ACTIVATIONS[:2]} or None, got {self.activation!r}."
-            )
-        check_choice(self.nonaffine, "nonaffine", ("refuse", "freeze"))
-        self.rows()
-
-    def rows(self, network: str = "") -> dict[int, tuple[TableRow, ...]]:
-        """Table -> its rows, for a network of this name."""
-        return choose_rows(self, network)
-
-    def per_class(self, dataset: str) -> int | None:
-        """Targets drawn for each class of a dataset of this name; None takes all."""
-        if self.images_per_class is None:
-            return IMAGES_PER_CLASS.get(dataset)
-        return None if self.images_per_class == "all" else self.images_per_class
-
 
 Transform = Callable[[Image.Image], Any]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,11 @@ from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.heatmaps import fit_heatmap
 from dmbp_jax.networks.network import Network
 from dmbp_jax.runs import records
-from dmbp_jax.runs.manifest import describe_network, difference
+from dmbp_jax.runs.configuration import describe_network
+from dmbp_jax.runs.manifest import difference
 from dmbp_jax.runs.reader import WHOLE, Run
 from dmbp_jax.runs.store import Store
 from dmbp_jax.version import __version__
-
-if TYPE_CHECKING:
-    from dmbp_jax.experiments.plan import Settings
 
 
 class Table(NamedTuple):
@@ -150,75 +148,6 @@ class StoredRow:
 
 
 TableRow = MethodRow | StoredRow
-
-
-def choose_rows(settings: "Settings", network: str) -> dict[int, tuple[TableRow, ...]]:
-    """The rows of each table, in order, with their options, for a network of this name.
-
-    Raises:
-      InputError: an unknown table, method or option.
-    """
-    tables = settings.tables
-    for table in tables:
-        if table not in TABLES:
-            raise InputError(f"tables: Expected some of {tuple(TABLES)}, got {table!r}.")
-    if not tables or len(set(tables)) != len(tables):
-        raise InputError(f"tables: Expected each of 1, 2, 3 at most once, got {tuple(tables)}.")
-    given = () if settings.methods is None else tuple(settings.methods)
-    known = {one.name: one for one in (*CATALOGUE, *given) if isinstance(one, Method)}
-    for name in settings.options:
-        if name not in known:
-            raise InputError(f"options: Expected a method of {tuple(known)}, got {name!r}.")
-
-    def make(row: str | Method | TableRow) -> TableRow:
-        if not isinstance(row, (str, Method)):
-            return row
-        name = row.name if isinstance(row, Method) else row
-        method = next((one for one in known.values() if name in one.rows), None)
-        if method is None:
-            raise InputError(f"methods: Expected some of {ROWS}, got {name!r}.")
-        return _make_row(name, method, settings, network)
-
-    if settings.methods is None:
-        return {table: tuple(map(make, TABLES[table].methods)) for table in tables}
-    rows = tuple(map(make, given))
-    names = [row.name for row in rows]
-    if not names or len(set(names)) != len(names):
-        raise InputError(f"methods: Expected different methods, at least one, got {names}.")
-    fixed = [row.name for row in rows if isinstance(row, StoredRow)]
-    if fixed and 3 in tables:
-        raise InputError(
-            f"tables: Expected 1 or 2 with stored maps ({', '.join(fixed)}), got {tuple(tables)}: "
-            "Table 3 makes maps of networks with another last layer."
-        )
-    return dict.fromkeys(tables, rows)
-
-
-def _make_row(name: str, method: Method, settings: "Settings", network: str) -> MethodRow:
-    given = dict(settings.options.get(method.name, {}))
-    fields_of_dmbp = [f.name for f in fields(DMBP) if f.name != "loss"] if method.variants else []
-    for option in given:
-        if option not in (known := [*method.options, *fields_of_dmbp]):
-            words = ", ".join(known) or "none"
-            raise InputError(
-                f"options: Expected an option of {method.name} ({words}), got {option!r}."
-            )
-    shared = {"nonaffine": settings.nonaffine, "activation": settings.activation}
-    for option, value in shared.items():
-        if option in method.options and value not in (None, "refuse"):
-            given.setdefault(option, value)
-    if name == "rise" and network.split("_")[0] == "resnet50":
-        given.setdefault("n_masks", 8000)  # RISE, Sec. 4: 4000 for VGG16, 8000 for ResNet50
-    title = method.title
-    if method.variants:
-        variant = method.variants[method.rows.index(name)]
-        title = f"{title}, {variant}"
-        changes = {field: given.pop(field) for field in fields_of_dmbp if field in given}
-        given["config"] = replace(given.get("config", DMBP()), loss=variant, **changes)
-        # A chunk chosen from free memory would make the last bits depend on the moment.
-        given["chunk_size"] = settings.batch_size
-    options = tuple(sorted(given.items()))
-    return MethodRow(name, method.function, title, options, method.random, method.has_zero)
 
 
 def open_maps(url: str | os.PathLike[str]) -> StoredRow:

@@ -20,7 +20,6 @@ from dmbp_jax.experiments.page import make_page
 from dmbp_jax.experiments.plan import (
     Evaluated,
     Plan,
-    Settings,
     Transform,
     configure,
     find_evaluated,
@@ -36,34 +35,10 @@ from dmbp_jax.experiments.results import (
     open_folder,
 )
 from dmbp_jax.experiments.rows import Batch, check_stored
-from dmbp_jax.experiments.tables import ResultTable, as_csv, as_text, make_tables
+from dmbp_jax.experiments.settings import Settings
+from dmbp_jax.experiments.tables import Evaluation, as_csv, make_tables
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.networks.registry import find_entry
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation found.
-
-    Attributes:
-      tables: the paper's tables with our numbers.
-      records: what was measured on each map.
-      skipped: pictures left out, with the reason of each.
-      folder: where `tables.md`, `tables.csv` and `evaluation.html` are.
-    """
-
-    tables: tuple[ResultTable, ...]
-    records: tuple[Record, ...]
-    skipped: tuple[Skipped, ...]
-    folder: Path
-
-    def table(self, number: int) -> ResultTable:
-        """Table 1, 2 or 3."""
-        return next(table for table in self.tables if table.number == number)
-
-    def __str__(self) -> str:
-        """The tables as aligned Markdown."""
-        return "\n".join(map(as_text, self.tables))
 
 
 def evaluate(

@@ -8,11 +8,13 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
 
+from dmbp_jax.data.samples import Skipped
 from dmbp_jax.experiments.paper import DASH, paper_value
 from dmbp_jax.experiments.results import Record
 from dmbp_jax.experiments.rows import TABLES, TableRow
@@ -118,6 +120,31 @@ class ResultTable:
     def cell(self, method: str, measure: str) -> Cell:
         """The number of a method, by name."""
         return next(row for row in self.rows if row.method == method).cells[measure]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+      tables: the paper's tables with our numbers.
+      records: what was measured on each map.
+      skipped: pictures left out, with the reason of each.
+      folder: where `tables.md`, `tables.csv` and `evaluation.html` are.
+    """
+
+    tables: tuple[ResultTable, ...]
+    records: tuple[Record, ...]
+    skipped: tuple[Skipped, ...]
+    folder: Path
+
+    def table(self, number: int) -> ResultTable:
+        """Table 1, 2 or 3."""
+        return next(table for table in self.tables if table.number == number)
+
+    def __str__(self) -> str:
+        """The tables as aligned Markdown."""
+        return "\n".join(map(as_text, self.tables))
 
 
 def average(records: Iterable[Record], measure: str, paper: str = DASH) -> Cell:

@@ -1,71 +1,17 @@
 """The manifest of a store: whose results these are, so that no other run goes on with them."""
 
 import json
-from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dmbp_jax.errors import ResumeError, StoreError
 from dmbp_jax.runs import arrays
 from dmbp_jax.runs.plan import Plan
 from dmbp_jax.runs.store import Store
-from dmbp_jax.version import __version__
-
-if TYPE_CHECKING:
-    from dmbp_jax.networks.network import Network
 
 KEY = "manifest.json"
 INPUTS = "inputs.jsonl"
 _LONGEST = 200  # characters of a value in a message
-_FORMAT = 1  # raised when the layout of a store changes
-
-
-def configuration(plan: Plan) -> dict[str, Any]:
-    """Everything a number of the run depends on, in the order in which differences are named."""
-    import jax
-
-    inputs = plan.inputs
-    return {
-        "format": _FORMAT,
-        **describe_network(plan.network),
-        "method": plan.method,
-        "options": {name: _fields(value) for name, value in plan.options.items()},
-        "images": {
-            "rows": len(inputs),
-            "names and sizes": _short_hash((inputs.files, inputs.sizes)),
-        },
-        "labels": _short_hash(inputs.labels),
-        "save": list(plan.save),
-        "dtype": plan.dtype,
-        "shard_size": plan.shard_size,
-        "package": __version__,
-        "jax": jax.__version__,
-        "device": jax.local_devices()[0].device_kind,
-    }
-
-
-def describe_network(net: "Network") -> dict[str, Any]:
-    """What a map depends on in the network; a part of `configuration`."""
-    return {
-        "network": net.name,
-        "weights": _short_hash(net.variables),
-        "architecture": _short_hash(_program(net)),
-        "preprocessing": _fields(net.preprocessing),
-        "activation": net.activation,
-        "classes": _short_hash(net.labels),
-    }
-
-
-def _program(net: "Network") -> str:
-    """What the network computes, apart from its weights: the digest of its traced program."""
-    import jax
-    import jax.numpy as jnp
-
-    from dmbp_jax.graph.model import bind
-    from dmbp_jax.graph.tracing import trace
-
-    size = net.preprocessing.size
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return trace(bind(net, None), image).trace.identity.digest
+FORMAT = 1  # raised when the layout of a store changes
 
 
 def open_manifest(store: Store, plan: Plan) -> str:
@@ -75,8 +21,10 @@ def open_manifest(store: Store, plan: Plan) -> str:
       ResumeError: the store holds another run, or things that are no run at all.
       StoreError: it cannot be read or written.
     """
-    own = configuration(plan)
-    fingerprint = _short_hash(own)
+    from dmbp_jax.runs.configuration import configure, short_hash  # of JAX, which no reader needs
+
+    own = {"format": FORMAT, **configure(plan)}
+    fingerprint = short_hash(own)
     about = {
         "root": str(plan.inputs.root),
         "maps": {name: list(plan.map_shape(name)) for name in plan.save},
@@ -105,10 +53,10 @@ def read_manifest(store: Store) -> dict[str, Any]:
         raise StoreError(f"{store.url}: Expected a store of dmbp run, got none: no {KEY}.")
     try:
         manifest = json.loads(data)
-        if manifest["configuration"]["format"] != _FORMAT:
+        if manifest["configuration"]["format"] != FORMAT:
             raise ValueError(f"format {manifest['configuration']['format']}")
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{store.url}: Expected a {KEY} of format {_FORMAT}: {error}") from error
+        raise StoreError(f"{store.url}: Expected a {KEY} of format {FORMAT}: {error}") from error
     return manifest
 
 
@@ -165,19 +113,3 @@ def difference(stored: Any, own: Any, name: str = "") -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _fields(value: Any) -> Any:
-    """A description; of a dataclass field by field, so that a difference is named by its field."""
-    from dmbp_jax.runs.fingerprint import describe
-
-    if not is_dataclass(value):
-        return describe(value)
-    return {one.name: describe(getattr(value, one.name)) for one in fields(value)}
-
-
-def _short_hash(value: Any) -> str:
-    """The first 16 hexadecimal digits of a fingerprint, short enough to read."""
-    from dmbp_jax.runs.fingerprint import fingerprint
-
-    return fingerprint(value)[:16]

@@ -78,7 +78,7 @@ def commit(store: Store, fingerprint: str, part: Part) -> bool:
     """
     if store.get(key_of(part.shard)) is not None:
         return False
-    store.put_many(dict(part.objects))
+    store.put_many(part.objects)
     return store.put_new(key_of(part.shard), _encode(fingerprint, part))
 
 

@@ -4,7 +4,7 @@ Every object is written whole or not at all; `put_new` decides between two write
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.request import url2pathname
@@ -69,8 +69,7 @@ class Store:
         Raises:
           StoreError: it cannot be read.
         """
-        found = self._try(lambda: self._kv.read(key).result())
-        return found.value if found.state == "value" else None
+        return self.get_many([key])[0]
 
     def get_many(self, keys: list[str]) -> list[bytes | None]:
         """Several objects, read at the same time."""
@@ -80,9 +79,9 @@ class Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object in the place of the one that may be there."""
-        self._try(lambda: self._kv.write(key, data).result())
+        self.put_many({key: data})
 
-    def put_many(self, objects: dict[str, bytes]) -> None:
+    def put_many(self, objects: Mapping[str, bytes]) -> None:
         """Write several objects at the same time, and wait for all."""
         writes = [self._kv.write(key, data) for key, data in objects.items()]
         self._try(lambda: [write.result() for write in writes])

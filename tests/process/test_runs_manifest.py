@@ -115,7 +115,7 @@ def test_another_list_of_files_is_refused(begun):
 def test_another_version_is_refused(begun, monkeypatch):
     store, folder = begun
     with monkeypatch.context() as patch:
-        patch.setattr("dmbp_jax.runs.manifest.__version__", "9.9")
+        patch.setattr("dmbp_jax.runs.configuration.__version__", "9.9")
         with pytest.raises(ResumeError, match=r"another package: stored .*, now '9.9'"):
             open_manifest(store, small_plan(folder))
     monkeypatch.setattr(jax, "__version__", "0.99")
