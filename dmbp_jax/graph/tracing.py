@@ -33,7 +33,7 @@ from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.mixing import IMAGES, check_images_apart
 from dmbp_jax.graph.model import Model
 from dmbp_jax.graph.passes import make_program
-from dmbp_jax.graph.pieces import FAMILIES, Equation, PieceFamily, families
+from dmbp_jax.graph.pieces import Equation, PieceFamily, families
 from dmbp_jax.graph.pieces.max_pool import WindowPool
 from dmbp_jax.graph.program import Program
 from dmbp_jax.graph.steps import is_zero
@@ -120,14 +120,6 @@ class TracedNetwork:
     def graph(self) -> Graph:
         """The network with its arrays, to be run with rules inside one JAX trace."""
         return Graph(self.program(), self.inputs, self.linearisation)
-
-    @property
-    def identity(self) -> str | None:
-        """By content, in every process; None where it holds something that has no description, or
-        somebody registered pieces, whose code is not known.
-        """
-        digest, others = self.trace.identity
-        return None if others or families() != FAMILIES else f"{digest} {self.linearisation}"
 
     def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
         """The same network with other parameters of the same shapes."""

@@ -266,6 +266,6 @@ def test_out_of_memory_names_the_argument(monkeypatch):
     def exhausted(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
-    monkeypatch.setattr(driver, "find", exhausted)
+    monkeypatch.setattr(driver, "run", exhausted)
     with pytest.raises(DeviceMemoryError, match=r"chunk_size=4.*chunk_size=2"):
         attribute(IMAGES, LABELS, chunk_size=4)
