@@ -6,12 +6,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from dmbp_jax.errors import InputError
 
 # What DMBP's maps do with the part of the evidence that biases carry; the first is the default.
 BIASES = ("drop", "spread", "carry")
+
+
+_SHARED = ("params", "x", "label", "apply_fn", "key", "chunk_size", "progress", "return_residual")
 
 
 @dataclass(frozen=True)
@@ -21,26 +25,24 @@ class Method:
     Attributes:
       name: its key in `METHODS`, on the command line and in records.
       title: in tables and pictures.
-      module: where the function called `name` lives.
+      abbreviation: in the head of the paper's tables.
       signed: whether negative values mean evidence against the label.
       coarse: whether the map is (H, W), without channels.
       has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
       random: whether the map depends on `key=`.
-      options: keyword arguments beyond the convention that all methods share.
-      abbreviation: in the head of the paper's tables.
       variants: objectives that the paper's Table 1 compares, the default last.
+      module: where the function called `name` lives.
     """
 
     name: str
     title: str
-    module: str = "dmbp_jax.methods"
+    abbreviation: str = ""
     signed: bool = True
     coarse: bool = False
     has_zero: bool = True
     random: bool = False
-    options: tuple[str, ...] = ()
-    abbreviation: str = ""
     variants: tuple[str, ...] = ()
+    module: str = "dmbp_jax.methods"
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -52,92 +54,25 @@ class Method:
         """`f(params, x, label, *, apply_fn, key, chunk_size, **options)`; imports JAX."""
         return getattr(import_module(self.module), self.name)
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Keyword arguments that change its map, beyond the convention that all methods share."""
+        return tuple(name for name in signature(self.function).parameters if name not in _SHARED)
+
 
 CATALOGUE: tuple[Method, ...] = (
-    Method(
-        "gradient", "ND = gradient × input", options=("multiply_by_inputs",), abbreviation="Grad"
-    ),
-    Method(
-        "integrated_gradients",
-        "Integrated Gradients",
-        options=("n_steps", "rule", "baseline", "multiply_by_inputs"),
-        abbreviation="IG",
-    ),
-    Method(
-        "smoothgrad",
-        "SmoothGrad",
-        random=True,
-        options=("n_samples", "noise_fraction", "multiply_by_inputs"),
-        abbreviation="SG",
-    ),
-    Method(
-        "blur_ig",
-        "Blur IG",
-        options=("max_sigma", "n_steps", "grad_step", "spacing"),
-        abbreviation="BIG",
-    ),
-    Method(
-        "deeplift",
-        "DeepLift",
-        options=("baseline", "multiply_by_inputs", "nonaffine"),
-        abbreviation="DL",
-    ),
-    Method(
-        "guided_backprop",
-        "Guided Backprop",
-        options=("multiply_by_inputs", "nonaffine"),
-        abbreviation="GBp",
-    ),
-    Method(
-        "guided_gradcam",
-        "Guided Grad-CAM",
-        options=("layer", "multiply_by_inputs", "nonaffine"),
-        abbreviation="GGC",
-    ),
-    Method(
-        "gradcam",
-        "Grad-CAM",
-        signed=False,
-        coarse=True,
-        options=("layer", "nonaffine"),
-        abbreviation="GC",
-    ),
-    Method(
-        "fullgrad",
-        "FullGrad",
-        signed=False,
-        coarse=True,
-        options=("nonaffine", "pointwise", "segments"),
-        abbreviation="FG",
-    ),
-    Method(
-        "rise",
-        "RISE",
-        signed=False,
-        coarse=True,
-        has_zero=False,
-        random=True,
-        options=("n_masks", "cells", "keep", "activation"),
-        abbreviation="RISE",
-    ),
-    Method(
-        "lpr",
-        "LPR",
-        signed=False,
-        coarse=True,
-        options=(
-            *("steps", "learning_rate", "area_weight", "baseline"),
-            *("nonaffine", "pointwise", "segments"),
-        ),
-        abbreviation="LPR",
-    ),
-    Method(
-        "dmbp",
-        "DMBP",
-        options=("config", "nonaffine", "biases"),
-        abbreviation="DMBP",
-        variants=("positive", "positive-negative", "all"),
-    ),
+    Method("gradient", "ND = gradient × input", "Grad"),
+    Method("integrated_gradients", "Integrated Gradients", "IG"),
+    Method("smoothgrad", "SmoothGrad", "SG", random=True),
+    Method("blur_ig", "Blur IG", "BIG"),
+    Method("deeplift", "DeepLift", "DL"),
+    Method("guided_backprop", "Guided Backprop", "GBp"),
+    Method("guided_gradcam", "Guided Grad-CAM", "GGC"),
+    Method("gradcam", "Grad-CAM", "GC", signed=False, coarse=True),
+    Method("fullgrad", "FullGrad", "FG", signed=False, coarse=True),
+    Method("rise", "RISE", "RISE", signed=False, coarse=True, has_zero=False, random=True),
+    Method("lpr", "LPR", "LPR", signed=False, coarse=True),
+    Method("dmbp", "DMBP", "DMBP", variants=("positive", "positive-negative", "all")),
 )
 
 ROWS: tuple[str, ...] = tuple(row for method in CATALOGUE for row in method.rows)

@@ -207,7 +207,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, np.ndarray]:
             start, go = loops[layout]
             state = jax.block_until_ready(start())
             began = np.array([time.perf_counter(), time.process_time()])
-            found[layout] = jax.block_until_ready(go(state)).state.terms
+            found[layout] = jax.block_until_ready(go(state)).history[:, -1]
             seconds[layout].append([time.perf_counter(), time.process_time()] - began)
         for terms in found.values():
             np.testing.assert_allclose(terms, found[args.layouts[0]], rtol=AGREE, atol=AGREE)

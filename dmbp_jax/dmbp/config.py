@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dmbp_jax.checks import check_choice, check_count, check_number
-from dmbp_jax.dmbp.content import content
+from dmbp_jax.engine.content import content
 from dmbp_jax.dmbp.objective import OBJECTIVES, Objective, check_objective
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.linearisation import Linearisation
@@ -119,7 +119,7 @@ class DMBP:
     def _content(self) -> tuple[Any, ...]:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         if isinstance(self.loss, Objective):
-            values["loss"] = content((self.loss.value, self.loss.weights, self.loss.one_sided))
+            values["loss"] = content((self.loss.value, self.loss.one_sided))
         return (*(values | {"optimizer": content(self.optimizer)}).values(),)
 
     def __eq__(self, other: object) -> bool:

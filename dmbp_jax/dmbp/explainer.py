@@ -22,7 +22,6 @@ from dmbp_jax.dmbp.decomposition import (
     bias_products,
     gated_logits,
     mask_dtype,
-    masked_map,
 )
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.errors import InputError
@@ -179,19 +178,16 @@ class DmbpExplainer:
 
         def signed(sign: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             """y± with biases, Σ map and the map of one sign."""
-            # The value by the forward form: the same number as the backward form's, with the
-            # gradients to the biases left out of the program.
-            divisors = loop.divisors(theta, sign)
-            logits = gated_logits(whole, divisors)[0]
+            # The value by the forward form: the same number as the backward form's, and XLA leaves
+            # out the gradients to the biases where the map alone is asked for.
+            logits = gated_logits(whole, loop.divisors(theta, sign))[0]
             total = loop.signed_part(whole, logits, label)
-            if self.biases == "drop":
-                image_map = masked_map(whole, x, divisors, label)
-                return total, image_map.sum().astype(dtype), image_map
             masks = loop.signed_masks(sigma, sign)
-            image_map, products = found = bias_products(whole, x, masks, label)
+            complete, products = found = bias_products(whole, x, masks, label)
+            image_map = complete
             if self.biases == "spread":
                 complete = spread_biases(image_map, products, graph.biases, total)
-            else:
+            elif self.biases == "carry":
                 complete = carry_biases(whole, x, label, found, total)
             return total, image_map.sum().astype(dtype), complete
 

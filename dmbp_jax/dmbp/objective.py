@@ -19,12 +19,11 @@ class Objective:
 
     Attributes:
       value: `(y, y_positive, y_negative) -> L`, of scalars; the nuisance is ỹ = y − y⁺ − y⁻.
-      weights: the same arguments to `(∂L/∂y⁺, ∂L/∂y⁻)`; None (the default) derives `value`.
-      one_sided: whether one of the two weights is zero at every point, so that a step needs the
-        backward pass of one sign only. The other sign is then ignored.
+      one_sided: whether ∂L/∂y⁺ or ∂L/∂y⁻ is zero at every point, so that a step needs the backward
+        pass of one sign only. The other sign is then ignored.
 
     Raises:
-      InputTypeError: `value` or `weights` is no function, `one_sided` no bool.
+      InputTypeError: `value` is no function, `one_sided` no bool.
 
     Example:
       >>> from dmbp_jax import DMBP
@@ -37,17 +36,14 @@ class Objective:
     """
 
     value: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-    weights: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
     one_sided: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("value", "weights"):
-            function = getattr(self, name)
-            if not callable(function) and (name == "value" or function is not None):
-                raise InputTypeError(
-                    f"{name}: Expected a function of (y, y_positive, y_negative), "
-                    f"got {type(function).__name__} {function!r}."
-                )
+        if not callable(self.value):
+            raise InputTypeError(
+                "value: Expected a function of (y, y_positive, y_negative), "
+                f"got {type(self.value).__name__} {self.value!r}."
+            )
         if not isinstance(self.one_sided, bool):
             raise InputTypeError(
                 f"one_sided: Expected a bool, got {type(self.one_sided).__name__} "
@@ -56,58 +52,30 @@ class Objective:
 
     def derivative(self, y: Any, y_positive: Any, y_negative: Any) -> tuple[jax.Array, jax.Array]:
         """(∂L/∂y⁺, ∂L/∂y⁻), in the dtype of y."""
-        if self.weights is None:
-            return jax.grad(self.value, argnums=(1, 2))(y, y_positive, y_negative)
-        dtype = jnp.result_type(y)
-        positive, negative = self.weights(y, y_positive, y_negative)
-        return jnp.asarray(positive, dtype), jnp.asarray(negative, dtype)
+        return jax.grad(self.value, argnums=(1, 2))(y, y_positive, y_negative)
 
 
 def check_objective(objective: Objective) -> None:
-    """Check that the functions of an objective return scalars, without running them.
+    """Check that an objective returns a scalar, without running it.
 
     Raises:
-      InputError: they return something else.
+      InputError: it returns something else.
     """
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     value = jax.eval_shape(objective.value, scalar, scalar, scalar)
-    if not _is_scalar(value):
+    is_scalar = isinstance(value, jax.ShapeDtypeStruct) and value.shape == ()
+    if not is_scalar or not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(f"loss.value: Expected a floating-point scalar, got {value}.")
-    if objective.weights is not None:
-        pair = jax.eval_shape(objective.weights, scalar, scalar, scalar)
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_is_scalar, pair)):
-            raise InputError(f"loss.weights: Expected two floating-point scalars, got {pair}.")
-
-
-def _is_scalar(value: Any) -> bool:
-    is_array = isinstance(value, jax.ShapeDtypeStruct) and value.shape == ()
-    return is_array and jnp.issubdtype(value.dtype, jnp.floating)
 
 
 def _all(y: jax.Array, y_positive: jax.Array, y_negative: jax.Array) -> jax.Array:
-    return y_negative - y_positive + jnp.abs(y - y_positive - y_negative)
-
-
-def _all_weights(
-    y: jax.Array, y_positive: jax.Array, y_negative: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    # L = max(y − 2y⁺, 2y⁻ − y): one sign has a gradient; at the kink ỹ = 0 it is y⁺.
-    pull_up = y - y_positive - y_negative >= 0
-    return jnp.where(pull_up, -2.0, 0.0).astype(y.dtype), jnp.where(pull_up, 0.0, 2.0).astype(
-        y.dtype
-    )
+    """y⁻ − y⁺ + |ỹ| = max(y − 2y⁺, 2y⁻ − y): one sign has a gradient, at the kink ỹ = 0 it is y⁺."""
+    pulls_up = y - y_positive - y_negative >= 0
+    return jnp.where(pulls_up, y - 2 * y_positive, 2 * y_negative - y)
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "all": Objective(_all, _all_weights, one_sided=True),
-    "positive-negative": Objective(
-        value=lambda y, y_positive, y_negative: y_negative - y_positive,
-        weights=lambda y, y_positive, y_negative: (-jnp.ones_like(y), jnp.ones_like(y)),
-        one_sided=False,
-    ),
-    "positive": Objective(
-        value=lambda y, y_positive, y_negative: -y_positive,
-        weights=lambda y, y_positive, y_negative: (-jnp.ones_like(y), jnp.zeros_like(y)),
-        one_sided=True,
-    ),
+    "all": Objective(_all, one_sided=True),
+    "positive-negative": Objective(lambda y, y_positive, y_negative: y_negative - y_positive),
+    "positive": Objective(lambda y, y_positive, y_negative: -y_positive, one_sided=True),
 }

@@ -1,36 +1,48 @@
-"""Functions of a batch as explainers: one evaluation a row."""
+"""A function of one image, evaluated once for every image of a call."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 
-Options = tuple[tuple[str, Any], ...]
+from dmbp_jax.engine.content import ByContent
+from dmbp_jax.engine.driver import explain
+from dmbp_jax.graph.call import Call
+from dmbp_jax.graph.tracing import TracedNetwork
+
+
+def each_image(rule: Callable[..., Any], call: Call, *rows: jax.Array) -> Any:
+    """`rule(network, image, label, *row)` for every image, `chunk_size` at once.
+
+    Args:
+      rule: what it captures are numbers and names, so that equal calls compile once.
+      call: the label is None where its caller named none.
+      rows: further arrays with a leading axis N.
+    """
+    explainer = EachImage(call.network, ByContent(rule))
+    return explain(explainer, (call.images, call.labels, *rows), chunk_size=call.chunk_size)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class BatchFunction:
-    """`function(shared, rows, **options)`: a batched function as an explainer without steps.
+class EachImage:
+    """`rule(network, *row)` of every row, as an explainer without steps."""
 
-    Attributes:
-      shared: a pytree that all rows read, such as the network.
-      function: module-level, so that equal calls compile once.
-      options: hashable keyword arguments.
-      bytes_per_row: as in `Explainer`.
-    """
+    network: TracedNetwork
+    rule: ByContent = field(metadata={"static": True})
 
-    shared: Any
-    function: Callable[..., Any] = field(metadata={"static": True})
-    options: Options = field(metadata={"static": True})
-    bytes_per_row: int = field(metadata={"static": True})
-    steps: int = field(metadata={"static": True}, default=0)
-    steps_per_call: int = field(metadata={"static": True}, default=0)
+    steps = steps_per_call = 0
+
+    @property
+    def bytes_per_row(self) -> int:
+        """All values that one forward pass computes."""
+        return self.network.trace.bytes_per_image
 
     def start(self, rows: Any) -> Any:
         """The whole computation."""
-        return self.function(self.shared, rows, **dict(self.options))
+        return jax.vmap(partial(self.rule, self.network))(*rows)
 
     def advance(self, state: Any, steps: int) -> Any:
         """Nothing is left to do."""

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.engine.batches import count_shards, equal_size
+from dmbp_jax.engine.content import ByContent
 from dmbp_jax.engine.driver import explain
-from dmbp_jax.engine.mapping import Options
 from dmbp_jax.engine.memory import rows_at_once
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -20,22 +20,26 @@ def sum_samples(
     call: Call,
     count: int,
     *rows: jax.Array,
-    progress: bool = False,
-    **options: Any,
+    title: str | None = None,
 ) -> jax.Array:
-    """Σᵢ `sample(network, image, label, i, *row, **options)`, i = 0 … count − 1, for every image.
+    """Σᵢ `sample(network, image, label, i, *row)`, i = 0 … count − 1, for every image.
 
     `chunk_size` evaluations (images times samples) are made at once and only sums are kept, so
     memory does not grow with `count` or with the batch; None is as many as fit.
+
+    Args:
+      sample: what it captures are numbers and names, so that equal calls compile once.
+      call: the label is None where its caller named none.
+      count: number of samples.
+      rows: further arrays with a leading axis N.
+      title: of a progress bar, or None.
     """
     shards, each = count_shards(call.images), call.network.trace.bytes_per_image
     own = len(call.images) // shards
     at_once = rows_at_once(own * count, call.chunk_size, each, call.images)
     images = min(own, at_once)
     samples = equal_size(count, min(count, at_once // images))
-    static = tuple(sorted(options.items()))
-    explainer = SampleSum(call.network, sample, count, samples, static, each * samples)
-    title = sample.__name__.strip("_") if progress else None
+    explainer = SampleSum(call.network, ByContent(sample), count, samples)
     every = (call.images, call.labels, *rows)
     return explain(explainer, every, chunk_size=images * shards, progress=title)
 
@@ -51,9 +55,7 @@ class Sums(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SampleSum:
-    """Σᵢ `sample(network, image, label, i, *rest, **options)`, i = 0 … count − 1, for every row.
-
-    Rows are (images, labels, rest...). Only sums are kept, so memory does not grow with `count`.
+    """Σᵢ `sample(network, image, label, i, *rest)`, i = 0 … count − 1, for every row.
 
     A step adds one chunk of samples and is one compiled call: on CPUs XLA runs the input gradient
     of a convolution about four times slower inside a compiled loop. JAX writes it with the kernel
@@ -63,11 +65,11 @@ class SampleSum:
     """
 
     network: TracedNetwork
-    sample: Callable[..., jax.Array] = field(metadata={"static": True})
+    sample: ByContent = field(metadata={"static": True})
     count: int = field(metadata={"static": True})
     chunk: int = field(metadata={"static": True})  # samples at once
-    options: Options = field(metadata={"static": True})
-    bytes_per_row: int = field(metadata={"static": True})
+
+    steps_per_call = 1
 
     @property
     def steps(self) -> int:
@@ -75,9 +77,9 @@ class SampleSum:
         return -(-self.count // self.chunk)
 
     @property
-    def steps_per_call(self) -> int:
-        """One chunk a call."""
-        return 1
+    def bytes_per_row(self) -> int:
+        """A row is evaluated for a chunk of samples at once."""
+        return self.network.trace.bytes_per_image * self.chunk
 
     def start(self, rows: Any) -> Sums:
         """Sums of nothing."""
@@ -87,13 +89,11 @@ class SampleSum:
     def advance(self, state: Sums, steps: int) -> Sums:
         """Add chunks."""
 
-        def add(state: Sums, _: None) -> tuple[Sums, None]:
-            total = state.total + self._sum(state.rows, state.chunk)
-            return Sums(state.rows, total, state.chunk + 1), None
+        def add(_: Any, state: Sums) -> Sums:
+            rows, total, chunk = state
+            return Sums(rows, total + self._sum(rows, chunk), chunk + 1)
 
-        if steps == 1:
-            return add(state, None)[0]
-        return jax.lax.scan(add, state, None, length=steps)[0]
+        return add(0, state) if steps == 1 else jax.lax.fori_loop(0, steps, add, state)
 
     def finish(self, state: Sums) -> Any:
         """The sums."""
@@ -103,11 +103,7 @@ class SampleSum:
         index = chunk * self.chunk + jnp.arange(self.chunk)
 
         def one_row(image: jax.Array, label: jax.Array, *rest: jax.Array) -> jax.Array:
-            def one_sample(i: jax.Array) -> jax.Array:
-                options = dict(self.options)
-                return self.sample(self.network, image, label, i, *rest, **options)
-
-            parts = jax.vmap(one_sample)(index)
+            parts = jax.vmap(lambda i: self.sample(self.network, image, label, i, *rest))(index)
             inside = (index < self.count).reshape(-1, *[1] * (parts.ndim - 1))
             return jnp.where(inside, parts, 0).sum(0)
 

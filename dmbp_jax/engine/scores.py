@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.checks import check_choice
-from dmbp_jax.engine.driver import explain
-from dmbp_jax.engine.mapping import BatchFunction
+from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -45,13 +44,11 @@ def target_labels(call: Call) -> jax.Array:
     """The labels of a call, (N,) int32; the network's top-1 where the caller named none."""
     if call.labels is not None:
         return call.labels
-    network = call.network
-    explainer = BatchFunction(network, _top_labels, (), network.trace.bytes_per_image)
-    return explain(explainer, (call.images,), chunk_size=call.chunk_size)
+    return each_image(_top_label, call)
 
 
-def _top_labels(network: TracedNetwork, rows: tuple[jax.Array]) -> jax.Array:
-    return network(rows[0]).argmax(-1).astype(jnp.int32)
+def _top_label(network: TracedNetwork, image: jax.Array, _: None) -> jax.Array:
+    return network.logits(image).argmax(-1).astype(jnp.int32)
 
 
 def pick(values: jax.Array, labels: jax.Array) -> jax.Array:

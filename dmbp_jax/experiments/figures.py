@@ -19,7 +19,7 @@ from dmbp_jax.dmbp.attribute import attribute
 from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.decompose import stored_masks
-from dmbp_jax.dmbp.decomposition import masked_map
+from dmbp_jax.dmbp.decomposition import bias_products
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.figures_sheet import (
     Curves,
@@ -282,7 +282,7 @@ def mappings(
     ones = jnp.ones_like(call.images)
     signs = ([jnp.ones_like(m) for m in sigma], sigma, [1 - m for m in sigma])
     open_, positive, negative = (
-        np.asarray(masked_map(frozen, ones, [1 / m for m in masks], jnp.int32(label))[0])
+        np.asarray(bias_products(frozen, ones, masks, jnp.int32(label))[0][0])
         for masks in signs
     )
     return open_, positive, negative

@@ -1,8 +1,7 @@
 """One calling convention for all compared methods: check, trace, label, explain, un-batch.
 
-A method is written as `explain(call, **options)` of a checked call, and its equation for one image
-as a module-level function, which goes to `each_image` (one evaluation per image) or
-`engine.sampling.sum_samples` (a sum over many).
+A method is written as `explain(call, **options)` of a checked call. Its equation for one image goes
+to `each_image` (one evaluation per image) or `engine.sampling.sum_samples` (a sum over many).
 """
 
 from collections.abc import Callable
@@ -14,8 +13,7 @@ from typing import Any, Protocol
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.engine.driver import explain
-from dmbp_jax.engine.mapping import BatchFunction
+from dmbp_jax.engine.mapping import each_image as each_image
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import Call, check_call
@@ -96,18 +94,3 @@ def method(*linearised: str) -> Callable[[Callable[..., Any]], MethodFunction]:
 def logit(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:
     """F_c(x): the logit of `label` for one image (H, W, C)."""
     return network.logits(image)[label]
-
-
-def each_image(rule: Callable[..., Any], call: Call, *rows: jax.Array, **options: Any) -> Any:
-    """`rule(network, image, label, *row, **options)` for every image, `chunk_size` at once.
-
-    `rule` is a module-level function and `options` are hashable, so that equal calls compile
-    once; `rows` are further arrays with a leading axis N.
-    """
-    static = (("rule", rule), *sorted(options.items()))
-    explainer = BatchFunction(call.network, _each_image, static, call.network.trace.bytes_per_image)
-    return explain(explainer, (call.images, call.labels, *rows), chunk_size=call.chunk_size)
-
-
-def _each_image(network: TracedNetwork, rows: Any, *, rule: Callable[..., Any], **options: Any):
-    return jax.vmap(lambda *row: rule(network, *row, **options))(*rows)

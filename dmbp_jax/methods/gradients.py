@@ -40,14 +40,12 @@ def gradient(call: MethodCall, *, multiply_by_inputs: bool = True) -> jax.Array:
     value over channels; here the map keeps sign and channels. Needs no ReLU: any differentiable
     network will do.
     """
-    return each_image(_gradient, call, multiply_by_inputs=multiply_by_inputs)
 
+    def rule(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:
+        g = jax.grad(logit, argnums=1)(network, image, label)
+        return g * image if multiply_by_inputs else g
 
-def _gradient(
-    network: TracedNetwork, image: jax.Array, label: jax.Array, *, multiply_by_inputs: bool
-) -> jax.Array:
-    g = jax.grad(logit, argnums=1)(network, image, label)
-    return g * image if multiply_by_inputs else g
+    return each_image(rule, call)
 
 
 @method()
@@ -98,30 +96,16 @@ def smoothgrad(
     averages **squared** gradients by default, Captum's default noise is absolute (1.0) and takes
     5 samples; here the signed mean, and noise relative to the image.
     """
-    return sum_samples(
-        _smoothgrad,
-        call,
-        check_count(n_samples, "n_samples"),
-        image_keys(call.key, len(call.images)),
-        progress=progress,
-        n_samples=n_samples,
-        noise_fraction=check_number(noise_fraction, "noise_fraction", low=0),
-        multiply_by_inputs=multiply_by_inputs,
-    )
+    n = check_count(n_samples, "n_samples")
+    share = check_number(noise_fraction, "noise_fraction", low=0)
 
+    def sample(
+        network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        sigma = share * (image.max() - image.min())
+        noise = jax.random.normal(jax.random.fold_in(key, i), image.shape, image.dtype)
+        g = jax.grad(logit, argnums=1)(network, image + sigma * noise, label) / n
+        return g * image if multiply_by_inputs else g
 
-def _smoothgrad(
-    network: TracedNetwork,
-    image: jax.Array,
-    label: jax.Array,
-    i: jax.Array,
-    key: jax.Array,
-    *,
-    n_samples: int,
-    noise_fraction: float,
-    multiply_by_inputs: bool,
-) -> jax.Array:
-    sigma = noise_fraction * (image.max() - image.min())
-    noise = jax.random.normal(jax.random.fold_in(key, i), image.shape, image.dtype)
-    g = jax.grad(logit, argnums=1)(network, image + sigma * noise, label) / n_samples
-    return g * image if multiply_by_inputs else g
+    keys = image_keys(call.key, len(call.images))
+    return sum_samples(sample, call, n, keys, title="smoothgrad" if progress else None)

@@ -5,6 +5,7 @@ Guided: only positive cotangents pass a ReLU. Grad-CAM: a map of features, weigh
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def guided_backprop(call: MethodCall, *, multiply_by_inputs: bool = True) -> jax
     is used twice or written as `jnp.maximum(z, 0)` is guided like any other (module hooks miss
     those silently); at z = 0 exactly nothing passes.
     """
-    return each_image(guided_gradient, call, multiply_by_inputs=multiply_by_inputs)
+    return each_image(partial(guided_gradient, multiply_by_inputs=multiply_by_inputs), call)
 
 
 def guided_gradient(
@@ -118,7 +119,7 @@ def gradcam(call: MethodCall, *, layer: str | None = None) -> jax.Array:
     bilinear. Captum takes the mean over positions (a constant factor) and no ReLU by default;
     others also scale every map to [0, 1], which hides an empty one.
     """
-    return each_image(class_activation, call, layer=find_layer(call, layer))
+    return each_image(partial(class_activation, layer=find_layer(call, layer)), call)
 
 
 def class_activation(
@@ -202,21 +203,10 @@ def guided_gradcam(
     Source: Selvaraju et al., ICCV 2017. Captum enlarges with nearest neighbours by default and
     returns an empty array when a layer does not fit; here bilinear, and an error.
     """
-    return each_image(
-        _guided_gradcam,
-        call,
-        layer=find_layer(call, layer),
-        multiply_by_inputs=multiply_by_inputs,
-    )
+    site = find_layer(call, layer)
 
+    def rule(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:
+        guided = guided_gradient(network, image, label, multiply_by_inputs=multiply_by_inputs)
+        return guided * class_activation(network, image, label, layer=site)[..., None]
 
-def _guided_gradcam(
-    network: TracedNetwork,
-    image: jax.Array,
-    label: jax.Array,
-    *,
-    layer: Site,
-    multiply_by_inputs: bool,
-) -> jax.Array:
-    guided = guided_gradient(network, image, label, multiply_by_inputs=multiply_by_inputs)
-    return guided * class_activation(network, image, label, layer=layer)[..., None]
+    return each_image(rule, call)

@@ -5,7 +5,6 @@ integrated gradients (Xu et al., CVPR 2020): the path from a blurred image.
 """
 
 from functools import lru_cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,32 +78,24 @@ def integrated_gradients(
     above 5 %.
     """
     check_choice(rule, "rule", RULES)
-    check_count(n_steps, "n_steps", minimum=2 if rule == "trapezoid" else 1)
+    n = check_count(n_steps, "n_steps", minimum=2 if rule == "trapezoid" else 1)
     start = make_baseline(baseline, call.images, params=call.params)
-    mean_gradient = sum_samples(
-        _weighted_gradient, call, n_steps, start, progress=progress, n_steps=n_steps, rule=rule
-    )
+
+    def sample(
+        network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array, start: jax.Array
+    ) -> jax.Array:
+        alphas, weights = (jnp.asarray(a, image.dtype) for a in quadrature(n, rule))
+        on_path = start + alphas[i] * (image - start)
+        return weights[i] * jax.grad(logit, argnums=1)(network, on_path, label)
+
+    title = "integrated_gradients" if progress else None
+    mean_gradient = sum_samples(sample, call, n, start, title=title)
     shares = mean_gradient * (call.images - start)
     heat = shares if multiply_by_inputs else mean_gradient
     if not return_residual:
         return heat
     residual = shares.sum((1, 2, 3)) - each_image(_change_of_logit, call, start)
     return heat, residual
-
-
-def _weighted_gradient(
-    network: TracedNetwork,
-    image: jax.Array,
-    label: jax.Array,
-    i: jax.Array,
-    start: jax.Array,
-    *,
-    n_steps: int,
-    rule: str,
-) -> jax.Array:
-    alphas, weights = (jnp.asarray(a, image.dtype) for a in quadrature(n_steps, rule))
-    on_path = start + alphas[i] * (image - start)
-    return weights[i] * jax.grad(logit, argnums=1)(network, on_path, label)
 
 
 @lru_cache(maxsize=16)
@@ -178,28 +169,30 @@ def blur_ig(
     `max_sigma=50**0.5, spacing="sqrt"` gives the same σᵢ here. The differences of the kernels
     are taken in float64 before they touch the image.
     """
-    path = {
-        "max_sigma": check_number(max_sigma, "max_sigma", low=0, above=True),
-        "n_steps": check_count(n_steps, "n_steps"),
-        "grad_step": check_number(grad_step, "grad_step", low=0, above=True),
-        "spacing": check_choice(spacing, "spacing", SPACINGS),
-    }
-    heat = sum_samples(_blur_ig, call, path["n_steps"], progress=progress, **path)
+    widest = check_number(max_sigma, "max_sigma", low=0, above=True)
+    n = check_count(n_steps, "n_steps")
+    delta = check_number(grad_step, "grad_step", low=0, above=True)
+    check_choice(spacing, "spacing", SPACINGS)
+
+    def sample(
+        network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array
+    ) -> jax.Array:
+        tables = (jnp.asarray(t, image.dtype) for t in _path(widest, n, delta, spacing))
+        width, blur, further, slope = (table[i] for table in tables)
+        blurred = filter_separably(image, blur, blur)
+        # (B′xB′ᵀ − BxBᵀ)/δ with B′ = B + δD
+        change = filter_separably(image, slope, further) + filter_separably(image, blur, slope)
+        return -width * jax.grad(logit, argnums=1)(network, blurred, label) * change
+
+    heat = sum_samples(sample, call, n, title="blur_ig" if progress else None)
     if not return_residual:
         return heat
-    change = each_image(_change_along_blurs, call, max_sigma=path["max_sigma"])
-    return heat, heat.sum((1, 2, 3)) - change
 
+    def change(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:
+        taps = jnp.asarray(gaussian_taps(widest, kernel_radius(widest)), image.dtype)
+        return _change_of_logit(network, image, label, filter_separably(image, taps, taps))
 
-def _blur_ig(
-    network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array, **path: Any
-) -> jax.Array:
-    widths, blurs, blurs_further, slopes = (jnp.asarray(t, image.dtype) for t in _path(**path))
-    blur, further, slope = blurs[i], blurs_further[i], slopes[i]
-    blurred = filter_separably(image, blur, blur)
-    # (B′xB′ᵀ − BxBᵀ)/δ with B′ = B + δD
-    change = filter_separably(image, slope, further) + filter_separably(image, blur, slope)
-    return -widths[i] * jax.grad(logit, argnums=1)(network, blurred, label) * change
+    return heat, heat.sum((1, 2, 3)) - each_image(change, call)
 
 
 @lru_cache(maxsize=8)
@@ -213,11 +206,3 @@ def _path(
     blurs = np.stack([gaussian_taps(sigma, reach) for sigma in sigmas[:-1]])
     further = np.stack([gaussian_taps(sigma + grad_step, reach) for sigma in sigmas[:-1]])
     return np.diff(sigmas), blurs, further, (further - blurs) / grad_step
-
-
-def _change_along_blurs(
-    network: TracedNetwork, image: jax.Array, label: jax.Array, *, max_sigma: float
-) -> jax.Array:
-    taps = jnp.asarray(gaussian_taps(max_sigma, kernel_radius(max_sigma)), image.dtype)
-    blurred = filter_separably(image, taps, taps)
-    return _change_of_logit(network, image, label, blurred)

@@ -67,35 +67,20 @@ def rise(
     preprocessed space, and the s × s grid is enlarged to (s + 1)·⌈H/s⌉, as there. The borders
     of the enlarged grid are clamped (scikit-image mirrors them). Masks are never stored.
     """
-    return sum_samples(
-        _rise,
-        call,
-        check_count(n_masks, "n_masks"),
-        shared_keys(call.key, len(call.images)),
-        progress=progress,
-        n_masks=n_masks,
-        cells=check_count(cells, "cells"),
-        keep=check_number(keep, "keep", low=0, high=1, above=True),
-        activation=find_activation(activation, call.params, call.apply_fn),
-    )
+    n = check_count(n_masks, "n_masks")
+    cells, p = check_count(cells, "cells"), check_number(keep, "keep", low=0, high=1, above=True)
+    chosen = find_activation(activation, call.params, call.apply_fn)
 
+    def sample(
+        network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        height, width, _ = image.shape
+        mask = random_mask(jax.random.fold_in(key, i), height, width, cells, p, image.dtype)
+        probability = PROBABILITIES[chosen](network.logits(image * mask[..., None]))[label]
+        return probability * mask / (n * p)
 
-def _rise(
-    network: TracedNetwork,
-    image: jax.Array,
-    label: jax.Array,
-    i: jax.Array,
-    key: jax.Array,
-    *,
-    n_masks: int,
-    cells: int,
-    keep: float,
-    activation: str,
-) -> jax.Array:
-    height, width, _ = image.shape
-    mask = random_mask(jax.random.fold_in(key, i), height, width, cells, keep, image.dtype)
-    logits = network((image * mask[..., None])[None])[0]
-    return PROBABILITIES[activation](logits)[label] * mask / (n_masks * keep)
+    keys = shared_keys(call.key, len(call.images))
+    return sum_samples(sample, call, n, keys, title="rise" if progress else None)
 
 
 def random_mask(

@@ -1,6 +1,7 @@
 """DeepLift (Shrikumar et al., ICML 2017), Rescale rule: slopes between a baseline and the image."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,8 @@ def deeplift(
     layers, is not offered.
     """
     start = make_baseline(baseline, call.images, params=call.params)
-    heat, residual = each_image(_deeplift, call, start, multiply_by_inputs=multiply_by_inputs)
+    rule = partial(_deeplift, multiply_by_inputs=multiply_by_inputs)
+    heat, residual = each_image(rule, call, start)
     return (heat, residual) if return_residual else heat
 
 

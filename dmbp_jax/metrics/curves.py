@@ -285,7 +285,21 @@ def _curve(
     """
     changed = jnp.broadcast_to(jnp.asarray(counts, jnp.int32), (len(start), counts.size))
     rows = (start, finish, ranks, labels, changed)
-    scores = sum_samples(_score, call, counts.size, *rows, activation=activation)
+
+    def score(
+        network: TracedNetwork, image: jax.Array, _: None, i: jax.Array, *row: jax.Array
+    ) -> jax.Array:
+        """(S,) the score of the picture at point i, at its place: the sum over i is the curve."""
+        start, finish, ranks, labels, counts = row
+        x = jnp.where((ranks < counts[i])[..., None], finish, start)
+        logits = at_least_float32(network.logits(x))
+        values = logits if activation == "none" else PROBABILITIES[activation](logits)
+        number = (labels >= 0).sum().astype(values.dtype)
+        # 0 / 0 = NaN: no label, undefined
+        value = jnp.where(labels >= 0, values[jnp.maximum(labels, 0)], 0).sum() / number
+        return jnp.where(jnp.arange(counts.size) == i, value, 0)
+
+    scores = sum_samples(score, call, counts.size, *rows)
     fractions = counts / counts[-1]
     widths = np.diff(fractions)
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
@@ -293,25 +307,6 @@ def _curve(
     if call.single:
         scores, auc = scores[0], auc[0]
     return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
-
-
-def _score(
-    network: TracedNetwork,
-    image: jax.Array,
-    label: None,
-    i: jax.Array,
-    *rows: jax.Array,
-    activation: str,
-) -> jax.Array:
-    """(S,) the score of the picture at point i, at its place: the sum over i is the curve."""
-    start, finish, ranks, labels, counts = rows
-    x = jnp.where((ranks < counts[i])[..., None], finish, start)
-    logits = at_least_float32(network.logits(x))
-    values = logits if activation == "none" else PROBABILITIES[activation](logits)
-    number = (labels >= 0).sum().astype(values.dtype)
-    # 0 / 0 = NaN: no label, undefined
-    score = jnp.where(labels >= 0, values[jnp.maximum(labels, 0)], 0).sum() / number
-    return jnp.where(jnp.arange(counts.size) == i, score, 0)
 
 
 def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:

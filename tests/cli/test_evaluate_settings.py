@@ -104,7 +104,7 @@ def test_the_rows_are_those_of_the_catalogue() -> None:
 
 
 def test_a_method_from_outside_takes_part(tmp_path: Path) -> None:
-    own = Method("brightness", "Bright", module="outside_method", options=("gain",))
+    own = Method("brightness", "Bright", module="outside_method")
     settings = dataclasses.replace(
         SHORT, methods=["gradient", own], options={"brightness": {"gain": 2.0}}
     )

@@ -244,7 +244,6 @@ def test_bad_input_is_one_clear_error_before_compiling(name):
         ({"loss": Objective(lambda y, p, n: (n, p))}, InputError, r"loss.value: .* scalar, got \("),
         ({"loss": Objective(lambda y, p, n: jnp.stack([n, p]))}, InputError, "loss.value"),
         ({"loss": Objective(lambda y, p, n: 1)}, InputError, "loss.value: .*int32"),
-        ({"loss": Objective(lambda y, p, n: n, lambda y, p, n: n)}, InputError, "loss.weights"),
         ({"optimizer": "adam"}, InputTypeError, "optimizer"),
         ({"precision": "tf32"}, InputError, "precision"),
         ({"dtype": "int8"}, InputError, "dtype"),

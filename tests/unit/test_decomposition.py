@@ -127,14 +127,13 @@ def squared(y, y_positive, y_negative):
 
 
 def test_mask_gradient_of_the_callers_own_objective_is_the_finite_difference():
-    """With both weights at once, derived or given, and of a loss that is given as one-sided."""
+    """With both signs at once, and of a loss that is given as one-sided."""
     apply_fn, params, x, oracle, masks = _case("residual")
     graph = trace(bind(params, apply_fn), jnp.asarray(x)[None]).graph()
     theta = [np.log(mask / (1 - mask)) for mask in masks]
     objectives = {
         "derived": Objective(squared),
-        "given": Objective(squared, lambda y, p, n: (-1 - 2 * (y - p - n), 1 - 2 * (y - p - n))),
-        "numbers": Objective(lambda y, p, n: n - 3 * p, lambda y, p, n: (-3.0, 1.0)),
+        "numbers": Objective(lambda y, p, n: n - 3 * p),
         "one sign": Objective(lambda y, p, n: 2 * n, one_sided=True),
     }
 

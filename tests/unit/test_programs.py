@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from short_methods import one_of_each_kind, run
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
 from dmbp_jax import DMBP, Objective
-from dmbp_jax.dmbp.content import content
+from dmbp_jax.engine.content import content
 from dmbp_jax.engine.compiling import KEPT
 from dmbp_jax.methods import METHODS
 
@@ -105,6 +106,16 @@ def test_content_of_what_functions_capture():
         return recursive(n - 1) if n else 0
 
     hash(content(recursive))
+
+
+@one_of_each_kind
+def test_a_method_with_equal_settings_is_compiled_once(name):
+    """Its equation is made anew in every call, with the settings that it captured."""
+    expected = run(NETWORK, name, PARAMS, X, 1)
+    with compilations() as found:
+        again = run(NETWORK, name, PARAMS, X, 1)
+    assert not found
+    np.testing.assert_array_equal(again, expected)
 
 
 @pytest.mark.parametrize("steps", [46, 37])

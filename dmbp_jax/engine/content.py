@@ -1,11 +1,34 @@
-"""What a function is by content: its code and what it captured. An optimiser made anew is the same.
+"""What a function is by content: its code and what it captured, so that one made anew is the same.
 
-An `optax.GradientTransformation` is two closures, which Python compares by identity.
+Python compares closures by identity: the equation of a method with its settings, or the two of an
+`optax.GradientTransformation`.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import cached_property, partial
 from types import FunctionType, MethodType
 from typing import Any
+
+
+class ByContent:
+    """A function that equals every other with its content: a static field of an explainer."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+
+    @cached_property
+    def content(self) -> Any:
+        """As `content`."""
+        return content(self.function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByContent) and self.content == other.content
+
+    def __hash__(self) -> int:
+        return hash(self.content)
 
 
 def content(value: Any, above: tuple[int, ...] = ()) -> Any:
