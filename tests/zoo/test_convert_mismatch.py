@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from references.cases import SMALL_RESNET, SMALL_VGG, random_state
+from references.torchvision_cases import FULL_SIDES
 from safetensors.numpy import load_file, save_file
 from short_methods import slow_beside
 
@@ -187,8 +188,9 @@ def test_transforms_element_by_element():
     )
 
 
-# Of each family one; the others have more of the same layers.
-SIBLINGS = ("resnet34", "resnet101", "resnet152", "vgg11", "vgg13", "vgg19")
+# Of each family one; the others have more of the same layers. Those of FULL_SIDES are converted
+# whole in test_models_torchvision.py.
+SIBLINGS = (*FULL_SIDES, "resnet34", "resnet101", "resnet152", "vgg11", "vgg13", "vgg19")
 SIBLINGS += ("vgg11_bn", "vgg13_bn", "vgg19_bn", "squeezenet1_0", "resnet50_coco", "vgg16_coco")
 PUBLISHED = [name for name in NETWORKS if name != "builtin"]
 
