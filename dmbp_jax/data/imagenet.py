@@ -3,7 +3,6 @@
 Labels are positions in the sorted list of the 1000 WordNet ids, as in all published networks.
 """
 
-import csv
 import os
 import re
 from collections.abc import Iterable
@@ -168,13 +167,13 @@ def _read_truth(path: Path, ids: dict[str, int] | None) -> dict[str | int, int]:
     if lines and is_table(path.name) and not lines[0].startswith("ImageId,"):
         return _read_table(path)
     if lines and lines[0].startswith("ImageId,"):
-        rows = [row[:2] for row in csv.reader(lines[1:])]
+        rows = [line.replace(",", " ").split()[:2] for line in lines[1:]]
     else:
         rows = [line.split() for line in lines]
-    words = [row[-1].split()[0] if row and row[-1].split() else "" for row in rows]
     widths = {len(row) for row in rows}
     if len(widths) != 1 or not widths <= {1, 2}:
         raise DataError(f"{path}: Expected one label, or a name and a label, on every line.")
+    words = [row[-1] for row in rows]
     keys = [Path(row[0]).stem if len(row) == 2 else i for i, row in enumerate(rows, start=1)]
     if all(map(_is_id, words)):
         known = ids or _all_ids(words, f"{path}: Expected labels of {CLASSES} classes")

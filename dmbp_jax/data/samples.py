@@ -23,20 +23,16 @@ class Picture(Protocol):
     @property
     def name(self) -> str:
         """Unique in its dataset and stable over time."""
-        ...
 
     @property
     def labels(self) -> tuple[int, ...]:
         """Class indices, ascending, at least one."""
-        ...
 
     def open(self) -> Image.Image:
         """The picture in RGB; raises `ImageError` if it cannot be decoded."""
-        ...
 
     def mask(self, label: int) -> Image.Image | None:
         """Where class `label` is, as a mode "L" picture of 0 and 255; None if not annotated."""
-        ...
 
 
 class Box(NamedTuple):
