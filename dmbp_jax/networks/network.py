@@ -106,7 +106,7 @@ class Network:
         Raises:
           ImageError: the picture cannot be decoded.
         """
-        return self.preprocessing.array(source)
+        return self.preprocessing.normalise(self.crop(source))
 
     def crop(self, source: str | os.PathLike[str] | Image.Image) -> Image.Image:
         """The part of the picture that the network gets: RGB, resized, cropped, not normalised.

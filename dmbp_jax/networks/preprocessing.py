@@ -1,6 +1,6 @@
 """From a picture to the array a network was trained on: resize, centre crop, mean, std.
 
-`crop` gives the part that the network gets as a picture, `array` the same part as numbers.
+`crop` gives the part that the network gets as a picture, `normalise` the same part as numbers.
 """
 
 import os
@@ -37,7 +37,8 @@ class Preprocessing:
 
     Example:
       >>> white = Image.new("RGB", (640, 480), "white")
-      >>> Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)).array(white)[0, 0]
+      >>> recipe = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+      >>> recipe.normalise(recipe.crop(white))[0, 0]
       array([2., 2., 2.], dtype=float32)
     """
 
@@ -64,15 +65,8 @@ class Preprocessing:
         left, top = (round((side - self.size) / 2) for side in resized)
         return picture.crop((left, top, left + self.size, top + self.size))
 
-    def array(self, source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
-        """The network's input (size, size, 3), float32."""
-        return self.normalise(self.crop(source))
-
     def normalise(self, crop: Image.Image) -> np.ndarray:
-        """The network's input, float32, from a picture that `crop` has made.
-
-        For callers that need both and decode the file once.
-        """
+        """The network's input (size, size, 3), float32, from a picture that `crop` has made."""
         pixels = np.asarray(crop, np.float32)
         scale = np.float32(self.maximum / 255)
         mean, std = np.array([self.mean, self.std], np.float32)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError
 from dmbp_jax.pictures.fonts import find_font
-from dmbp_jax.pictures.maps import check_map, check_vmax, diverging, shared_scale
+from dmbp_jax.pictures.maps import check_map, diverging, shared_scale
 from dmbp_jax.pictures.overlays import check_picture
 
 GAP = 8  # white pixels around every picture
@@ -64,7 +64,7 @@ def panel(
         name: check_map(m, name, picture=picture) for name, m in maps.items() if m is not None
     }
     scale = -(-SMALLEST_TILE // max(picture.size)) if scale is None else scale
-    shared = shared_scale(heats.values()) if vmax is None else check_vmax(vmax)
+    shared = shared_scale(heats.values()) if vmax is None else vmax
     tiles = [picture, *(diverging(heat, vmax=shared) for heat in heats.values())]
     captions = ["image", *heats]
     captions[-1] += f", full colour at {shared:.3g}"

@@ -70,8 +70,10 @@ def diverging(
     """
     heat = check_map(heatmap, "heatmap")
     check_number(percentile, "percentile", low=0, high=100, above=True)
-    fraction = own_scale(heat, percentile) if vmax is None else clip_to(heat, check_vmax(vmax))
-    return to_picture(seismic(fraction))
+    if vmax is None:
+        return to_picture(seismic(own_scale(heat, percentile)))
+    scale = check_number(float(vmax), "vmax", low=0, above=True)
+    return to_picture(seismic(clip_to(heat, scale)))
 
 
 def shared_scale(maps: Iterable[ArrayLike], *, percentile: float = 99.5) -> float:
@@ -154,8 +156,3 @@ def check_map(
             "net.crop(path) is the picture at the size of the network's input."
         )
     return array
-
-
-def check_vmax(vmax: float) -> float:
-    """Refuse what is not a finite number above 0."""
-    return check_number(float(vmax), "vmax", low=0, above=True)

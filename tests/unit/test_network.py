@@ -164,7 +164,7 @@ def test_preprocessing_written_out(size):
     assert np.abs(crop - expected).max() <= 1  # Pillow works in fixed point
 
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    array = recipe.array(picture)
+    array = recipe.normalise(recipe.crop(picture))
     assert array.dtype == np.float32
     np.testing.assert_allclose(array, (crop / 255 - mean) / std, atol=1e-5)
     np.testing.assert_array_equal(recipe.normalise(recipe.crop(picture)), array)
@@ -172,7 +172,7 @@ def test_preprocessing_written_out(size):
 
 def test_caffe_preprocessing():
     recipe = find_entry("resnet50_voc").preprocessing
-    pixel = recipe.array(Image.new("RGB", (300, 250), (200, 100, 50)))[100, 100]
+    pixel = recipe.normalise(recipe.crop(Image.new("RGB", (300, 250), (200, 100, 50))))[100, 100]
     np.testing.assert_allclose(pixel, (200 - 123.68, 100 - 116.779, 50 - 103.939), rtol=1e-5)
 
 
@@ -194,7 +194,7 @@ def test_preprocessing_of_the_published_networks():
     crop = np.asarray(lite.crop(Image.fromarray(pixels)), np.float64)
     resized = Image.fromarray(pixels).resize((272, 291), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(crop, np.asarray(resized)[26:266, 16:256])
-    np.testing.assert_allclose(lite.array(Image.fromarray(pixels)), (crop - 127) / 128, atol=1e-6)
+    np.testing.assert_allclose(lite.normalise(lite.crop(Image.fromarray(pixels))), (crop - 127) / 128, atol=1e-6)
     with pytest.raises(InputError, match="interpolation: Expected one of 'bilinear', 'bicubic'"):
         Preprocessing(interpolation="nearest")  # pyrefly: ignore[bad-argument-type]
 
