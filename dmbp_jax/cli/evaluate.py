@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dmbp_jax
 from dmbp_jax import Network, data, experiments
 from dmbp_jax.cli.output import INCOMPLETE
-from dmbp_jax.cli.settings import (
-    make_biases,
-    make_config,
-    name_failures,
-    open_network,
-    use_compilation_cache,
-)
+from dmbp_jax.cli.settings import make_biases, make_config, name_failures, use_compilation_cache
 from dmbp_jax.errors import InputError
 
 GENERATED_SIZE = 200  # pictures of the generated dataset that targets are drawn from
@@ -44,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         points=args.points,
         batch_size=args.batch_size,
     )
-    net = open_network(args, network)
+    net = dmbp_jax.load(network, args.weights, args.class_names)
     result = experiments.evaluate(
         net,
         list_dataset(args, net, stored),

@@ -5,16 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import dmbp_jax
 from dmbp_jax.checks import check_count
 from dmbp_jax.cli.maps import PhotoMap, draw, explain_photos
 from dmbp_jax.cli.output import BAD_INPUT, make_folder, one_line, refuse_overwrite
 from dmbp_jax.cli.photos import Photo, label_photos, name_results, read
-from dmbp_jax.cli.settings import (
-    frozen_note,
-    method_options,
-    open_network,
-    use_compilation_cache,
-)
+from dmbp_jax.cli.settings import frozen_note, method_options, use_compilation_cache
 from dmbp_jax.engine.batches import collect_rows, equal_size
 from dmbp_jax.errors import DmbpError, DownloadError, InputError
 from dmbp_jax.files import replacing
@@ -33,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         choose_targets(args, args.images)  # refused before the weights are loaded
     use_compilation_cache(args)
     try:
-        net = open_network(args)
+        net = dmbp_jax.load(args.network, args.weights, args.class_names)
     except DownloadError as error:
         raise DownloadError(f"{error} dmbp demo needs no download.") from error
     rows = label_photos(args.images, args.labels or args.label, net)

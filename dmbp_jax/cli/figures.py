@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import dmbp_jax
 from dmbp_jax import Network
 from dmbp_jax.cli.demo import generate_pair
 from dmbp_jax.cli.output import make_folder, refuse_overwrite
-from dmbp_jax.cli.settings import make_config, open_network, use_compilation_cache
+from dmbp_jax.cli.settings import make_config, use_compilation_cache
 from dmbp_jax.data.generated import CLASSES, rival
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.figures import Question, draw_figures
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     refuse_overwrite(targets, force=args.force)
     use_compilation_cache(args)
     config = make_config(args)
-    net = open_network(args, args.network or ("resnet50" if args.images else "builtin"))
+    name = args.network or ("resnet50" if args.images else "builtin")
+    net = dmbp_jax.load(name, args.weights, args.class_names)
     questions = photos(net, args.images, chosen) if args.images else generated(net)
     make_folder(args.output)
     files = draw_figures(

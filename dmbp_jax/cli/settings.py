@@ -15,11 +15,6 @@ from dmbp_jax.errors import InputError
 from dmbp_jax.networks.download import cache_directory
 
 
-def open_network(args: argparse.Namespace, name: str | None = None) -> Network:
-    """The network of `--network`, `--weights` and `--class-names`, or another name with these."""
-    return dmbp_jax.load(name or args.network, args.weights, args.class_names)
-
-
 def make_config(args: argparse.Namespace) -> DMBP:
     """The settings of dmbp: the paper's unless `--quick`, `--steps` or `--loss` say otherwise."""
     given = {name: getattr(args, name, None) for name in ("steps", "loss")}
