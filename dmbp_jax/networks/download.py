@@ -63,7 +63,7 @@ def fetch(checkpoint: Checkpoint) -> Path:
                 )
     except DownloadError:
         raise
-    except (requests.RequestException, OSError) as error:
+    except OSError as error:  # all of requests are such
         raise DownloadError(
             f"{checkpoint.file}: cannot be downloaded ({_reason(error)}). {by_hand}"
         ) from error
