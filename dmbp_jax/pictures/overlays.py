@@ -107,13 +107,10 @@ def authors_overlay(
       >>> authors_overlay(image, positive, -0.25 * positive[::-1], alpha=1).getpixel((0, 0))
       (128, 0, 0)
 
-    Source: the steps of the authors' code: mean over channels, percentile clip of each part,
-    minimum subtracted, one common maximum, `seismic` between −1 and 1, opacity 0.7. Two things
-    are ours. The sign of the negative part is turned before these steps, because a part is at
-    least 0 after them: evidence against is then blue. And colours come from the function that
-    matplotlib's table of 256 entries samples.
-    A pixel without attribution is white only where both parts have the same minimum after that;
-    docs/pictures.md compares the pictures.
+    Source: the steps of the authors' code. Ours is that the sign of the negative part is turned
+    before them, because a part is at least 0 after them: evidence against is then blue. A pixel
+    without attribution is white only where both parts have the same minimum; docs/pictures.md
+    compares the pictures.
     """
     picture = check_picture(image)
     given = {"positive": positive, "negative": negative}
