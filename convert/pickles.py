@@ -21,7 +21,7 @@ from dmbp_jax.convert.allowed import (
 from dmbp_jax.errors import CorruptCheckpointError, WeightsError
 
 # No data of a checkpoint has these; those of EXT name classes by a number of the process.
-_REFUSED = ("PERSID", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")
+_REFUSED = "PERSID INST OBJ EXT1 EXT2 EXT4 DUP NEXT_BUFFER READONLY_BUFFER".split()
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -82,8 +82,6 @@ def _interpret(stream: io.BytesIO) -> Pickle:
                 stack.pop()
             case "POP_MARK":
                 pop_mark()
-            case "DUP":
-                stack.append(stack[-1])
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":
