@@ -44,14 +44,16 @@ def make_baseline(
     """
     if isinstance(baseline, tuple) or (isinstance(baseline, str) and baseline in ("blur", "rise")):
         return blur_images(images, baseline)  # pyrefly: ignore[bad-argument-type]
+    if isinstance(baseline, str) and baseline == "mean":
+        return jnp.broadcast_to(images.mean((1, 2), keepdims=True), images.shape)
+    if isinstance(baseline, str) and baseline in ("zero", "black"):
+        colour = jnp.float32(0) if baseline == "zero" else _black(params, images, name)
+        return jnp.broadcast_to(colour.astype(images.dtype), images.shape)
     if isinstance(baseline, str):
-        presets = {"zero": _zero, "mean": _mean, "black": lambda x: _black(params, x, name)}
-        if baseline not in presets:
-            raise InputError(
-                f"{name}: Expected one of 'zero', 'mean', 'black', 'blur', 'rise', or "
-                f'("gaussian", size, sigma), or an array, got {baseline!r}.'
-            )
-        return jnp.broadcast_to(presets[baseline](images).astype(images.dtype), images.shape)
+        raise InputError(
+            f"{name}: Expected one of 'zero', 'mean', 'black', 'blur', 'rise', or "
+            f'("gaussian", size, sigma), or an array, got {baseline!r}.'
+        )
     if isinstance(baseline, (float, np.ndarray, jax.Array)) and np.ndim(baseline) == 0:
         baseline = jnp.full(images.shape[1:], baseline, images.dtype)
     given = check_images(baseline, name)
@@ -61,14 +63,6 @@ def make_baseline(
             f"{np.shape(baseline)}."
         )
     return jnp.broadcast_to(given.x.astype(images.dtype), images.shape)
-
-
-def _zero(images: jax.Array) -> jax.Array:
-    return jnp.zeros_like(images)
-
-
-def _mean(images: jax.Array) -> jax.Array:
-    return images.mean((1, 2), keepdims=True)
 
 
 def _black(params: Any, images: jax.Array, name: str) -> np.ndarray:

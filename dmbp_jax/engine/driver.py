@@ -78,12 +78,8 @@ def explain_batch(
 ) -> Any:
     """The results of one piece, on the device(s), by three programs: start, advance and finish.
 
-    A bar, a piece of a batch and a call that nobody watches run the same three.
-
-    Args:
-      explainer: what is computed.
-      rows: of one piece.
-      on_steps: is told how many steps were taken, as they are.
+    A bar, a piece of a batch and a call that nobody watches run the same three. `on_steps` is told
+    how many steps were taken, as they are.
     """
     if not explainer.steps:
         return run(explain_traced, explainer, rows)

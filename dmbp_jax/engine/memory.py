@@ -20,24 +20,13 @@ _LIMITS = (  # limit and use of a container's memory: version 2 of control group
 
 
 def rows_at_once(rows: int, chunk_size: int | None, bytes_per_row: int, on: jax.Array) -> int:
-    """Rows of one shard to compute at once, of `rows` that it has.
+    """Rows that one shard of a batch computes at once, of `rows` that it has, as `on` lies.
 
-    Args:
-      rows: of one shard of the batch.
-      chunk_size: rows at once of all shards together, or None for as many as fit.
-      bytes_per_row: device memory of a row.
-      on: an array of the batch.
+    `chunk_size` counts those of all shards; None takes as many as fit, in equal pieces. Inside a
+    trace nothing is known of devices, and all are taken.
     """
-    if chunk_size is None:
-        return fitting_rows(rows, bytes_per_row, on)
-    return min(rows, max(1, chunk_size // count_shards(on)))
-
-
-def fitting_rows(rows: int, bytes_per_row: int, on: jax.Array) -> int:
-    """Rows that one device computes at once, of `rows` that it has, as the array `on` lies.
-
-    Equal pieces need little padding. Inside a trace nothing is known of devices, and all are taken.
-    """
+    if chunk_size is not None:
+        return min(rows, max(1, chunk_size // count_shards(on)))
     if is_traced(on) or not hasattr(on, "devices"):
         return rows
     devices = sorted(on.devices(), key=lambda device: device.id)

@@ -59,14 +59,9 @@ def _explicit_mesh(leaves: list[Any]) -> Any:
     return mesh if isinstance(mesh, Mesh) else jax.sharding.get_mesh()
 
 
-def _sharding(leaf: Any) -> Any:
-    if isinstance(leaf, jax.core.Tracer):
-        return jax.typeof(leaf).sharding
-    return getattr(leaf, "sharding", None) if isinstance(leaf, jax.Array) else None
-
-
 def _mesh_of(leaf: Any) -> Any:
-    return getattr(_sharding(leaf), "mesh", None)
+    found = jax.typeof(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
+    return getattr(getattr(found, "sharding", None), "mesh", None)
 
 
 def _is_explicit(mesh: Any) -> bool:
@@ -108,6 +103,6 @@ def _to_explicit(mesh: Any, given: Any, leaf: Any) -> Any:
         return jax.device_put(leaf, NamedSharding(mesh, found.spec))
     first = jax.tree.leaves(given)[0]
     alike = leaf.ndim > 0 and leaf.shape[0] == first.shape[0]
-    spec = getattr(_sharding(first), "spec", None) or (None,)
+    spec = getattr(getattr(jax.typeof(first), "sharding", None), "spec", None) or (None,)
     place = NamedSharding(mesh, PartitionSpec(spec[0] if alike else None))
     return jax.sharding.reshard(leaf, place)

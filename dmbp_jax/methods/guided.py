@@ -71,15 +71,9 @@ def positive_cotangent(value: jax.Array) -> jax.Array:
     return value
 
 
-def _forward(value: jax.Array) -> tuple[jax.Array, None]:
-    return value, None
-
-
-def _backward(_: None, cotangent: jax.Array) -> tuple[jax.Array]:
-    return (jnp.maximum(cotangent, 0),)
-
-
-positive_cotangent.defvjp(_forward, _backward)
+positive_cotangent.defvjp(
+    lambda value: (value, None), lambda _, cotangent: (jnp.maximum(cotangent, 0),)
+)
 
 
 @method("nonaffine")
