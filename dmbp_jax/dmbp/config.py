@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from dmbp_jax.checks import check_choice, check_count, check_number
-from dmbp_jax.engine.content import content
 from dmbp_jax.dmbp.objective import OBJECTIVES, Objective, check_objective
+from dmbp_jax.engine.content import content
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.linearisation import Linearisation
 

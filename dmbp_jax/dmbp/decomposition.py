@@ -4,7 +4,7 @@
 with the masked ReLU; both give the same numbers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax

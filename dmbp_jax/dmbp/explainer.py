@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.attribution import Attribution

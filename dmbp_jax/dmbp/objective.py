@@ -69,7 +69,7 @@ def check_objective(objective: Objective) -> None:
 
 
 def _all(y: jax.Array, y_positive: jax.Array, y_negative: jax.Array) -> jax.Array:
-    """y⁻ − y⁺ + |ỹ| = max(y − 2y⁺, 2y⁻ − y): one sign has a gradient, at the kink ỹ = 0 it is y⁺."""
+    """y⁻ − y⁺ + |ỹ| = max(y − 2y⁺, 2y⁻ − y): one sign has a gradient, y⁺ at the kink ỹ = 0."""
     pulls_up = y - y_positive - y_negative >= 0
     return jnp.where(pulls_up, y - 2 * y_positive, 2 * y_negative - y)
 

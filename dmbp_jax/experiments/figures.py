@@ -282,14 +282,13 @@ def mappings(
     ones = jnp.ones_like(call.images)
     signs = ([jnp.ones_like(m) for m in sigma], sigma, [1 - m for m in sigma])
     open_, positive, negative = (
-        np.asarray(bias_products(frozen, ones, masks, jnp.int32(label))[0][0])
-        for masks in signs
+        np.asarray(bias_products(frozen, ones, masks, jnp.int32(label))[0][0]) for masks in signs
     )
     return open_, positive, negative
 
 
 def insert(x: NDArray[Any], heatmap: NDArray[Any], share: float) -> NDArray[Any]:
-    """x (H, W, C), blurred but for its most important pixels, as the insertion metric makes it."""
+    """X (H, W, C), blurred but for its most important pixels, as the insertion metric makes it."""
     ranks = np.asarray(pixel_ranks(jnp.asarray(heatmap)[None], "decreasing")[0])
     sharp = ranks < round(share * heatmap.size)
     blurred = np.asarray(blur_images(jnp.asarray(x)[None])[0])

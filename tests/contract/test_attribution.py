@@ -112,7 +112,7 @@ def test_an_index_inside_a_trace(batch):
 
 
 def _as_0_2(path, attribution):
-    """As `save` wrote it in dmbp-jax 0.2: format 2, `history` (steps, N, 3), steps taken, no logits."""
+    """As `save` wrote it in 0.2: format 2, `history` (steps, N, 3), steps taken, no logits."""
     with np.load(attribution.save(path)) as stored:
         arrays = dict(stored)
     arrays |= {"format": np.int64(2), "steps": np.full(attribution.y.shape, 8, np.int32)}

@@ -12,7 +12,7 @@ from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine import memory
 from dmbp_jax.engine.batches import Cut, collect_rows, equal_size
 from dmbp_jax.engine.driver import explain
-from dmbp_jax.errors import DeviceMemoryError, InputError
+from dmbp_jax.errors import DeviceMemoryError
 from dmbp_jax.graph.call import check_call
 
 

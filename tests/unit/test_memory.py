@@ -7,10 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dmbp_jax import DMBP
-from dmbp_jax.dmbp.explainer import DmbpExplainer, bytes_per_image
+from dmbp_jax.dmbp.explainer import bytes_per_image
 from dmbp_jax.engine import memory
-from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.program import Site
 
 

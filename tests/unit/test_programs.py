@@ -14,8 +14,8 @@ from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
 from dmbp_jax import DMBP, Objective
-from dmbp_jax.engine.content import content
 from dmbp_jax.engine.compiling import KEPT
+from dmbp_jax.engine.content import content
 from dmbp_jax.methods import METHODS
 
 LAYERS = NETWORKS["conv"]
