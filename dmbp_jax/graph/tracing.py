@@ -30,7 +30,7 @@ from dmbp_jax.graph.jaxprs import (
     without_dead_code,
 )
 from dmbp_jax.graph.linearisation import Linearisation
-from dmbp_jax.graph.mixing import IMAGES, check_images_apart
+from dmbp_jax.graph.mixing import IMAGES, check_images_apart, reduces_one_element
 from dmbp_jax.graph.model import Model
 from dmbp_jax.graph.passes import make_program
 from dmbp_jax.graph.pieces import Equation, PieceFamily, families
@@ -159,17 +159,18 @@ def _bind(equation: Any, values: Sequence[Any]) -> list[Any]:
 
 
 def trace(
-    model: Model, image: jax.Array | jax.ShapeDtypeStruct, precision: str | None = None
+    model: Model, images: jax.Array | jax.ShapeDtypeStruct, precision: str | None = None
 ) -> TracedNetwork:
-    """Trace a network at one image (1, H, W, C); only shape and dtype of the image matter.
+    """Trace a network at one of the images (N, H, W, C); only their shape and dtype matter.
 
     A function that may read arrays which are not its arguments is traced at every call, and these
     arrays are inputs; any other once, for as long as it lives. Equal programs are one trace, so
-    that a function written anew for each call is compiled once.
+    that a function written anew for each call is compiled once. For several images, and where the
+    trace has statistics over one, a second trace shows whether the network mixes them.
 
     Args:
       model: the network.
-      image: what it is traced with.
+      images: what it is called with.
       precision: of convolutions and matrix products, as in `jax.default_matmul_precision`.
 
     Raises:
@@ -178,8 +179,9 @@ def trace(
       Any error of the network's own code, with a note that says when it was raised.
     """
     shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
-    image = jax.ShapeDtypeStruct(image.shape, image.dtype)
-    here = (image.shape, image.dtype, precision, *settings_of_traces())
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    several = images.shape[0] > 1
+    here = (image.shape, image.dtype, several, precision, *settings_of_traces())
     kept = _traces_of(model.apply_fn)
     key = (model.apply_fn if kept is _of_others else None, model.skeleton, shapes, here)
     found = kept.get(key)
@@ -189,7 +191,8 @@ def trace(
         jaxpr, constants = _trace_one_image(model, image)
         if key not in kept:
             _warn_of_training(jaxpr.eqns, jaxpr.invars[: len(model.arrays)])
-            _check_images_apart(model, image)
+            if several or reduces_one_element(jaxpr):
+                _check_images_apart(model, image)
     zeros = *(False for _ in model.arrays), *map(is_zero, constants)
     found = _find_equal(jaxpr, zeros)
     captures = constants or may_read_arrays(model.apply_fn, *model.skeleton.static_leaves)
