@@ -19,8 +19,11 @@ import torch
 
 from dmbp_jax import models
 from dmbp_jax.engine.compiling import compiler_options
-from dmbp_jax.graph.affine import evaluate_affine, is_convolution_of_path
-from dmbp_jax.graph.convolution import adjoint_kernel
+from dmbp_jax.graph.convolution import (
+    adjoint_kernel,
+    evaluate_affine,
+    is_convolution_of_path,
+)
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.steps import Step
 from dmbp_jax.graph.tracing import trace

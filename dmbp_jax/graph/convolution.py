@@ -20,14 +20,41 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from dmbp_jax.graph.jaxprs import bind
+from dmbp_jax.graph.steps import Step
 
 
-def is_pointwise(kernel_shape: tuple[int, ...], params: Mapping[str, Any]) -> bool:
-    """Whether a `conv_general_dilated` mixes features and nothing else, features last."""
+def evaluate_affine(step: Step, operands: Sequence[Any]) -> list[Any]:
+    """The results of a step that is not a piece; an adjoint kernel is the last of its operands."""
+    if not is_convolution_of_path(step):
+        return bind(step.equation, operands)
+    x, kernel, *adjoint = operands
+    if _is_pointwise(kernel.shape, step.params):
+        return [_mix_features(x, kernel, step.params)]
+    if adjoint:
+        return [_convolve(step, x, kernel, adjoint[0])]
+    return [bind_convolution(step.equation, x, kernel)]
+
+
+def reads_adjoint(step: Step) -> bool:
+    """Whether the input gradient of a step reads an adjoint kernel, if its kernel is at hand."""
+    return (
+        is_convolution_of_path(step)
+        and _has_plain_adjoint(step.params)
+        and not _is_pointwise(step.shapes[1], step.params)
+    )
+
+
+def is_convolution_of_path(step: Step) -> bool:
+    """A convolution of a value that depends on x with a kernel that does not."""
+    return step.name == "conv_general_dilated" and step.depends == (True, False)
+
+
+def _is_pointwise(kernel_shape: tuple[int, ...], params: Mapping[str, Any]) -> bool:
+    """Whether a convolution mixes features and nothing else, features last."""
     numbers = params["dimension_numbers"]
     last = (0, len(kernel_shape) - 1, *range(1, len(kernel_shape) - 1))
     return (
-        has_plain_adjoint(params)
+        _has_plain_adjoint(params)
         and all(kernel_shape[axis] == 1 for axis in numbers.rhs_spec[2:])
         and all(low == high == 0 for low, high in params["padding"])
         and all(factor == 1 for factor in params["lhs_dilation"])
@@ -35,7 +62,7 @@ def is_pointwise(kernel_shape: tuple[int, ...], params: Mapping[str, Any]) -> bo
     )
 
 
-def mix_features(x: jax.Array, kernel: jax.Array, params: Mapping[str, Any]) -> jax.Array:
+def _mix_features(x: jax.Array, kernel: jax.Array, params: Mapping[str, Any]) -> jax.Array:
     """A pointwise convolution as a matrix product of every position it reads."""
     out_features, in_features, *space = params["dimension_numbers"].rhs_spec
     matrix = lax.squeeze(kernel, space)
@@ -74,7 +101,7 @@ def bind_convolution(equation: Any, x: jax.Array, kernel: jax.Array) -> jax.Arra
     if _is_depthwise(x, kernel, params):
         shifted = partial(_depthwise, params=params)
         return lax.platform_dependent(x, kernel, cpu=shifted, default=plain)
-    if features != 3 or _is_strided(params) or not has_plain_adjoint(params):
+    if features != 3 or _is_strided(params) or not _has_plain_adjoint(params):
         return bind(equation, [x, kernel])[0]
 
     def padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -134,7 +161,7 @@ def _add_zeros(values: jax.Array, axis: int) -> jax.Array:
     return lax.pad(values, jnp.zeros((), values.dtype), widths)
 
 
-def has_plain_adjoint(params: Mapping[str, Any]) -> bool:
+def _has_plain_adjoint(params: Mapping[str, Any]) -> bool:
     """Whether `adjoint_kernel` covers a `conv_general_dilated` with these parameters."""
     return params["feature_group_count"] == 1 and params["batch_group_count"] == 1
 
@@ -146,24 +173,13 @@ def adjoint_kernel(kernel: jax.Array, params: Mapping[str, Any]) -> jax.Array:
     return flipped.transpose(*space, out_features, in_features)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, adjoint: jax.Array, step: Any) -> jax.Array:
-    """`step`'s convolution of x; its gradient to x uses `adjoint`.
-
-    Args:
-      x: the operand that depends on the image.
-      kernel: as the network has it.
-      adjoint: `adjoint_kernel(kernel, step.params)`.
-      step: the equation, hashable by identity.
-    """
-    return _convolve(step, x, kernel, adjoint)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve(step: Any, x: jax.Array, kernel: jax.Array, adjoint: jax.Array) -> jax.Array:
+def _convolve(step: Step, x: jax.Array, kernel: jax.Array, adjoint: jax.Array) -> jax.Array:
+    """A convolution of x whose gradient to x uses `adjoint_kernel(kernel, step.params)`."""
     return bind_convolution(step.equation, x, kernel)
 
 
-def _forward(step: Any, *operands: Any) -> tuple:
+def _forward(step: Step, *operands: Any) -> tuple:
     x, kernel, adjoint = (operand.value for operand in operands)
     # Only who differentiates to the parameters needs the kernel: none of it is traced otherwise.
     differentiated = kernel if operands[1].perturbed else None
@@ -171,7 +187,7 @@ def _forward(step: Any, *operands: Any) -> tuple:
     return _convolve(step, x, kernel, adjoint), (x, differentiated, strided, adjoint)
 
 
-def _backward(step: Any, residuals: tuple, cotangent: Any) -> tuple:
+def _backward(step: Step, residuals: tuple, cotangent: Any) -> tuple:
     x, differentiated, strided, adjoint = residuals
     if isinstance(cotangent, SymbolicZero):
         return None, None, None

@@ -16,9 +16,10 @@ from jax.extend import core as jex
 
 from dmbp_jax.graph.jaxprs import (
     altered,
-    body,
     called_jaxpr,
     called_name,
+    constants_of,
+    inside,
     join_scopes,
     transposition,
 )
@@ -31,7 +32,6 @@ from dmbp_jax.graph.pieces import (
     Piece,
     PieceFamily,
     Relu,
-    find_piece,
 )
 from dmbp_jax.graph.pointwise import Region
 from dmbp_jax.graph.scans import write_out
@@ -94,7 +94,6 @@ class _Flattener:
         self.on_path: set[int] = set()  # values that depend on x
         self.orders: dict[Operand, Order] = {}  # of values that are not stored as the network's
         self._moved: dict[tuple[Operand, Order], int] = {}
-        self._numbers: dict[Operand, Step] = {}  # what broadcasts a number
         self._families = families
         self._turned = turned
         self._zeros: set[int] = set()  # constants known to be zero everywhere
@@ -121,12 +120,10 @@ class _Flattener:
             piece = self._find_piece(equation, operands)
             name = equation.primitive.name
             if piece is None and name in CALLS:
-                inner, inner_constants = body(called_jaxpr(equation))
-                extra = [Constant(value) for value in inner_constants]
-                start = len(self.steps)
-                results = self.inline(inner, operands, extra, here)
-                region = Region(called_name(equation), start, len(self.steps), tuple(results))
-                self.regions.append(region)
+                inner, start = called_jaxpr(equation), len(self.steps)
+                extra = [Constant(value) for value in constants_of(inner)]
+                results = self.inline(inside(inner), operands, extra, here)
+                self.regions.append(Region(called_name(equation), start, len(self.steps)))
             elif piece is None and name == "scan" and any(self._depends(operands)):
                 results = write_out(equation, operands, here, self.inline)
             else:
@@ -141,14 +138,11 @@ class _Flattener:
         depends = self._depends(operands)
         if not any(depends):
             return None
-        view = Equation(
-            name=called_name(equation),
-            is_call=equation.primitive.name in CALLS,
-            params=equation.params,
-            depends=depends,
-            is_zero=tuple(map(self._known_zero, operands)),
-        )
-        return find_piece(view, self._families)
+        name, is_call = called_name(equation), equation.primitive.name in CALLS
+        is_zero = tuple(map(self._known_zero, operands))
+        view = Equation(name, is_call, equation.params, depends, is_zero)
+        found = (family.match(view) for family in self._families)
+        return next((piece for piece in found if piece is not None), None)
 
     def _append(
         self, equation: Any, operands: list[Operand], scope: str, piece: Piece | None
@@ -189,30 +183,17 @@ class _Flattener:
             self.on_path.update(results)
         step = Step(kind, equation, tuple(operands), tuple(results), scope, depends, piece)
         self.steps.append(step)
-        if kind == "constant" and name == "broadcast_in_dim" and step.shapes == [()]:
-            self._numbers[step.results[0]] = step
 
     def in_order(
         self, near: Any, scope: str, operand: Operand, variable: Any, order: Order
     ) -> Operand:
-        """The name of a value in an order.
-
-        Args:
-          near: the equation that reads it.
-          variable: like the value, as the network has it.
-        """
+        """The name of a value, like `variable` in the network, in an order; `near` reads it."""
         have = self.orders.get(operand, plain(len(order)))
         if have == order:
             return operand
         if (operand, order) not in self._moved:
             self._moved[operand, order] = name = self.new()
-            equation, reads = transposition(near, variable, have, order), operand
-            made_by = self._numbers.get(operand)
-            if made_by is not None:  # a number at every position is broadcast anew
-                params = {**made_by.params, "shape": tuple(made_by.shape[axis] for axis in order)}
-                equation = altered(made_by.equation, params, [()], [order])
-                (reads,) = made_by.operands
-            self._add_step(equation, [reads], [name], scope)
+            self._add_step(transposition(near, variable, have, order), [operand], [name], scope)
         return self._moved[operand, order]
 
     def _known_zero(self, operand: Operand) -> bool:

@@ -59,7 +59,8 @@ class _Freezer:
             self._visit(position, step)
         self._path = self._walk(logits)
         self._constants: dict[int, int] = {}  # value -> name of it as a constant at x
-        self._names = itertools.count(1 + max(map(_largest_name, steps)))
+        names = itertools.chain(*(step.results for step in steps))
+        self._names = itertools.count(1 + max(names))
 
     def _visit(self, position: int, step: Step) -> None:
         ancestors = way = 1 << position
@@ -171,7 +172,8 @@ class _Freezer:
         branch = needed_for([value], self._dependent, self._path)
         read = {value, *(operand for step in branch for operand in step.dependent)}
         sources = tuple(sorted(read & self._path))
-        nodes = tuple(node for step in branch for node in _evaluations(step))
+        inside = [s.piece.nodes if isinstance(s.piece, Pointwise) else (s,) for s in branch]
+        nodes = tuple(replace(node, scope="") for node in itertools.chain(*inside))
         origin = self._origin(value)
         return Step(
             kind="piece",
@@ -207,18 +209,8 @@ class _Freezer:
         return step.piece.operation
 
 
-def _evaluations(step: Step) -> list[Step]:
-    """A step as others that are evaluated without rules."""
-    inside = step.piece.nodes if isinstance(step.piece, Pointwise) else (step,)
-    return [replace(one, scope="") for one in inside]
-
-
 def _equation_of(step: Step, value: int) -> Any:
     """The equation that makes a value, with this result alone."""
     if len(step.results) == 1:
         return step.equation
     return step.equation.replace(outvars=[step.equation.outvars[step.results.index(value)]])
-
-
-def _largest_name(step: Step) -> int:
-    return max(name for name in (*step.operands, *step.results) if isinstance(name, int))

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dmbp_jax.graph.affine import evaluate_affine, reads_adjoint
 from dmbp_jax.graph.biases import Bias, adds_constant, without_constants
-from dmbp_jax.graph.convolution import adjoint_kernel
+from dmbp_jax.graph.convolution import adjoint_kernel, evaluate_affine, reads_adjoint
 from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.pieces import Choice, LinearPart, Piece
 from dmbp_jax.graph.program import Program

@@ -17,7 +17,14 @@ import numpy as np
 from jax.extend import core as jex
 from jax.extend.core import primitives
 
-from dmbp_jax.graph.jaxprs import bind, body, called_jaxpr, without_dead_code
+from dmbp_jax.graph.jaxprs import (
+    bind,
+    called_jaxpr,
+    constants_of,
+    inside,
+    is_jaxpr,
+    without_dead_code,
+)
 from dmbp_jax.graph.operations import CALLS
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
@@ -54,7 +61,7 @@ class _Describer:
         self._is_in_rule = False
 
     def jaxpr(self, jaxpr: Any) -> str:
-        inner, constants = body(jaxpr)
+        inner, constants = inside(jaxpr), constants_of(jaxpr)
         names: dict[Any, int] = {}
 
         def new(variable: Any) -> str:
@@ -88,7 +95,7 @@ class _Describer:
 
     def value(self, value: Any) -> str:
         """A parameter of an equation by content."""
-        if _is_jaxpr(value):
+        if is_jaxpr(value):
             return f"{{{self.jaxpr(value)}}}"
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
             return f"{type(value).__name__} {value!r}"
@@ -118,8 +125,8 @@ class _Describer:
 
     def _derivative(self, equation: Any) -> str:
         """What the rule of a custom derivative computes; of JAX's ReLU it is known."""
-        inner = body(called_jaxpr(equation))[0]
-        source = str(getattr(_inside(called_jaxpr(equation)).debug_info, "func_src_info", ""))
+        inner = inside(called_jaxpr(equation))
+        source = str(getattr(inner.debug_info, "func_src_info", ""))
         is_nested = any(one.primitive.name.startswith("custom_") for one in inner.eqns)
         if _RELU_OF_JAX.fullmatch(source) and not is_nested:
             return ""
@@ -143,7 +150,7 @@ class _Describer:
         try:
             closed = jax.make_jaxpr(pulled_back)(like(operands), like(results))
             rule, constants = without_dead_code(closed)
-            return f" {{{self.jaxpr(rule)} {self.value(list(constants))}}}"
+            return f" {{{self.jaxpr(rule)} {self.value(constants)}}}"
         except Exception:  # whatever it needs that is not there any more: equal to itself alone
             return self._other(object())
         finally:
@@ -157,14 +164,6 @@ class _Describer:
 
 def _aval(atom: Any) -> str:
     return f"{atom.aval}{'~' if getattr(atom.aval, 'weak_type', False) else ''}"
-
-
-def _inside(jaxpr: Any) -> Any:
-    return getattr(jaxpr, "jaxpr", jaxpr)
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return hasattr(_inside(value), "eqns")
 
 
 def _is_extended(dtype: Any) -> bool:

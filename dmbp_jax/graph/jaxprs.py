@@ -36,26 +36,33 @@ _SCOPES_OF_JAX = r"(?:p?jit\(.*\)|checkpoint|rematted_computation)"
 
 
 class Body(NamedTuple):
-    """The equations of a jaxpr, without the values of its constants."""
+    """The equations of a jaxpr whose constants are inputs, as far as its results read them."""
 
-    constvars: Sequence[Any]
     invars: Sequence[Any]
     eqns: Sequence[Any]
     outvars: Sequence[Any]
+    constvars: Sequence[Any] = ()
 
 
-def body(jaxpr: Any) -> tuple[Body, Sequence[Any]]:
-    """Equations and constants of a `ClosedJaxpr` (JAX up to 0.11) or a `Jaxpr` (from 0.12)."""
-    inner = getattr(jaxpr, "jaxpr", jaxpr)
-    equations = Body(inner.constvars, inner.invars, inner.eqns, inner.outvars)
-    return equations, getattr(jaxpr, "consts", ())
+def inside(jaxpr: Any) -> Any:
+    """The `Jaxpr` of a `ClosedJaxpr`, or itself."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def constants_of(jaxpr: Any) -> Sequence[Any]:
+    """Constants of a `ClosedJaxpr` (JAX up to 0.11) or a `Jaxpr` (from 0.12)."""
+    return getattr(jaxpr, "consts", ())
+
+
+def is_jaxpr(value: Any) -> bool:
+    """Whether a parameter of an equation is one, closed or not."""
+    return hasattr(inside(value), "eqns")
 
 
 def shapes_are_refused(trace: Callable[[], Any]) -> bool:
     """Whether a trace ends where JAX or Flax compare the shape of a value with that of parameters.
 
-    Decided by the function that raises, not by what it says; it is called again for this, as JAX
-    takes its own functions out of tracebacks.
+    Decided by the function that raises, which JAX takes out of the traceback of a first trace.
     """
     try:
         with traceback_filtering("off"):
@@ -67,63 +74,50 @@ def shapes_are_refused(trace: Callable[[], Any]) -> bool:
     return False
 
 
-def without_dead_code(jaxpr: Any) -> tuple[Body, Sequence[Any]]:
-    """As `body`, with only what the results read, within calls and loops too.
+def without_dead_code(jaxpr: Any) -> tuple[Body, tuple[Any, ...]]:
+    """What the results of a jaxpr read, within calls and loops too, and the constants among it.
 
-    Prints and callbacks whose values nobody reads count as dead.
+    Constants are inputs before the last one. Prints and callbacks whose values nobody reads count
+    as dead.
     """
-    live, _ = partial_eval.dce_jaxpr(
-        _without_side_effects(getattr(jaxpr, "jaxpr", jaxpr)), [True] * len(jaxpr.out_avals), True
-    )
-    equations, _ = body(live)
+    silent = _without_side_effects(inside(jaxpr))
+    live, _ = partial_eval.dce_jaxpr(silent, [True] * len(jaxpr.out_avals), True)
     read = {id(atom) for equation in live.eqns for atom in equation.invars}
     read |= {id(atom) for atom in live.outvars}
-    kept = [
-        (variable, value)
-        for variable, value in zip(live.constvars, body(jaxpr)[1], strict=True)
-        if id(variable) in read
-    ]
-    return equations._replace(constvars=[one for one, _ in kept]), [value for _, value in kept]
+    pairs = zip(live.constvars, constants_of(jaxpr), strict=True)
+    kept = [(variable, value) for variable, value in pairs if id(variable) in read]
+    *arguments, last = live.invars
+    inputs = [*arguments, *(variable for variable, _ in kept), last]
+    return Body(inputs, live.eqns, live.outvars), tuple(value for _, value in kept)
 
 
 def _without_side_effects(jaxpr: Any) -> Any:
-    """The same jaxpr without equations that only have an effect, within its calls too."""
+    """The same jaxpr, in which prints and callbacks are there for their values alone."""
     if not jaxpr.effects:
         return jaxpr
-    equations, read = [], {id(atom) for atom in jaxpr.outvars}
-    for equation in reversed(jaxpr.eqns):
-        is_read = any(id(variable) in read for variable in equation.outvars)
-        if equation.primitive.name in _SIDE_EFFECTS and not is_read:
-            continue
-        if equation.effects:
-            equation = _replace_inner(equation)
-        read |= {id(atom) for atom in equation.invars}
-        equations.append(equation)
+    equations = [_without_effects(equation) for equation in jaxpr.eqns]
     left = frozenset().union(*(equation.effects for equation in equations))
-    return jaxpr.replace(eqns=equations[::-1], effects=jaxpr.effects & left)
+    return jaxpr.replace(eqns=equations, effects=jaxpr.effects & left)
 
 
-def _replace_inner(equation: Any) -> Any:
-    """An equation with its jaxprs without side effects."""
+def _without_effects(equation: Any) -> Any:
+    if equation.primitive.name in _SIDE_EFFECTS:
+        return equation.replace(effects=jex.no_effects)
 
     def replaced(value: Any) -> Any:
-        if isinstance(value, (tuple, list)) and any(hasattr(_inside(one), "eqns") for one in value):
+        if isinstance(value, (tuple, list)) and any(map(is_jaxpr, value)):
             return type(value)(map(replaced, value))
-        if not hasattr(_inside(value), "eqns"):
+        if not is_jaxpr(value):
             return value
-        silent = _without_side_effects(_inside(value))
-        return silent if _inside(value) is value else value.replace(jaxpr=silent)
+        silent = _without_side_effects(inside(value))
+        return silent if inside(value) is value else value.replace(jaxpr=silent)
 
     params = {name: replaced(value) for name, value in equation.params.items()}
-    inner = [_inside(one) for one in jex.jaxprs_in_params(params)]
+    inner = list(jex.jaxprs_in_params(params))
     if not inner:
         return equation
     left = frozenset().union(*(one.effects for one in inner))
     return equation.replace(params=params, effects=equation.effects & left)
-
-
-def _inside(jaxpr: Any) -> Any:
-    return getattr(jaxpr, "jaxpr", jaxpr)
 
 
 def called_jaxpr(equation: Any) -> Any:
@@ -141,7 +135,7 @@ class Loop(NamedTuple):
       constants, carry: how many operands of the scan they are; the others are stacked elements.
     """
 
-    body: Body
+    body: Any
     body_constants: Sequence[Any]
     length: int
     reverse: bool
@@ -156,13 +150,13 @@ class Loop(NamedTuple):
 
 def scan_loop(equation: Any) -> Loop:
     """What a scan does."""
-    params = equation.params
-    inner, constants = body(params["jaxpr"])
+    params, inner = equation.params, equation.params["jaxpr"]
     if "ft_in" in params:  # from JAX 0.12
         counts = [len(list(part)) for part in params["ft_in"].unpack()]
     else:
         counts = [params["num_consts"], params["num_carry"]]
-    return Loop(inner, constants, params["length"], params["reverse"], counts[0], counts[1])
+    run = params["length"], params["reverse"]
+    return Loop(inside(inner), constants_of(inner), *run, counts[0], counts[1])
 
 
 def altered(
@@ -177,11 +171,7 @@ def altered(
 
 
 def transposition(near: Any, variable: Any, have: Sequence[int], want: Sequence[int]) -> Any:
-    """An equation that brings a value like `variable` from one order of axes to another.
-
-    Args:
-      near: an equation of the same place in the user's code.
-    """
+    """An equation, at the place of another, that brings a value from one order of axes to another."""
     return near.replace(
         primitive=lax.transpose_p,
         params={"permutation": tuple(have.index(axis) for axis in want)},
@@ -198,11 +188,16 @@ def _turned(variable: Any, order: Sequence[int]) -> Any:
     return jex.Var(type(aval)(tuple(aval.shape[axis] for axis in order), aval.dtype))
 
 
+def inner_jaxprs(equation: Any) -> Sequence[Any]:
+    """The jaxprs of an equation: one of a call or a loop, several of a choice of branches."""
+    return list(jex.jaxprs_in_params(equation.params))
+
+
 def count_operations(jaxpr: Any) -> int:
     """Equations of a jaxpr with those inside its calls, those of a scan once for each iteration."""
     total = 0
     for equation in jaxpr.eqns:
-        inner = sum(count_operations(body(each)[0]) for each in inner_jaxprs(equation))
+        inner = sum(map(count_operations, inner_jaxprs(equation)))
         is_scan = equation.primitive.name == "scan"
         total += inner * equation.params["length"] if is_scan else max(1, inner)
     return total
@@ -235,11 +230,7 @@ def evaluate(
     arguments: Sequence[Any],
     bind: Callable[[Any, Sequence[Any]], list[Any]] = bind,
 ) -> list[Any]:
-    """The results of a whole jaxpr without constants, without looking into its calls.
-
-    Args:
-      bind: `(equation, values) -> results`.
-    """
+    """The results of a whole jaxpr without constants, without looking into its calls."""
     values: dict[Any, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
 
     def read(atom: Any) -> Any:
@@ -265,15 +256,10 @@ def value_bytes(jaxpr: Any) -> int:
             total += loop.length * value_bytes(loop.body)
             computed = computed[loop.carry :]
         elif inner:
-            total += sum(value_bytes(body(each)[0]) for each in inner)
+            total += sum(map(value_bytes, inner))
             computed = []
         total += sum(_bytes(variable.aval) for variable in computed)
     return total
-
-
-def inner_jaxprs(equation: Any) -> Sequence[Any]:
-    """The jaxprs of an equation: one of a call or a loop, several of a choice of branches."""
-    return list(jex.jaxprs_in_params(equation.params))
 
 
 def join_scopes(outer: str, inner: str) -> str:
@@ -303,7 +289,7 @@ def common_scope(jaxpr: Any) -> str:
         if own or not inner:
             found.add(own)
         else:
-            found.update(common_scope(body(each)[0]) for each in inner)
+            found.update(map(common_scope, inner))
     return found.pop() if len(found) == 1 else ""
 
 

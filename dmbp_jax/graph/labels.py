@@ -177,11 +177,8 @@ class Follower:
         return self._slide(label, windows, step.shape)
 
     def _slide(self, label: Label, windows: Iterable[Any], out: Sequence[int]) -> Label:
-        """Every result lies in the middle of what its window read.
-
-        Args:
-          windows: of every axis size, stride, padding, dilation, and dilation of what is read.
-          out: shape of the result.
+        """Every result lies in the middle of what its window read: of every axis a window's size,
+        stride, padding, dilation, and dilation of what is read.
         """
         for axis, window in enumerate(windows):
             size, stride, (low, _), dilation, spread = window

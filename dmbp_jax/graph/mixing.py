@@ -14,7 +14,7 @@ import numpy as np
 
 from dmbp_jax.errors import ControlFlowError, UnsupportedNetworkError
 from dmbp_jax.graph.flattening import flatten
-from dmbp_jax.graph.jaxprs import body, count_operations, evaluate, inner_jaxprs
+from dmbp_jax.graph.jaxprs import count_operations, evaluate, inner_jaxprs
 from dmbp_jax.graph.labels import Follower, Label, Labels
 from dmbp_jax.graph.operations import place
 
@@ -28,7 +28,7 @@ def reduces_one_element(jaxpr: Any) -> bool:
     def reduces(equation: Any) -> bool:
         axes = [axis for axis in equation.params.get("axes", ()) if isinstance(axis, int)]
         return any(equation.invars[0].aval.shape[axis] == 1 for axis in axes) or any(
-            reduces_one_element(body(inner)[0]) for inner in inner_jaxprs(equation)
+            map(reduces_one_element, inner_jaxprs(equation))
         )
 
     return any(map(reduces, jaxpr.eqns))

@@ -28,14 +28,7 @@ class Skeleton:
 
 
 _Jitted = type(jax.jit(lambda: None))
-
-
-class _Array:
-    def __repr__(self) -> str:
-        return "<array>"
-
-
-_ARRAY = _Array()
+_ARRAY = object()
 
 
 @dataclass(frozen=True)
@@ -132,9 +125,9 @@ def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
 
 
 def _is_array(leaf: Any) -> bool:
-    if isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)):
+    if isinstance(leaf, jax.ShapeDtypeStruct):
         return True
-    return all(hasattr(leaf, name) for name in ("__array__", "dtype", "shape"))  # of PyTorch
+    return all(hasattr(leaf, name) for name in ("__array__", "dtype", "shape"))  # of any library
 
 
 def _native(leaf: Any) -> Any:

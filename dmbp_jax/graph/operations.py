@@ -42,7 +42,9 @@ CALLS = {
     *("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
 }
-KEEPS_ZERO = {"broadcast_in_dim", "convert_element_type", "reshape", "copy", "pvary", "pcast"}
+KEEPS_ZERO = {
+    *("broadcast_in_dim", "convert_element_type", "reshape", "transpose", "copy", "pvary", "pcast"),
+}
 ELEMENTWISE = {"add", "add_any", "sub", "mul", "div", "neg", "convert_element_type"}
 MAY_ADD_CONSTANT = {
     *("add", "add_any", "sub", "pad", "concatenate", "stack", "select_n"),

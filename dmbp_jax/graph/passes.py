@@ -5,7 +5,7 @@ gates, refuse what is left, assemble.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from dmbp_jax.graph.biases import find_biases
 from dmbp_jax.graph.flattening import Flat, flatten
 from dmbp_jax.graph.freezing import freeze_factors
 from dmbp_jax.graph.operations import MOVES, refusal, refusal_at_output, refusal_of_padding
-from dmbp_jax.graph.pieces import MinPool, PieceFamily, Pointwise, WindowPool
+from dmbp_jax.graph.pieces import PieceFamily, Pointwise, WindowPool
 from dmbp_jax.graph.pointwise import join_pointwise
 from dmbp_jax.graph.positions import find_positions
 from dmbp_jax.graph.program import Program, name_sites
@@ -59,18 +59,17 @@ def make_program(
     try:
         return _assemble(joined)
     except (NonAffineError, ControlFlowError) as refused:
-        advice = _advice(refused, lambda: _freeze_and_assemble(joined))
-        raise type(refused)(f"{refused} {advice}") from None
+        raise type(refused)(f"{refused} {_advice(refused, joined)}") from None
 
 
 def _freeze_and_assemble(flat: Flat) -> Program:
     return _assemble(flat._replace(steps=freeze_factors(flat.steps, flat.logits)))
 
 
-def _advice(refused: UnsupportedNetworkError, freeze: Callable[[], Program]) -> str:
+def _advice(refused: UnsupportedNetworkError, flat: Flat) -> str:
     """What nonaffine="freeze" would do about a network that is refused."""
     try:
-        frozen = freeze().frozen
+        frozen = _freeze_and_assemble(flat).frozen
     except UnsupportedNetworkError as error:
         if str(error) == str(refused):
             return 'nonaffine="freeze" would not help.'
@@ -110,16 +109,11 @@ def _assemble(flat: Flat) -> Program:
 
 
 def _check_supported(steps: Sequence[Step], logits: Operand) -> None:
-    """Refuse what is neither affine nor a piece, and a function of the logits.
-
-    Raises:
-      NonAffineError, ControlFlowError: there is such a step.
-    """
+    """Refuse what is neither affine nor a piece, and a function of the logits."""
     for step in steps:
         if step.kind == "nonaffine":
             raise refusal(step.name, step.scope)
-        pool = step.piece.pool if isinstance(step.piece, MinPool) else step.piece
-        if isinstance(pool, WindowPool) and pool.reads_padding_alone(step.shapes[0]):
+        if isinstance(step.piece, WindowPool) and step.piece.reads_padding_alone(step.shapes[0]):
             raise refusal_of_padding(step.name, step.scope)
     at_output = {logits}
     for step in reversed(steps):

@@ -37,7 +37,6 @@ class Region(NamedTuple):
     name: str
     start: int
     stop: int
-    results: tuple[Operand, ...]
 
 
 def join_pointwise(

@@ -8,11 +8,6 @@ import jax
 from dmbp_jax.graph.pieces import Choice, Piece
 
 
-def evaluate_piece(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-    """The rule that keeps the network as it is."""
-    return piece(*z)
-
-
 def choosing(choices: list[Choice]) -> Callable[..., jax.Array]:
     """The rule that keeps the network as it is and records the choice of every piece."""
 
@@ -41,6 +36,6 @@ class Rules:
         None (the default) skips it.
     """
 
-    piece: Callable[..., jax.Array] = evaluate_piece
+    piece: Callable[..., jax.Array] = lambda index, piece, *z: piece(*z)
     bias: Callable[[int, jax.Array, jax.Array], jax.Array] | None = None
     after: Callable[[int, jax.Array], jax.Array] | None = None

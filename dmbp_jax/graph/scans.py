@@ -14,7 +14,15 @@ import numpy as np
 from jax import lax
 
 from dmbp_jax.errors import ControlFlowError
-from dmbp_jax.graph.jaxprs import Loop, body, common_scope, count_operations, scan_loop, user_code
+from dmbp_jax.graph.jaxprs import (
+    Loop,
+    common_scope,
+    constants_of,
+    count_operations,
+    inside,
+    scan_loop,
+    user_code,
+)
 from dmbp_jax.graph.operations import place
 from dmbp_jax.graph.steps import Constant, Operand
 
@@ -31,12 +39,6 @@ def write_out(
 ) -> list[Operand]:
     """The results of a scan: its iterations one after the other, then what they return stacked.
 
-    Args:
-      equation: the scan.
-      operands: what it reads: constants, the initial carry, stacked elements.
-      scope: name scopes around it.
-      inline: reads a jaxpr into the program.
-
     Raises:
       ControlFlowError: more than `MOST_OPERATIONS` operations in all iterations together.
     """
@@ -51,8 +53,9 @@ def write_out(
         """Read a function of values like `variables` into the program."""
         like = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
         with user_code(equation, ""):
-            inner, values = body(jax.make_jaxpr(function)(*like))
-        return inline(inner, arguments, [Constant(value) for value in values], f"{scope}/scan")
+            made = jax.make_jaxpr(function)(*like)
+        values = [Constant(value) for value in constants_of(made)]
+        return inline(inside(made), arguments, values, f"{scope}/scan")
 
     stacked = equation.invars[first:]
     elements = insert(partial(_take_apart, loop.length), operands[first:], stacked)

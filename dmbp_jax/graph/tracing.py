@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +34,9 @@ from dmbp_jax.graph.mixing import IMAGES, check_images_apart, reduces_one_elemen
 from dmbp_jax.graph.model import Model
 from dmbp_jax.graph.passes import make_program
 from dmbp_jax.graph.pieces import Equation, PieceFamily, families
-from dmbp_jax.graph.pieces.max_pool import WindowPool
+from dmbp_jax.graph.pieces.pools import WindowPool
 from dmbp_jax.graph.program import Program
 from dmbp_jax.graph.steps import is_zero
-
-_KEPT = 16  # traces of one function, and of all together; the oldest go first
 
 
 class Trace:
@@ -63,19 +61,17 @@ class Trace:
         self._zeros = zeros
         self._programs: dict[tuple[tuple[PieceFamily, ...], str, bool], Program] = {}
 
-    def program(self, nonaffine: str = "refuse") -> Program:
-        """The flat program, with the pieces that are registered now.
-
-        Args:
-          nonaffine: "refuse" or "freeze", as in `attribute`.
-
-        Raises:
-          NonAffineError, ControlFlowError, NoReluError: the network is not supported.
-        """
+    def program(self, nonaffine: str) -> Program:
+        """The flat program, with the pieces that are registered now, as `make_program`."""
         key = families(), nonaffine, turning_pays()
         if key not in self._programs:
             self._programs[key] = make_program(self.jaxpr, self._zeros, *key)
         return self._programs[key]
+
+
+def turning_pays() -> bool:
+    """Whether axes are turned (`orders`): on a CPU. On a GPU XLA chooses the layouts."""
+    return jax.default_backend() == "cpu"
 
 
 @dataclass(frozen=True)
@@ -126,22 +122,11 @@ class TracedNetwork:
         return replace(self, inputs=(*arrays, *self.inputs[len(arrays) :]))
 
 
-def turning_pays() -> bool:
-    """Whether axes are turned (`orders`): on a CPU. On a GPU XLA chooses the layouts."""
-    return jax.default_backend() == "cpu"
-
-
-def _flatten(network: TracedNetwork) -> tuple[Any, Any]:
-    return (network.inputs,), (weakref.ref(network.trace), network.linearisation)
-
-
-def _unflatten(static: Any, children: Any) -> TracedNetwork:
-    reference, linearisation = static
-    (inputs,) = children
-    return TracedNetwork(inputs, reference(), linearisation)
-
-
-jax.tree_util.register_pytree_node(TracedNetwork, _flatten, _unflatten)
+jax.tree_util.register_pytree_node(
+    TracedNetwork,
+    lambda network: ((network.inputs,), (weakref.ref(network.trace), network.linearisation)),
+    lambda static, inputs: TracedNetwork(*inputs, static[0](), static[1]),
+)
 
 
 def _bind(equation: Any, values: Sequence[Any]) -> list[Any]:
@@ -158,15 +143,24 @@ def _bind(equation: Any, values: Sequence[Any]) -> list[Any]:
     return bind(equation, values)
 
 
+class _Known(NamedTuple):
+    trace: Trace
+    is_final: bool  # the function reads no array beside its arguments
+
+
+_KEPT = 32  # calls with another function or shape; the oldest go first
+_newest: OrderedDict[Any, _Known] = OrderedDict()
+
+
 def trace(
     model: Model, images: jax.Array | jax.ShapeDtypeStruct, precision: str | None = None
 ) -> TracedNetwork:
     """Trace a network at one of the images (N, H, W, C); only their shape and dtype matter.
 
     A function that may read arrays which are not its arguments is traced at every call, and these
-    arrays are inputs; any other once, for as long as it lives. Equal programs are one trace, so
-    that a function written anew for each call is compiled once. For several images, and where the
-    trace has statistics over one, a second trace shows whether the network mixes them.
+    arrays are inputs; any other once. Equal programs are one trace, so that a function written anew
+    for each call is compiled once. For several images, and where the trace has statistics over one,
+    a second trace shows whether the network mixes them.
 
     Args:
       model: the network.
@@ -176,81 +170,53 @@ def trace(
     Raises:
       InputError: the network refuses images of this shape, or does not return (N, classes).
       InputTypeError: it does not return one floating-point array.
+      UnsupportedNetworkError: it mixes images.
       Any error of the network's own code, with a note that says when it was raised.
     """
-    shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     several = images.shape[0] > 1
-    here = (image.shape, image.dtype, several, precision, *settings_of_traces())
-    kept = _traces_of(model.apply_fn)
-    key = (model.apply_fn if kept is _of_others else None, model.skeleton, shapes, here)
-    found = kept.get(key)
-    if found is not None:
-        return TracedNetwork(model.arrays, found)
+    shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
+    is_function = isinstance(model.apply_fn, FunctionType)
+    function = weakref.ref(model.apply_fn) if is_function else model.apply_fn
+    config: Any = jax.config  # what changes a trace
+    settings = config.jax_enable_x64, config.jax_default_matmul_precision
+    here = image.shape, image.dtype, several, precision, *settings, config.jax_numpy_dtype_promotion
+    key = function, model.skeleton, shapes, here
+    known = _newest.get(key)
+    if known is not None and known.is_final:
+        _newest.move_to_end(key)
+        return TracedNetwork(model.arrays, known.trace)
     with jax.default_matmul_precision(precision):
         jaxpr, constants = _trace_one_image(model, image)
-        if key not in kept:
+        if known is None:
             _warn_of_training(jaxpr.eqns, jaxpr.invars[: len(model.arrays)])
             if several or reduces_one_element(jaxpr):
                 _check_images_apart(model, image)
-    zeros = *(False for _ in model.arrays), *map(is_zero, constants)
-    found = _find_equal(jaxpr, zeros)
+    new = Trace(jaxpr, identity(jaxpr), (*(False for _ in model.arrays), *map(is_zero, constants)))
+    equal = (one.trace for one in _newest.values() if one.trace.identity == new.identity)
+    found = next(equal, new)
     captures = constants or may_read_arrays(model.apply_fn, *model.skeleton.static_leaves)
-    _keep(kept, key, None if captures else found)
+    _newest[key] = _Known(found, not captures)
+    _newest.move_to_end(key)
+    if len(_newest) > _KEPT:
+        _newest.popitem(last=False)
     return TracedNetwork((*model.arrays, *constants), found)
 
 
-_Traces = OrderedDict[Any, Trace | None]  # None: it was traced before, and has to be again
-_of_functions: weakref.WeakKeyDictionary[FunctionType, _Traces] = weakref.WeakKeyDictionary()
-_of_others: _Traces = OrderedDict()
-_newest: OrderedDict[Identity, Trace] = OrderedDict()
-_alive: weakref.WeakValueDictionary[Identity, Trace] = weakref.WeakValueDictionary()
-
-
-def _traces_of(apply_fn: Any) -> _Traces:
-    if isinstance(apply_fn, FunctionType):
-        return _of_functions.setdefault(apply_fn, OrderedDict())
-    return _of_others
-
-
-def _find_equal(jaxpr: Any, zeros: tuple[bool, ...]) -> Trace:
-    """The trace that there is of such a program, or a new one."""
-    new = Trace(jaxpr, identity(jaxpr), zeros)
-    found = _alive.setdefault(new.identity, new)
-    _keep(_newest, found.identity, found)
-    return found
-
-
-def _keep(kept: Any, key: Any, trace: Trace | None) -> None:
-    kept[key] = trace
-    kept.move_to_end(key)
-    while len(kept) > _KEPT:
-        kept.popitem(last=False)
-
-
-def settings_of_traces() -> tuple[Any, ...]:
-    """Settings of JAX that change what a trace finds."""
-    config: Any = jax.config
-    return (
-        config.jax_enable_x64,
-        config.jax_default_matmul_precision,
-        config.jax_numpy_dtype_promotion,
-    )
-
-
-def _trace(model: Model, image: jax.ShapeDtypeStruct) -> tuple[Any, Any]:
+def _make_jaxpr(model: Model, images: jax.ShapeDtypeStruct) -> tuple[Any, Any]:
     """The jaxpr of a network and its result, as it is."""
-    call = model.apply_fn, model.skeleton
-    return jax.make_jaxpr(lambda arrays, x: call[0](call[1].merge(arrays), x), return_shape=True)(
-        tuple(map(_like, model.arrays)), image
+    apply_fn, skeleton = model.apply_fn, model.skeleton
+    like = [jax.ShapeDtypeStruct(np.shape(a), jnp.result_type(a)) for a in model.arrays]
+    return jax.make_jaxpr(lambda arrays, x: apply_fn(skeleton.merge(arrays), x), return_shape=True)(
+        tuple(like), images
     )
 
 
 def _trace_one_image(model: Model, image: jax.ShapeDtypeStruct) -> tuple[Body, tuple[Any, ...]]:
     try:
-        closed, result = _trace(model, image)
+        closed, result = _make_jaxpr(model, image)
     except Exception as error:
-        if shapes_are_refused(lambda: _trace(model, image)):
+        if shapes_are_refused(lambda: _make_jaxpr(model, image)):
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 f"x: Expected images the network accepts, got shape {image.shape[1:]} per image; "
@@ -258,28 +224,35 @@ def _trace_one_image(model: Model, image: jax.ShapeDtypeStruct) -> tuple[Body, t
             ) from error
         error.add_note(f"Raised while the network was traced with one image {image.shape}.")
         raise
-    _check_logits(result, image.shape)
-    return _with_constants_as_inputs(closed)
-
-
-def _with_constants_as_inputs(closed: Any) -> tuple[Body, tuple[Any, ...]]:
-    """What the logits need of `(arrays..., x) -> logits`, with the constants before x; these."""
-    jaxpr, constants = without_dead_code(closed)
-    *arrays, x = jaxpr.invars
-    inputs = [*arrays, *jaxpr.constvars, x]
-    return jaxpr._replace(constvars=(), invars=inputs), tuple(constants)
+    return _logits_of_inputs(closed, result, image.shape)
 
 
 def _check_images_apart(model: Model, image: jax.ShapeDtypeStruct) -> None:
     """Refuse a network that mixes images, by a trace with a few of them."""
     batch = jax.ShapeDtypeStruct((IMAGES, *image.shape[1:]), image.dtype)
     try:
-        closed, result = _trace(model, batch)
+        closed, result = _make_jaxpr(model, batch)
     except Exception:  # it takes one image at a time
         return
-    _check_logits(result, batch.shape)
-    jaxpr, constants = _with_constants_as_inputs(closed)
+    jaxpr, constants = _logits_of_inputs(closed, result, batch.shape)
     check_images_apart(jaxpr, (*model.arrays, *constants))
+
+
+def _logits_of_inputs(
+    closed: Any, result: Any, shape: tuple[int, ...]
+) -> tuple[Body, tuple[Any, ...]]:
+    """What the logits need of `(arrays..., constants..., x) -> logits`, and the constants."""
+    if not hasattr(result, "shape") or not jnp.issubdtype(result.dtype, jnp.floating):
+        raise InputTypeError(
+            "apply_fn: Expected one floating-point array of logits, "
+            f"got {jax.tree.map(lambda a: (a.shape, str(a.dtype)), result)}."
+        )
+    if len(result.shape) != 2 or result.shape[0] != shape[0]:
+        raise InputError(
+            "apply_fn: Expected logits of shape (N, classes) for images (N, H, W, C), "
+            f"got {result.shape} for {shape}. Wrap a per-image function with jax.vmap."
+        )
+    return without_dead_code(closed)
 
 
 def _warn_of_training(equations: Sequence[Any], params: Sequence[Any]) -> None:
@@ -295,21 +268,4 @@ def _warn_of_training(equations: Sequence[Any], params: Sequence[Any]) -> None:
             "numbers of its own stream (dropout?): the maps are those of one draw. "
             "Call its eval() first.",
             stacklevel=4,
-        )
-
-
-def _like(array: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(np.shape(array), jnp.result_type(array))
-
-
-def _check_logits(result: Any, image_shape: tuple[int, ...]) -> None:
-    if not hasattr(result, "shape") or not jnp.issubdtype(result.dtype, jnp.floating):
-        raise InputTypeError(
-            "apply_fn: Expected one floating-point array of logits, "
-            f"got {jax.tree.map(lambda a: (a.shape, str(a.dtype)), result)}."
-        )
-    if len(result.shape) != 2 or result.shape[0] != image_shape[0]:
-        raise InputError(
-            "apply_fn: Expected logits of shape (N, classes) for images (N, H, W, C), "
-            f"got {result.shape} for {image_shape}. Wrap a per-image function with jax.vmap."
         )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmbp_jax.graph.affine import evaluate_affine
+from dmbp_jax.graph.convolution import evaluate_affine
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.rules import Rules

@@ -14,7 +14,7 @@ import dmbp_jax
 from dmbp_jax.dmbp import loop
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.pieces import Maximum, Relu
-from dmbp_jax.graph.pieces.min_pool import MinPool
+from dmbp_jax.graph.pieces.pools import GlobalPool
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
 
@@ -262,7 +262,7 @@ def test_a_min_pool_takes_the_first_of_equal_winners():
         for step in trace(
             bind(None, lambda _, x: jax.nn.relu(x).min((1, 2))), jnp.zeros((1, 2, 2, 1))
         ).program().steps
-        if isinstance(step.piece, MinPool)
+        if isinstance(step.piece, GlobalPool)
     ]  # fmt: skip
     winner = step.piece.choose(z)
     assert winner.tolist() == [[1]] and step.piece.apply(winner, 2 * z).tolist() == [[2.0]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmbp_jax.graph.model import bind
-from dmbp_jax.graph.pieces.max_pool import GlobalPool, WindowPool
+from dmbp_jax.graph.pieces.pools import GlobalPool, WindowPool
 from dmbp_jax.graph.tracing import trace
 
 POOLS = {

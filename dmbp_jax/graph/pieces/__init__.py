@@ -3,10 +3,9 @@
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.pieces.frozen import FrozenFactor as FrozenFactor
 from dmbp_jax.graph.pieces.linear_part import LinearPart as LinearPart
-from dmbp_jax.graph.pieces.max_pool import GlobalPool
-from dmbp_jax.graph.pieces.max_pool import WindowPool as WindowPool
+from dmbp_jax.graph.pieces.pools import GlobalPool
+from dmbp_jax.graph.pieces.pools import WindowPool as WindowPool
 from dmbp_jax.graph.pieces.maximum import Maximum as Maximum
-from dmbp_jax.graph.pieces.min_pool import MinPool as MinPool
 from dmbp_jax.graph.pieces.pointwise import Pointwise as Pointwise
 from dmbp_jax.graph.pieces.protocol import Choice as Choice
 from dmbp_jax.graph.pieces.protocol import Equation as Equation
@@ -14,7 +13,7 @@ from dmbp_jax.graph.pieces.protocol import Piece as Piece
 from dmbp_jax.graph.pieces.protocol import PieceFamily as PieceFamily
 from dmbp_jax.graph.pieces.relu import Relu as Relu
 
-FAMILIES: tuple[PieceFamily, ...] = (Relu, WindowPool, GlobalPool, Maximum, MinPool)
+FAMILIES: tuple[PieceFamily, ...] = (Relu, WindowPool, GlobalPool, Maximum)
 _registered: list[PieceFamily] = []
 
 
@@ -82,12 +81,3 @@ def unregister_piece(family: PieceFamily) -> None:
 def families() -> tuple[PieceFamily, ...]:
     """All families, in the order in which they are asked."""
     return (*_registered, *FAMILIES)
-
-
-def find_piece(equation: Equation, known: tuple[PieceFamily, ...]) -> Piece | None:
-    """The piece of the first family that claims the operation, or None."""
-    for family in known:
-        piece = family.match(equation)
-        if piece is not None:
-            return piece
-    return None

@@ -1,9 +1,12 @@
-"""Max-pooling with a frozen winner: linear once every window's winner is fixed.
+"""Max- and min-pooling with a frozen winner: linear once every window's winner is fixed.
 
 The paper says nothing of pooling; with this rule its Eq. 4 stays true. Winners are small integers
 (the offset inside the window), so that the frozen pool is a sum of selected strided slices: no
 gather, no scatter, and its transpose is the exact adjoint. An ordinary pool is differentiated so
 too: on a CPU XLA computes JAX's own derivative with four indices of every value and a scatter.
+
+The smallest of a window is the largest of the negatives. Of equal values the first wins, in
+row-major order.
 """
 
 import math
@@ -19,10 +22,14 @@ from jax import lax
 from dmbp_jax.graph.convolution import window_views
 from dmbp_jax.graph.pieces.protocol import Equation
 
+_SIGNS = {"max_pool": 1, "min_pool": -1}  # of the values whose largest wins
+_WINDOWS = {"reduce_window_max": "max_pool", "reduce_window_min": "min_pool"}
+_AXES = {"reduce_max": "max_pool", "reduce_min": "min_pool"}
+
 
 @dataclass(frozen=True)
 class WindowPool:
-    """`lax.reduce_window` with max: one winner per window, ties to the first in row-major order."""
+    """`lax.reduce_window` with max or min: one winner per window."""
 
     window: tuple[int, ...]
     strides: tuple[int, ...]
@@ -34,19 +41,20 @@ class WindowPool:
 
     @staticmethod
     def match(equation: Equation) -> "WindowPool | None":
-        """`lax.reduce_window` with max and without dilation of its input."""
+        """`lax.reduce_window` without dilation of its input."""
         params = equation.params
-        if equation.name != "reduce_window_max" or any(d != 1 for d in params["base_dilation"]):
+        if equation.name not in _WINDOWS or any(d != 1 for d in params["base_dilation"]):
             return None
         return WindowPool(
             tuple(params["window_dimensions"]),
             tuple(params["window_strides"]),
             tuple((int(low), int(high)) for low, high in params["padding"]),
             tuple(params["window_dilation"]),
+            _WINDOWS[equation.name],
         )
 
     def __call__(self, z: jax.Array) -> jax.Array:
-        """The ordinary max-pool."""
+        """The ordinary pool."""
         return _pool(self, z)
 
     def reads_padding_alone(self, shape: tuple[int, ...]) -> bool:
@@ -61,7 +69,7 @@ class WindowPool:
     def choose(self, z: jax.Array) -> jax.Array:
         """The winners: row-major offset in each window; shape of the pool's output."""
         dtype = jnp.uint8 if math.prod(self.window) <= 256 else jnp.int32
-        best, *others = self._slices(z, -jnp.inf)
+        best, *others = self._slices(_SIGNS[self.kind] * z, -jnp.inf)
         winner = jnp.zeros(best.shape, dtype)
         for offset, candidate in enumerate(others, start=1):
             wins = candidate > best
@@ -88,10 +96,11 @@ class WindowPool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _pool(pool: WindowPool, z: jax.Array) -> jax.Array:
+    sign = _SIGNS[pool.kind]
     return lax.reduce_window(
         z,
-        np.array(-np.inf, z.dtype),
-        lax.max,
+        np.array(-sign * np.inf, z.dtype),
+        lax.max if sign == 1 else lax.min,
         pool.window,
         pool.strides,
         pool.padding,
@@ -113,7 +122,7 @@ _pool.defvjp(_forward, _backward)
 
 @dataclass(frozen=True)
 class GlobalPool:
-    """`jnp.max` over whole axes, a max-pool with one window."""
+    """`jnp.max` and `jnp.min` over whole axes, a pool with one window."""
 
     axes: tuple[int, ...]
     kind: str = "max_pool"
@@ -122,18 +131,18 @@ class GlobalPool:
 
     @staticmethod
     def match(equation: Equation) -> "GlobalPool | None":
-        """`lax.reduce_max`."""
-        if equation.name != "reduce_max":
+        """`lax.reduce_max`, `lax.reduce_min`."""
+        if equation.name not in _AXES:
             return None
-        return GlobalPool(tuple(equation.params["axes"]))
+        return GlobalPool(tuple(equation.params["axes"]), _AXES[equation.name])
 
     def __call__(self, z: jax.Array) -> jax.Array:
-        """The ordinary maximum over `axes`."""
-        return jnp.max(z, axis=self.axes)
+        """The ordinary maximum or minimum over `axes`."""
+        return (jnp.max if self.kind == "max_pool" else jnp.min)(z, axis=self.axes)
 
     def choose(self, z: jax.Array) -> jax.Array:
         """The winner: row-major index over `axes`; shape of the maximum."""
-        return jnp.argmax(self._flatten(z), axis=-1).astype(jnp.int32)
+        return jnp.argmax(_SIGNS[self.kind] * self._flatten(z), axis=-1).astype(jnp.int32)
 
     def apply(self, choice: jax.Array, z: jax.Array) -> jax.Array:
         """The value at the recorded winner. Linear in `z`."""
