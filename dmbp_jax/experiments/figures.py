@@ -81,23 +81,14 @@ def paper_figures(
     progress: bool = False,
     nonaffine: str = "refuse",
 ) -> Iterator[tuple[int, Sheet]]:
-    """The contents of the paper's figures for a network and some pictures.
+    """Each number with the contents of that figure, made when it is asked for.
 
     Fig. 1: maps of every picture for both classes. Fig. 2: ∇F, ∇F⁺, ∇F⁻ and their products with x,
     of the first picture. Fig. 3: the first picture while its pixels are inserted, and the
     probability. Fig. 4: beside FullGrad and Grad-CAM. Fig. 5: beside Integrated Gradients,
     SmoothGrad, DeepLift and the guided methods.
 
-    Args:
-      params, apply_fn: the network, as in `dmbp_jax.attribute`.
-      questions: pictures of one size, with two classes each.
-      config: see `dmbp_jax.DMBP`.
-      numbers: which figures, of 1 to 5.
-      progress: show a bar over the steps.
-      nonaffine: as in `dmbp_jax.attribute`.
-
-    Returns:
-      Each number with its `Sheet`, made when it is asked for; `save_sheet` draws it.
+    The questions are pictures of one size, with two classes each; the rest as `dmbp_jax.attribute`.
 
     Raises:
       InputError: no question, or a number that is no figure; and as `dmbp_jax.attribute`.
@@ -132,15 +123,10 @@ def draw_figures(
     format: str = "svg",
     **options: Any,
 ) -> list[Path]:
-    """Draw the paper's figures into a folder, as figure1.svg and so on.
+    """Draw the paper's figures into a folder that exists, as figure1.svg and so on.
 
-    Args:
-      params, questions: as in `paper_figures`, which takes the other options.
-      folder: must exist.
-      format: "svg" or "pdf" (lines and text stay lines and text), "png" or "webp".
-
-    Returns:
-      The files, in the order of `numbers`.
+    `paper_figures` takes the other options. In "svg" and "pdf" lines and text stay as such; other
+    formats are "png" and "webp".
 
     Raises:
       MissingPackageError: matplotlib is not installed.

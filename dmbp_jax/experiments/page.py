@@ -151,7 +151,8 @@ def _draw_curves(
     ylabel: str,
 ) -> str:
     """One SVG figure, with a legend below; a line's name shows when it is pointed at."""
-    top = _round_up(max(float(curve.max()) for curve in curves.values()))
+    highest = max(float(curve.max()) for curve in curves.values())
+    top = min(1.0, max(0.1, np.ceil(highest * 10 - 1e-9) / 10))  # the next of 0.1, 0.2, … 1
     x0, x1, y0, y1 = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, _TOP
     parts = []
     for tick in np.linspace(0, 1, 5):
@@ -188,8 +189,3 @@ def _draw_curves(
 
 def _svg_text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _round_up(value: float) -> float:
-    """The next of 0.1, 0.2, ... 1; scores are probabilities."""
-    return min(1.0, max(0.1, np.ceil(value * 10 - 1e-9) / 10))

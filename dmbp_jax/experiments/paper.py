@@ -5,6 +5,7 @@ They were measured with published weights, so they stand beside those weights an
 
 import math
 from collections.abc import Iterable
+from statistics import fmean
 
 from dmbp_jax.catalogue import CATALOGUE, find_method
 
@@ -59,21 +60,14 @@ SETTINGS: tuple[Setting, ...] = (_VOC_VGG16, _VOC_RESNET50, _IMAGENET_VGG16, _IM
 
 
 def paper_value(table: int, measure: str, method: str, dataset: str, network: str | None) -> str:
-    """What the paper reports, or a dash.
+    """What the paper reports for a network with the published weights (else None), or a dash.
 
-    Args:
-      table: 1, 2 or 3. "Grad" of Table 2 is ND of Table 1; the two tables differ by up to .02 for
-        ImageNet, of which Table 1 has a subset.
-      measure: "im", "cim", "rank", or "avg", the mean of the IM and cIM of this network.
-      method: name of a row, such as "dmbp-positive".
-      dataset: "imagenet" or "voc".
-      network: name of the network, if its weights are the published ones; else None.
+    "Grad" of Table 2 is ND of Table 1; the two differ by up to .02 for ImageNet, of which Table 1
+    has a subset. The "avg" is the mean of the IM and cIM of this network.
 
     Example:
       >>> paper_value(1, "im", "dmbp", "imagenet", "vgg16")
       '.39'
-      >>> paper_value(1, "im", "dmbp", "imagenet", None)
-      '–'
     """
     if network is None or method not in _COLUMNS.get(table, ()):
         return DASH
@@ -99,4 +93,4 @@ def paper_average(table: int, method: str, settings: Iterable[Setting] = SETTING
         for (setting, _), printed in _PRINTED[table].items()
         if setting in wanted
     ]
-    return math.fsum(numbers) / len(numbers) if numbers else math.nan
+    return fmean(numbers) if numbers else math.nan

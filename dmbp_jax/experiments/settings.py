@@ -7,9 +7,11 @@ from typing import Any, Literal
 from dmbp_jax.catalogue import CATALOGUE, ROWS, Method
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.dmbp.config import DMBP
+from dmbp_jax.engine.scores import PROBABILITIES
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.rows import TABLES, MethodRow, StoredRow, TableRow
-from dmbp_jax.metrics.curves import ACTIVATIONS, Activation
+from dmbp_jax.graph.linearisation import PRODUCTS
+from dmbp_jax.metrics.curves import Activation
 
 # Dataset -> targets drawn for each class, where not all are taken. The paper's Table 1 has a
 # subset of ImageNet alone; the generated dataset is ours and has no end.
@@ -64,77 +66,66 @@ class Settings:
     gallery: int = 4
 
     def __post_init__(self) -> None:
-        if self.images_per_class not in (None, "all"):
-            check_count(self.images_per_class, "images_per_class")
-        for name in ("limit", "step"):
-            if getattr(self, name) is not None:
-                check_count(getattr(self, name), name)
-        if self.points is not None:
-            check_count(self.points, "points", minimum=2)
-            if self.step is not None:
-                raise InputError("points: Expected step or points, got both.")
-        check_count(self.seed, "seed", minimum=0)
-        check_count(self.redraws, "redraws")
-        check_count(self.batch_size, "batch_size")
-        check_count(self.gallery, "gallery", minimum=0)
-        if self.activation is not None and self.activation not in ACTIVATIONS[:2]:
-            raise InputError(
-                f"activation: Expected one of {ACTIVATIONS[:2]} or None, got {self.activation!r}."
-            )
-        check_choice(self.nonaffine, "nonaffine", ("refuse", "freeze"))
+        least = {"seed": 0, "redraws": 1, "batch_size": 1, "gallery": 0}
+        optional = {"limit": 1, "step": 1, "points": 2}
+        if self.images_per_class != "all":
+            optional["images_per_class"] = 1
+        for name, minimum in (least | optional).items():
+            if name in least or getattr(self, name) is not None:
+                check_count(getattr(self, name), name, minimum)
+        if self.points is not None and self.step is not None:
+            raise InputError("points: Expected step or points, got both.")
+        if self.activation is not None:
+            check_choice(self.activation, "activation", tuple(PROBABILITIES))
+        check_choice(self.nonaffine, "nonaffine", PRODUCTS)
         self.rows()
 
     def rows(self, network: str = "") -> dict[int, tuple[TableRow, ...]]:
-        """Table -> its rows, for a network of this name."""
-        return choose_rows(self, network)
+        """Table -> its rows, in order, with their options, for a network of this name.
+
+        Raises:
+          InputError: an unknown table, method or option.
+        """
+        tables = self.tables
+        for table in tables:
+            if table not in TABLES:
+                raise InputError(f"tables: Expected some of {tuple(TABLES)}, got {table!r}.")
+        if not tables or len(set(tables)) != len(tables):
+            raise InputError(f"tables: Expected each of 1, 2, 3 at most once, got {tuple(tables)}.")
+        given = () if self.methods is None else tuple(self.methods)
+        known = {one.name: one for one in (*CATALOGUE, *given) if isinstance(one, Method)}
+        for name in self.options:
+            if name not in known:
+                raise InputError(f"options: Expected a method of {tuple(known)}, got {name!r}.")
+
+        def make(row: str | Method | TableRow) -> TableRow:
+            if not isinstance(row, (str, Method)):
+                return row
+            name = row.name if isinstance(row, Method) else row
+            method = next((one for one in known.values() if name in one.rows), None)
+            if method is None:
+                raise InputError(f"methods: Expected some of {ROWS}, got {name!r}.")
+            return _make_row(name, method, self, network)
+
+        if self.methods is None:
+            return {table: tuple(map(make, TABLES[table].methods)) for table in tables}
+        rows = tuple(map(make, given))
+        names = [row.name for row in rows]
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"methods: Expected different methods, at least one, got {names}.")
+        fixed = [row.name for row in rows if isinstance(row, StoredRow)]
+        if fixed and 3 in tables:
+            raise InputError(
+                f"tables: Expected 1 or 2 with stored maps ({', '.join(fixed)}), got {tuple(tables)}: "
+                "Table 3 makes maps of networks with another last layer."
+            )
+        return dict.fromkeys(tables, rows)
 
     def per_class(self, dataset: str) -> int | None:
         """Targets drawn for each class of a dataset of this name; None takes all."""
         if self.images_per_class is None:
             return IMAGES_PER_CLASS.get(dataset)
         return None if self.images_per_class == "all" else self.images_per_class
-
-
-def choose_rows(settings: Settings, network: str) -> dict[int, tuple[TableRow, ...]]:
-    """The rows of each table, in order, with their options, for a network of this name.
-
-    Raises:
-      InputError: an unknown table, method or option.
-    """
-    tables = settings.tables
-    for table in tables:
-        if table not in TABLES:
-            raise InputError(f"tables: Expected some of {tuple(TABLES)}, got {table!r}.")
-    if not tables or len(set(tables)) != len(tables):
-        raise InputError(f"tables: Expected each of 1, 2, 3 at most once, got {tuple(tables)}.")
-    given = () if settings.methods is None else tuple(settings.methods)
-    known = {one.name: one for one in (*CATALOGUE, *given) if isinstance(one, Method)}
-    for name in settings.options:
-        if name not in known:
-            raise InputError(f"options: Expected a method of {tuple(known)}, got {name!r}.")
-
-    def make(row: str | Method | TableRow) -> TableRow:
-        if not isinstance(row, (str, Method)):
-            return row
-        name = row.name if isinstance(row, Method) else row
-        method = next((one for one in known.values() if name in one.rows), None)
-        if method is None:
-            raise InputError(f"methods: Expected some of {ROWS}, got {name!r}.")
-        return _make_row(name, method, settings, network)
-
-    if settings.methods is None:
-        return {table: tuple(map(make, TABLES[table].methods)) for table in tables}
-    rows = tuple(map(make, given))
-    names = [row.name for row in rows]
-    if not names or len(set(names)) != len(names):
-        raise InputError(f"methods: Expected different methods, at least one, got {names}.")
-    fixed = [row.name for row in rows if isinstance(row, StoredRow)]
-    if fixed and 3 in tables:
-        raise InputError(
-            f"tables: Expected 1 or 2 with stored maps ({', '.join(fixed)}), got {tuple(tables)}: "
-            "Table 3 makes maps of networks with another last layer."
-        )
-    return dict.fromkeys(tables, rows)
 
 
 def _make_row(name: str, method: Method, settings: Settings, network: str) -> MethodRow:

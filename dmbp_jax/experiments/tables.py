@@ -165,13 +165,6 @@ def _by_picture(records: Iterable[Record]) -> Iterable[list[Record]]:
     return found.values()
 
 
-def average_of_cells(cells: Sequence[Cell], paper: str = DASH) -> Cell:
-    """The paper's Avg: the mean of a method's IM and cIM; undefined unless all are defined."""
-    images = min(cell.images for cell in cells)
-    mean = fmean(cell.mean for cell in cells) if images else math.nan
-    return Cell(mean, math.nan, images, paper)
-
-
 def make_tables(
     records: Sequence[Record],
     rows: Mapping[int, Sequence[TableRow]],
@@ -199,7 +192,10 @@ def make_tables(
             }
             cells = {m: average(own, m, papers[m]) for m in TABLES[number].measures}
             if number < 3:
-                cells["avg"] = average_of_cells(list(cells.values()), papers["avg"])
+                # The paper's Avg is the mean of IM and cIM; undefined unless both are defined.
+                images = min(cell.images for cell in cells.values())
+                mean = fmean(cell.mean for cell in cells.values()) if images else math.nan
+                cells["avg"] = Cell(mean, math.nan, images, papers["avg"])
                 cells |= {m: average(own, m) for m in ("pointing", "inside") if localised}
             made.append(Row(row.name, row.title or row.name, cells))
         tables.append(ResultTable(number, f"{TABLES[number].title}; {title}", tuple(made)))

@@ -22,10 +22,6 @@ def fit_heatmap(
 
     Accepted are (H, W) for a single image, (N, H, W) for a batch, an array of the shape of the
     images (its colour channels are summed), and anything with such an array as `.heatmap`.
-
-    Raises:
-      InputTypeError: not a numeric array.
-      InputError: another shape, or with `finite` a value that is not.
     """
     values = as_array(getattr(heatmap, "heatmap", heatmap), name)
     image_shape = images.x.shape[1:] if images.single else images.x.shape
@@ -42,12 +38,7 @@ def fit_heatmap(
 
 
 def check_maps(heatmap: Any, name: str = "heatmap") -> tuple[jax.Array, bool]:
-    """Heat maps that come without their images, as (N, H, W) floats, and whether N was added.
-
-    Raises:
-      InputTypeError: not a numeric array.
-      InputError: not (H, W) or (N, H, W), an empty axis, or a value that is not finite.
-    """
+    """Heat maps that come without their images, as (N, H, W) floats, and whether N was added."""
     values = as_array(getattr(heatmap, "heatmap", heatmap), name)
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise InputError(f"{name}: Expected shape (H, W) or (N, H, W), got {values.shape}.")
@@ -57,12 +48,7 @@ def check_maps(heatmap: Any, name: str = "heatmap") -> tuple[jax.Array, bool]:
 
 
 def check_masks(masks: ArrayLike, maps: jax.Array, single: bool) -> jax.Array:
-    """Masks of the heat maps (N, H, W) from `check_maps`, as booleans of the same shape.
-
-    Raises:
-      InputTypeError: not a numeric array.
-      InputError: another shape than the maps were given in, or values other than 0 and 1.
-    """
+    """Masks of the heat maps (N, H, W) from `check_maps`, as booleans of the same shape."""
     array = as_array(masks, "masks")
     expected = maps.shape[1:] if single else maps.shape
     if array.shape != expected:
@@ -73,11 +59,7 @@ def check_masks(masks: ArrayLike, maps: jax.Array, single: bool) -> jax.Array:
 
 
 def as_array(values: ArrayLike, name: str) -> jax.Array:
-    """A real-valued array in a floating-point dtype.
-
-    Raises:
-      InputTypeError: not a numeric array.
-    """
+    """A real-valued array in a floating-point dtype."""
     try:
         array = jnp.asarray(values)
     except (TypeError, ValueError) as error:
@@ -93,11 +75,7 @@ def at_least_float32(array: jax.Array) -> jax.Array:
 
 
 def check_finite(values: jax.Array, name: str) -> None:
-    """Refuse NaN and infinity: pixels with such values have no order.
-
-    Raises:
-      InputError: a value is not finite; the message gives the first one's index.
-    """
+    """Refuse NaN and infinity: pixels with such values have no order."""
     if is_traced(values) or bool(jnp.isfinite(values).all()):
         return
     host = np.asarray(values)

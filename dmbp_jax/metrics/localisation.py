@@ -229,13 +229,8 @@ def grid_pointing_game(heatmap: Any, cell: ArrayLike, n: int) -> jax.Array:
     maps, single = check_maps(heatmap)
     if maps.shape[1] % n or maps.shape[2] % n:
         raise InputError(f"heatmap: Expected sides that {n} divides, got {maps.shape[1:]}.")
-    own = _cell_masks(check_labels(cell, len(maps), n * n, single, "cell"), maps.shape, n)
+    cells = check_labels(cell, len(maps), n * n, single, "cell")
+    row, column = (jnp.arange(side) // (side // n) for side in maps.shape[1:])
+    own = (n * row[:, None] + column)[None] == jnp.asarray(cells)[:, None, None]
     shares = share_inside(maps, own)
     return shares[0] if single else shares
-
-
-def _cell_masks(cells: jax.Array, shape: tuple[int, ...], n: int) -> jax.Array:
-    """(N, H, W) bool: the pixels of each map's cell."""
-    _, height, width = shape
-    row, column = jnp.arange(height) // (height // n), jnp.arange(width) // (width // n)
-    return (n * row[:, None] + column[None])[None] == cells[:, None, None]

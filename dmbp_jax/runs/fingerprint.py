@@ -79,8 +79,10 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
         return typed(inside([value.__func__, value.__self__]))
     if isinstance(value, partial):
         return typed(inside([value.func, value.args, value.keywords]))
-    if isinstance(value, types.CodeType):
-        return inside(_code(value))
+    if isinstance(value, types.CodeType):  # without file name and line numbers
+        names = [*value.co_names, *value.co_varnames, *value.co_freevars]
+        arguments = [value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount]
+        return inside([value.co_code, value.co_consts, names, arguments, value.co_flags])
     if hasattr(value, "__wrapped__"):  # jax.jit, jax.custom_vjp, functools.wraps, lru_cache
         return typed(inside(value.__wrapped__))
     if callable(value) and hasattr(value, "__qualname__"):  # classes and built-in functions
@@ -125,13 +127,6 @@ def _content(cell: types.CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # not assigned yet
         return None
-
-
-def _code(code: types.CodeType) -> list[Any]:
-    """What the code does, without file name and line numbers."""
-    names = [*code.co_names, *code.co_varnames, *code.co_freevars]
-    arguments = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount]
-    return [code.co_code, code.co_consts, names, arguments, code.co_flags]
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -56,15 +56,10 @@ class Inputs:
 def list_inputs(images: Paths, labels: Label, resolve: Resolve) -> Inputs:
     """The rows of a run.
 
-    Args:
-      images: a folder (searched recursively, links followed, in order of the paths), a glob
-        pattern, picture files, several of these, or a table with columns `file,label`
-        (`data.tables`; names start from its own folder). An empty label is top-1, and so are all
-        of a table whose only column is `file`.
-      labels: None or "top1"; a class by number or name for all; or a table with the columns
-        `file,label` that names every picture at least once, as a path or a name ending in .csv
-        or .tsv. Its names start from the folder of the pictures or from its own.
-      resolve: from number or name to the index of a class.
+    Images are a folder (searched recursively, links followed, in order of the paths), a glob
+    pattern, picture files, several of these, or a table with columns `file,label` whose names start
+    from its own folder; an empty label is top-1, and so are all of a table without labels. Labels
+    are as in `label_files`.
 
     Raises:
       InputError: nothing matches, or a label that is no class.
@@ -188,7 +183,8 @@ def label_files(
 ) -> Iterator[tuple[str, int | None]]:
     """Every file with its label, or with each of its labels; None is the network's first choice.
 
-    The names of a table start from `root`, as `files` do, or from the table's own folder.
+    Labels are None or "top1"; a class by number or name for all; or a table `file,label` that names
+    every file. Its names start from `root`, as `files` do, or from the table's own folder.
 
     Raises:
       InputError: a label that is no class.

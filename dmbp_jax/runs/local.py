@@ -96,8 +96,7 @@ def parse_stripe(text: str) -> tuple[int, int]:
 def find_stripe(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """The stripe of this process by the variables of Slurm or Kubernetes; (0, 1) without them.
 
-    Slurm sets `SLURM_ARRAY_TASK_ID`, `_MIN` and `_COUNT`. Kubernetes sets
-    `JOB_COMPLETION_INDEX` only, so the job has to set `JOB_COMPLETIONS` to the number of its pods.
+    Kubernetes does not tell the number of its pods: the job has to set `JOB_COMPLETIONS`.
 
     Raises:
       InputError: the variables contradict each other, or the number is missing.

@@ -36,24 +36,21 @@ class _Actor:
         self._worker: Worker | None = None
         self._fingerprint = ""
 
-    def load(self) -> Worker:
+    def ready(self) -> bool:
         """Accept the manifest and load, once in the life of the process."""
         if self._worker is None:
             self._fingerprint = open_manifest(self._store, self._plan)
             self._worker = Worker(self._plan, self._batch_size)
-        return self._worker
-
-    def ready(self) -> None:
-        """Return once the run may begin."""
-        self.load()
+        return True
 
     def process(self, shard: int, ahead: int | None) -> tuple[bool, list[Done]]:
         """Explain and commit a shard: whether its record counts, and what the batches report."""
-        worker = self.load()
+        self.ready()
+        assert self._worker is not None
         if self._store.get(key_of(shard)) is not None:  # done by the process that was lost
             return False, []
         batches: list[Done] = []
-        part = worker.process_shard(shard, ahead, batches.append)
+        part = self._worker.process_shard(shard, ahead, batches.append)
         return commit(self._store, self._fingerprint, part), batches
 
 
