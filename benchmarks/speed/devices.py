@@ -13,6 +13,8 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
+from typing import Any
 
 NUMBERS = (1, 2, 4, 8)
 
@@ -67,24 +69,20 @@ def measure(args: argparse.Namespace) -> None:
     x = jax.device_put(rng.standard_normal(shape, np.float32), sharding)
     flops = []
 
-    def find(explainer: object, rows: object) -> object:
-        programs = found(explainer, rows)
-
-        def advance(leaves: list, state: list) -> list:
-            program = programs.advance.lower(leaves, state).compile()
+    def count(function: Any, *arguments: Any, donated: tuple[int, ...] = (), **static: Any) -> Any:
+        if function is driver._advance:
+            program = jax.jit(partial(function, **static)).lower(*arguments).compile()
             flops.append(program.cost_analysis()["flops"] / 1e9)
-            return programs.advance(leaves, state)
-
-        return programs._replace(advance=advance)
+        return run(function, *arguments, donated=donated, **static)
 
     def call(chunk: int) -> dmbp_jax.Attribution:
         config = dmbp_jax.DMBP.quick()
         found = dmbp_jax.attribute(params, x, 0, apply_fn=network, config=config, chunk_size=chunk)
         return jax.block_until_ready(found)
 
-    found, driver.find = driver.find, find
+    run, driver.run = driver.run, count
     maps = [call(chunk).map for chunk in (args.images, args.chunk)]
-    driver.find = found
+    driver.run = run
     seconds: dict[int, list[float]] = {args.images: [], args.chunk: []}
     for _ in range(args.rounds):
         for chunk, several in seconds.items():
