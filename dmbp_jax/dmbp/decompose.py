@@ -5,7 +5,6 @@ They let a reader check Eq. 9 by hand.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.dmbp.decomposition import Masks, attribution_by_backward, mask_dtype
-from dmbp_jax.engine.compiling import run
+from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
@@ -129,9 +128,7 @@ def decompose(
     """
     slopes = {"nonaffine": nonaffine, "pointwise": pointwise, "segments": segments}
     call = check_call(params, x, label, apply_fn, **slopes)
-    checked = _check_masks(masks, call)
-    parts = run(_decompose, call.network, call.images, call.labels, checked)
-    return call.unbatch(parts)
+    return call.unbatch(each_image(_decompose, call, _check_masks(masks, call)))
 
 
 def _mask_shapes(call: Call) -> list[tuple[int, ...]]:
@@ -177,25 +174,16 @@ def _check_masks(masks: Any, call: Call) -> Masks:
 
 
 def _decompose(
-    network: TracedNetwork,
-    x: jax.Array,
-    labels: jax.Array | None,
-    masks: Masks,
+    network: TracedNetwork, image: jax.Array, label: jax.Array | None, masks: Masks
 ) -> Decomposition:
-    graph = network.graph()
-
-    def one_image(x: jax.Array, label: jax.Array | None, masks: Masks) -> Decomposition:
-        frozen = graph.freeze(x[None])
-        logits, output_bias = frozen.fixed.logits, frozen.fixed.output_bias
-        if label is None:
-            label = jnp.argmax(logits)
-        sigma = stored_masks(masks, graph.masked)
-        both = partial(attribution_by_backward, frozen, x[None], label=label)
-        y_positive, positive = both(sigma)
-        y_negative, negative = both([1 - mask for mask in sigma])
-        y = logits[label] - output_bias[label]
-        return Decomposition(
-            y, y_positive, y_negative, y - y_positive - y_negative, positive[0], negative[0]
-        )
-
-    return jax.vmap(one_image, in_axes=(0, None if labels is None else 0, 0))(x, labels, masks)
+    x, graph = image[None], network.graph()
+    frozen = graph.freeze(x)
+    logits, output_bias = frozen.fixed.logits, frozen.fixed.output_bias
+    label = jnp.argmax(logits) if label is None else label
+    sigma = stored_masks(masks, graph.masked)
+    y_positive, positive = attribution_by_backward(frozen, x, sigma, label)
+    y_negative, negative = attribution_by_backward(frozen, x, [1 - one for one in sigma], label)
+    y = logits[label] - output_bias[label]
+    return Decomposition(
+        y, y_positive, y_negative, y - y_positive - y_negative, positive[0], negative[0]
+    )

@@ -13,13 +13,13 @@ from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
-def each_image(rule: Callable[..., Any], call: Call, *rows: jax.Array) -> Any:
+def each_image(rule: Callable[..., Any], call: Call, *rows: Any) -> Any:
     """`rule(network, image, label, *row)` for every image, `chunk_size` at once.
 
     Args:
       rule: what it captures are numbers and names, so that equal calls compile once.
       call: the label is None where its caller named none.
-      rows: further arrays with a leading axis N.
+      rows: further pytrees of arrays with a leading axis N.
     """
     explainer = EachImage(call.network, ByContent(rule))
     return explain(explainer, (call.images, call.labels, *rows), chunk_size=call.chunk_size)

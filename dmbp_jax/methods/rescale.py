@@ -90,8 +90,7 @@ def _deeplift(
         if len(z) > 1 or not piece.masked:
             return _by_winners(piece, z, before[index])
         (z_here,), (z_there,) = z, before[index]
-        value = piece(z_here)
-        fallback = _derivative(piece, z_here)
+        value, fallback = jax.jvp(piece, (z_here,), (jnp.ones_like(z_here),))
         slope = _slope(value - piece(z_there), z_here - z_there, fallback)
         return _linearise(value, slope * z_here)
 
@@ -136,11 +135,6 @@ def _record(
 
     logits = graph.run(x, Rules(rule))
     return inputs, frozen, logits
-
-
-def _derivative(piece: Piece, z: jax.Array) -> jax.Array:
-    """The slope of an activation at every element."""
-    return jax.jvp(piece, (z,), (jnp.ones_like(z),))[1]
 
 
 def _slope(change_out: jax.Array, change_in: jax.Array, fallback: jax.Array | bool) -> jax.Array:
