@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny_evaluation import SHORT, network, run
+from tiny_evaluation import SHORT, network, run, watched
 
 import dmbp_jax
 from dmbp_jax.catalogue import CATALOGUE, ROWS, Method, find_method
@@ -129,7 +129,12 @@ def test_rise_has_as_many_masks_as_its_paper_for_this_network(tmp_path: Path) ->
     def resnet50(params: Any, x: jax.Array) -> jax.Array:
         return network(params, x)
 
-    run(tmp_path, dataclasses.replace(SHORT, methods=["rise"], limit=1), apply_fn=resnet50)
+    def stop(name: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # once the settings are on disk
+        settings = dataclasses.replace(SHORT, methods=["rise"])
+        run(tmp_path, settings, apply_fn=resnet50, dataset=watched(stop))
     stored = json.loads((tmp_path / OWN / "manifest.json").read_text())["configuration"]
     assert stored["options of rise"] == {"n_masks": 8000}
 
