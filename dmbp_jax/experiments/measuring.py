@@ -132,7 +132,9 @@ def measure(
     if "cim" in measures:
         values["cim"] = np.full(len(heat), np.nan)
         if (batch.others >= 0).any():
-            curve = complementary_insertion(evaluated.params, batch.x, batch.others, heat, **options)
+            curve = complementary_insertion(
+                evaluated.params, batch.x, batch.others, heat, **options
+            )
             values["cim"], curves["cim"] = np.array(curve.auc), np.array(curve.scores)
     if "rank" in measures:
         # The same key for every batch and method, so that all meet the same new layers.

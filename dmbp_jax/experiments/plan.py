@@ -5,26 +5,22 @@ All of it is made from the arguments alone, so that a run that continues makes t
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from PIL import Image
 
-from dmbp_jax.catalogue import Method
-from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.data.samples import Dataset, Target, choose_targets
 from dmbp_jax.engine.batches import equal_size
-from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.errors import InputTypeError
 from dmbp_jax.experiments.results import Key
 from dmbp_jax.experiments.rows import TABLES, TableRow
 from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.graph.model import ApplyFn, bind
-from dmbp_jax.metrics.curves import ACTIVATIONS, Activation
 from dmbp_jax.networks.network import Network
-from dmbp_jax.runs.fingerprint import describe, fingerprint
 from dmbp_jax.runs.configuration import describe_network
+from dmbp_jax.runs.fingerprint import describe, fingerprint
 from dmbp_jax.version import __version__
 
 FORMAT = 5  # raised when results of an older version cannot be continued
@@ -91,10 +87,13 @@ class Plan(NamedTuple):
         names = [row.name for row in self.rows]
         return "dmbp" if "dmbp" in names else names[0]
 
-    def keys(self) -> list[Key]:
+    def map_keys(self) -> list[Key]:
         """The maps of the whole evaluation, in the order in which they are made."""
         return [
-            (*target.key, row.name) for batch in self.batches for row in self.rows for target in batch
+            (*target.key, row.name)
+            for batch in self.batches
+            for row in self.rows
+            for target in batch
         ]
 
     def missing(self, records: Collection[Key], batch: Sequence[Target]) -> list[TableRow]:

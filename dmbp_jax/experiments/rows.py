@@ -8,7 +8,7 @@ they explain.
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dmbp_jax.catalogue import CATALOGUE, ROWS, Method
+from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.data.samples import Dataset, FilePicture, Skipped, Target
-from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.images import check_images
 from dmbp_jax.graph.model import ApplyFn

@@ -6,7 +6,6 @@ Every map is made once and measured at once; what is measured is on disk before 
 import itertools
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from dmbp_jax.experiments.results import (
     PAGE,
     SKIPPED,
     TEXT,
-    Record,
     ResultFolder,
     open_folder,
 )
@@ -110,7 +108,7 @@ def evaluate(
     configuration = configure(evaluated, dataset, settings, plan)
     with open_folder(Path(out), configuration, force=force) as folder:
         unread, ends = _measure_missing(folder, evaluated, plan, settings, progress=progress)
-        records = tuple(folder.records[key] for key in plan.keys() if key in folder.records)
+        records = tuple(folder.records[key] for key in plan.map_keys() if key in folder.records)
         skipped = (*dataset.skipped, *unread, *failed)
         if not records:
             first = f"{skipped[0].name}: {skipped[0].reason}" if skipped else "no targets"
@@ -140,7 +138,7 @@ def _measure_missing(
     else:  # without importing what warns in a notebook that has no widgets
         from tqdm import tqdm
 
-    keys = plan.keys()
+    keys = plan.map_keys()
     done = sum(key in folder.records for key in keys)
     unread: dict[str, Skipped] = {}
     scores = gallery.score_targets(plan, folder.records, plan.targets)
@@ -170,7 +168,9 @@ def _read_batches(
 ) -> Generator[Batch, None, None]:
     """The batches of which something is missing; pictures that cannot be read go to `unread`."""
     pending = [batch for batch in plan.batches if plan.missing(folder.records, batch)]
-    pictures = [list({one.picture.name: one.picture for one in batch}.values()) for batch in pending]
+    pictures = [
+        list({one.picture.name: one.picture for one in batch}.values()) for batch in pending
+    ]
     one = partial(decode, evaluated, settings.gallery > 0)
     with ReadAhead(itertools.chain(*pictures), one) as reading:
         found = iter(reading)

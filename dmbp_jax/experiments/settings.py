@@ -116,8 +116,8 @@ class Settings:
         fixed = [row.name for row in rows if isinstance(row, StoredRow)]
         if fixed and 3 in tables:
             raise InputError(
-                f"tables: Expected 1 or 2 with stored maps ({', '.join(fixed)}), got {tuple(tables)}: "
-                "Table 3 makes maps of networks with another last layer."
+                f"tables: Expected 1 or 2 with stored maps ({', '.join(fixed)}), got "
+                f"{tuple(tables)}: Table 3 makes maps of networks with another last layer."
             )
         return dict.fromkeys(tables, rows)
 

@@ -166,6 +166,8 @@ def check_labels(
     outside = np.flatnonzero((flat < 0) | (flat >= classes))
     if outside.size:
         where = "" if shape == () else f" at position {outside[0]}"
-        raise InputError(f"{name}: Expected 0 <= {name} < {classes}, got {flat[outside[0]]}{where}.")
+        raise InputError(
+            f"{name}: Expected 0 <= {name} < {classes}, got {flat[outside[0]]}{where}."
+        )
     # In NumPy: every operation of JAX would be a program to compile.
     return jnp.asarray(np.broadcast_to(labels.astype(np.int32), (batch,)))

@@ -90,7 +90,7 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
     if type(value).__repr__ is not object.__repr__ and not hasattr(value, "__dict__"):
         return typed(_ADDRESS.sub("", repr(value)))  # tree structures, paths, dtypes
     state = {k: v for k, v in getattr(value, "__dict__", {}).items() if "__" not in k}
-    call = getattr(type(value), "__call__", None)
+    call = type(value).__call__ if callable(value) else None
     own = call if isinstance(call, types.FunctionType) else None
     return typed({"state": inside(state), "call": inside(own)})
 

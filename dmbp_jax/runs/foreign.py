@@ -80,7 +80,7 @@ def store_maps(
     for shard in range(plan.shards):
         rows = plan.rows(shard)
         values = np.asarray(maps[rows.start : rows.stop], np.float32)
-        finite = np.isfinite(values).reshape(len(values), -1).all(1)
+        finite = [bool(np.isfinite(one).all()) for one in values]
         table = tuple(
             records.new_row(inputs, row, records.OK)
             if good

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, pairwise
 from typing import NamedTuple
 
 from dmbp_jax.errors import InputError
@@ -49,18 +48,20 @@ def run_local(
     """
     fingerprint = open_manifest(store, plan)
     shards_to_do = unfinished(store, stripe(plan.shards, *shards))
-    first = next(shards_to_do, None)
-    if first is None:
+    shard = next(shards_to_do, None)
+    if shard is None:
         return Counts(0, 0)
     worker = Worker(plan, batch_size)
     writer = ThreadPoolExecutor(1, thread_name_prefix="commit")
     commits: list[Future[bool]] = []
     try:
-        for shard, ahead in pairwise(chain([first], shards_to_do, [None])):
+        while shard is not None:
+            ahead = next(shards_to_do, None)
             part = worker.process_shard(shard, ahead, report)
             if commits:
                 commits[-1].result()  # no more than one shard waits to be written
             commits.append(writer.submit(commit, store, fingerprint, part))
+            shard = ahead
         return Counts(len(commits), sum(one.result() for one in commits))
     finally:
         worker.close()
