@@ -6,6 +6,7 @@
 user's code are kept by JAX's own `source_info_util`.
 """
 
+import itertools
 import math
 import re
 import traceback
@@ -80,8 +81,10 @@ def without_dead_code(jaxpr: Any) -> tuple[Body, tuple[Any, ...]]:
     Constants are inputs before the last one. Prints and callbacks whose values nobody reads count
     as dead.
     """
-    silent = _without_side_effects(inside(jaxpr))
-    live, _ = partial_eval.dce_jaxpr(silent, [True] * len(jaxpr.out_avals), True)
+    live = inside(jaxpr)
+    if live.effects or not _all_is_read(live):
+        silent = _without_side_effects(live)
+        live, _ = partial_eval.dce_jaxpr(silent, [True] * len(live.outvars), True)
     read = {id(atom) for equation in live.eqns for atom in equation.invars}
     read |= {id(atom) for atom in live.outvars}
     pairs = zip(live.constvars, constants_of(jaxpr), strict=True)
@@ -89,6 +92,18 @@ def without_dead_code(jaxpr: Any) -> tuple[Body, tuple[Any, ...]]:
     *arguments, last = live.invars
     inputs = [*arguments, *(variable for variable, _ in kept), last]
     return Body(inputs, live.eqns, live.outvars), tuple(value for _, value in kept)
+
+
+def _all_is_read(jaxpr: Any, inputs: Sequence[Any] = ()) -> bool:
+    """Whether a jaxpr and its calls read all of these inputs and of what they compute."""
+    read = {id(atom) for equation in jaxpr.eqns for atom in equation.invars}
+    read |= {id(atom) for atom in jaxpr.outvars}
+    made = itertools.chain(inputs, *(equation.outvars for equation in jaxpr.eqns))
+    return all(id(variable) in read for variable in made) and all(
+        _all_is_read(inner, inner.invars)
+        for equation in jaxpr.eqns
+        for inner in inner_jaxprs(equation)
+    )
 
 
 def _without_side_effects(jaxpr: Any) -> Any:

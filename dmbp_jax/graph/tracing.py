@@ -9,6 +9,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -47,19 +48,27 @@ class Trace:
       classes: number of logits.
       image_dtype: of x.
       bytes_per_image: of all values that one forward pass computes.
-      identity: what it computes, with which constants known to be zero.
       compiled: programs of this network (`engine/compiling.py`); they go when it goes.
     """
 
-    def __init__(self, jaxpr: Any, identity: Identity, zeros: tuple[bool, ...]):
+    def __init__(self, jaxpr: Any, zeros: tuple[bool, ...]):
         self.jaxpr = jaxpr
         self.classes: int = jaxpr.outvars[0].aval.shape[1]
         self.image_dtype = jaxpr.invars[-1].aval.dtype
         self.bytes_per_image = value_bytes(jaxpr)
-        self.identity = identity._replace(digest=f"{identity.digest} {zeros}")
         self.compiled: dict[Any, Any] = {}
         self._zeros = zeros
         self._programs: dict[tuple[tuple[PieceFamily, ...], str, bool], Program] = {}
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What it computes, with which constants known to be zero."""
+        digest, others = identity(self.jaxpr)
+        return Identity(f"{digest} {self._zeros}", others)
+
+    def equals(self, other: "Trace") -> bool:
+        """Whether both are of one program; identities take a while, and are seldom needed."""
+        return len(self.jaxpr.eqns) == len(other.jaxpr.eqns) and self.identity == other.identity
 
     def program(self, nonaffine: str) -> Program:
         """The flat program, with the pieces that are registered now, as `make_program`."""
@@ -192,9 +201,8 @@ def trace(
             _warn_of_training(jaxpr.eqns, jaxpr.invars[: len(model.arrays)])
             if several or reduces_one_element(jaxpr):
                 _check_images_apart(model, image)
-    new = Trace(jaxpr, identity(jaxpr), (*(False for _ in model.arrays), *map(is_zero, constants)))
-    equal = (one.trace for one in _newest.values() if one.trace.identity == new.identity)
-    found = next(equal, new)
+    new = Trace(jaxpr, (*(False for _ in model.arrays), *map(is_zero, constants)))
+    found = next((one.trace for one in _newest.values() if one.trace.equals(new)), new)
     captures = constants or may_read_arrays(model.apply_fn, *model.skeleton.static_leaves)
     _newest[key] = _Known(found, not captures)
     _newest.move_to_end(key)
