@@ -112,11 +112,7 @@ def check_call(
 
 
 def _is_lower(dtype: str | None, own: Any) -> bool:
-    """Whether a dtype is less precise than that of the images.
-
-    Raises:
-      InputError: JAX does not have it now.
-    """
+    """Whether a dtype, which JAX must have now, is less precise than that of the images."""
     if dtype is None:
         return False
     if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):

@@ -69,9 +69,6 @@ def flatten(
       zeros: which inputs are known to be zero everywhere.
       families: what may be a piece.
       turned: whether values are stored as convolutions want them; x and the logits are not.
-
-    Raises:
-      ControlFlowError: a loop on the path from x is too long to be written out.
     """
     flat = _Flattener(families, turned)
     inputs, image = [flat.new(zero) for zero in zeros], flat.new()

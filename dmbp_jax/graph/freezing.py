@@ -30,12 +30,7 @@ def freeze_factors(steps: Sequence[Step], logits: Operand) -> Sequence[Step]:
     passes a nonlinear function: a piece, or an operation that is not affine in any of its operands.
     A denominator always is one. A way leaves earlier products by their value; if neither way passes
     a function, those through earlier gates count too. What only gates read is evaluated inside
-    them, and is no step of the program any more.
-
-    Raises:
-      NonAffineError: both factors are such, or neither is; or another operation on the way from x
-        to the logits is not affine.
-      ControlFlowError: it is a loop or a branch.
+    them, and is no step of the program any more. What is left and not affine is refused.
     """
     if all(step.kind != "nonaffine" for step in steps):
         return steps

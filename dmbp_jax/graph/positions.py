@@ -18,12 +18,7 @@ from dmbp_jax.graph.steps import Step
 
 
 def find_positions(steps: Sequence[Step], image: int, shape: tuple[int, ...]) -> dict[int, Labels]:
-    """Rows and columns, in pixels, of every value that depends on x.
-
-    Args:
-      image: name of x.
-      shape: of x, (1, H, W, C).
-    """
+    """Rows and columns, in pixels, of every value that depends on x, of shape (1, H, W, C)."""
     rows, columns = (np.arange(size, dtype=float) for size in shape[1:3])
     of_image = rows.reshape(1, -1, 1, 1), columns.reshape(1, 1, -1, 1)
     found: dict[int, Labels] = {

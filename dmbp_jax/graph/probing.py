@@ -48,12 +48,7 @@ _FUNCTIONS = {
 
 
 def values_at_probes(steps: Sequence[Step], source: int) -> np.ndarray | None:
-    """f(PROBES) in float64; None where a constant is no known number, or an operation is smooth.
-
-    Args:
-      steps: those of f and those that make its constants, in order.
-      source: name of z.
-    """
+    """f(PROBES) in float64; None where a constant is no known number, or an operation is smooth."""
     values = interpret(steps, defaultdict(lambda: None, {source: PROBES}), _in_numpy)
     found = values[steps[-1].results[0]]
     return None if found is None else np.broadcast_to(found, PROBES.shape)

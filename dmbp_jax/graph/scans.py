@@ -15,7 +15,6 @@ from jax import lax
 
 from dmbp_jax.errors import ControlFlowError
 from dmbp_jax.graph.jaxprs import (
-    Loop,
     common_scope,
     constants_of,
     count_operations,
@@ -43,7 +42,13 @@ def write_out(
       ControlFlowError: more than `MOST_OPERATIONS` operations in all iterations together.
     """
     loop = scan_loop(equation)
-    _check_size(loop, scope)
+    operations = loop.length * max(1, count_operations(loop.body))
+    if operations > MOST_OPERATIONS:
+        raise ControlFlowError(
+            f"Expected loops of at most {MOST_OPERATIONS} operations between x and the logits, "
+            f"got 'scan' {place(scope)} with {operations} in {loop.length} iterations: "
+            "every iteration has its own masks and is compiled by itself."
+        )
     first = loop.constants + loop.carry
     constants, carry = operands[: loop.constants], operands[loop.constants : first]
 
@@ -88,13 +93,3 @@ def _stack(length: int, *outputs: jax.Array) -> list[jax.Array]:
     """What the iterations return, iteration after iteration, stacked over them."""
     count = len(outputs) // length
     return [jnp.stack(outputs[which::count]) for which in range(count)]
-
-
-def _check_size(loop: Loop, scope: str) -> None:
-    operations = loop.length * max(1, count_operations(loop.body))
-    if operations > MOST_OPERATIONS:
-        raise ControlFlowError(
-            f"Expected loops of at most {MOST_OPERATIONS} operations between x and the logits, "
-            f"got 'scan' {place(scope)} with {operations} in {loop.length} iterations: "
-            "every iteration has its own masks and is compiled by itself."
-        )
