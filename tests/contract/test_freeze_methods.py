@@ -33,7 +33,7 @@ def test_what_was_frozen_is_part_of_the_result(tmp_path):
     batch = dmbp_jax.attribute(None, jnp.stack([X, -X]), 1, **options)
     inside = jax.jit(lambda x: dmbp_jax.attribute(None, x, 1, **options))(X)
     assert batch.frozen == batch[1].frozen == inside.frozen == ("softmax",)
-    assert len(jax.tree.leaves(batch)) == 13
+    assert len(jax.tree.leaves(batch)) == 12
     loaded = dmbp_jax.Attribution.load(batch.save(tmp_path / "map"))
     assert loaded.frozen == ("softmax",)
     plain = dmbp_jax.attribute(None, X, 1, apply_fn=smooth, config=config)
