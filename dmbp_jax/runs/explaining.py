@@ -53,12 +53,12 @@ def explain_images(
         if None not in labels:
             given = jnp.asarray(labels, jnp.int32)
         elif any(label is not None for label in labels):
-            given = _first_choices(run(_logits, net, x), labels)
+            given = _first_choices(run(Network.__call__, net, x), labels)
         att = attribute(net, x, given, **options)
         assert att.logits is not None  # only of an attribution that an older version has saved
         return Explained(att.label, att.logits, att.map, att)
     keys = jnp.stack([image_key(0, one) for one in identities]) if row.random else None
-    logits = run(_logits, net, x)
+    logits = run(Network.__call__, net, x)
     label = _first_choices(logits, labels)
     return Explained(label, logits, row.function(net, x, label, key=keys, **options), None)
 
@@ -92,7 +92,3 @@ def _first_choices(logits: jax.Array, labels: Sequence[int | None]) -> jax.Array
     given = np.array([label is not None for label in labels])
     asked = np.array([label or 0 for label in labels], np.int32)
     return jnp.where(given, asked, logits.argmax(-1).astype(jnp.int32))
-
-
-def _logits(net: Network, x: jax.Array) -> jax.Array:
-    return net(x)

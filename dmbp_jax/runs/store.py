@@ -118,30 +118,23 @@ class Store:
         try:
             return action()
         except (ValueError, OSError, RuntimeError) as error:  # TensorStore's are plain ones
-            raise _typed(error)(f"{self.url}: {_reason(error)}") from error
+            raise _typed(self.url, error) from error
 
 
-def _typed(error: Exception) -> type[StoreError]:
+def _typed(url: str, error: Exception) -> StoreError:
+    """An error of TensorStore as one of ours, which says what to do."""
     text = str(error)
     if any(sign in text for sign in _FULL):
-        return StoreFullError
+        return StoreFullError(f"{url}: no space is left; free some.")
     if any(sign in text for sign in _READ_ONLY):
-        return StoreReadOnlyError
-    return StoreError
-
-
-def _reason(error: Exception) -> str:
-    if _typed(error) is StoreFullError:
-        return "no space is left; free some."
-    if _typed(error) is StoreReadOnlyError:
-        return f"may not be written: {error}"
-    if "No locks available" in str(error):
-        return (
+        return StoreReadOnlyError(f"{url}: may not be written: {text}")
+    if "No locks available" in text:
+        text = (
             f"its file system has no locks. Choose another place, or set {_LOCKS}=none; two "
             "writers may then both be told that they were first, and dmbp verify finds where they "
             "differ."
         )
-    return str(error)
+    return StoreError(f"{url}: {text}")
 
 
 def _spec(url: str) -> dict[str, Any]:
