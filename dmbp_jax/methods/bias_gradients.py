@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, each_image, method
+from dmbp_jax.methods.calling import MethodCall, method
 
 EPSILON = 1e-6  # the authors', added to the range of a map before dividing by it
 

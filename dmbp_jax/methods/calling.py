@@ -1,7 +1,7 @@
 """One calling convention for all compared methods: check, trace, label, explain, un-batch.
 
 A method is written as `explain(call, **options)` of a checked call. Its equation for one image goes
-to `each_image` (one evaluation per image) or `engine.sampling.sum_samples` (a sum over many).
+to `engine.mapping.each_image` (one evaluation) or `engine.sampling.sum_samples` (a sum over many).
 """
 
 from collections.abc import Callable
@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import jax
 from jax.typing import ArrayLike
 
-from dmbp_jax.engine.mapping import each_image as each_image
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import Call, check_call

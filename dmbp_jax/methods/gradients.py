@@ -6,9 +6,10 @@ Simonyan et al. 2014 (row "ND" of Table 1, "Grad" of Table 2), and SmoothGrad (S
 import jax
 
 from dmbp_jax.checks import check_count, check_number
+from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, each_image, logit, method
+from dmbp_jax.methods.calling import MethodCall, logit, method
 from dmbp_jax.methods.keys import image_keys
 
 

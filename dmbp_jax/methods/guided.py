@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.errors import SiteNotFoundError
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.pieces import Piece
@@ -17,7 +18,7 @@ from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, each_image, method
+from dmbp_jax.methods.calling import MethodCall, method
 
 
 @method("nonaffine")

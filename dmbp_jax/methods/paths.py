@@ -18,9 +18,10 @@ from dmbp_jax.engine.baselines import (
     kernel_radius,
     make_baseline,
 )
+from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, each_image, logit, method
+from dmbp_jax.methods.calling import MethodCall, logit, method
 
 RULES = ("gauss-legendre", "trapezoid")
 SPACINGS = ("linear", "sqrt")

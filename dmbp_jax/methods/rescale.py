@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.baselines import make_baseline
+from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.pieces import FrozenFactor, Piece
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, each_image, method
+from dmbp_jax.methods.calling import MethodCall, method
 
 
 @method("nonaffine")
