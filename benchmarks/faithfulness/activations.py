@@ -57,7 +57,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="of weights, one file for each variant")
     parser.add_argument("--limit", type=int, default=20, help="pictures")
     parser.add_argument("--points", type=int, default=33, help="of IM; half as many elsewhere")
-    parser.add_argument("--base", choices=("quick", "fast", "paper"), default="quick")
+    parser.add_argument("--base", choices=("quick", "paper"), default="quick")
     parser.add_argument("--shipped", action="store_true", help="also the network that is shipped")
     parser.add_argument(
         "--measures", choices=("few", "all"), default="few", help="all: also those of faithfulness"

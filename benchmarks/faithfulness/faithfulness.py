@@ -1,7 +1,7 @@
 """The study of docs/faithfulness.md: every map on every network, by several measures, with costs.
 
     python -m benchmarks faithfulness --out faithfulness [--half choose|report|all]
-        [--networks resnet20 builtin] [--rows gradient quick quick:alternate=0,spread] [--limit 8]
+        [--networks resnet20 builtin] [--rows gradient quick quick:steps=4,spread] [--limit 8]
 
 Prints Markdown tables. OUT/NETWORK.jsonl keeps a line for each picture and row, OUT/maps the heat
 maps; what is there is not computed again, so the study can be stopped and run piecewise.

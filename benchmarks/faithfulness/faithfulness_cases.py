@@ -56,12 +56,11 @@ PASSES: dict[str, tuple[int, int, str | None]] = {
 ROWS = (
     *(row for row in PASSES if row != "rise"),
     "paper",
-    "fast",
     "quick",
     "quick:spread",
     "quick:carry",
 )
-_DMBP = {"paper": dmbp_jax.DMBP.paper, "fast": dmbp_jax.DMBP.fast, "quick": dmbp_jax.DMBP.quick}
+_DMBP = {"paper": dmbp_jax.DMBP.paper, "quick": dmbp_jax.DMBP.quick}
 _MOSAICS = 30
 _GENERATED_SEED = 5  # neither the training pictures (0) nor the held-out ones (1)
 _DEEP = BuiltinNet(stage_sizes=(12, 13), features=16)
@@ -119,7 +118,7 @@ def make_case(network: str, half: str, limit: int | None, deep: Path | None) -> 
 def parse_row(name: str) -> tuple[dmbp_jax.DMBP, str] | None:
     """Config and `biases` of a DMBP row, None for another method.
 
-    "quick:alternate=0,spread" is `DMBP.quick(alternate=0)` with `biases="spread"`.
+    "quick:steps=4,spread" is `DMBP.quick(steps=4)` with `biases="spread"`.
 
     Raises:
       argparse.ArgumentTypeError: no such row, or an option that it does not have.

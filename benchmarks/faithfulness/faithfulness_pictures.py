@@ -30,7 +30,6 @@ _LABELS = {
     "fullgrad": "FullGrad",
     "gradcam": "Grad-CAM",
     "paper": "DMBP paper",
-    "fast": "DMBP fast",
     "quick": "DMBP quick",
     "quick:spread": "DMBP quick, spread",
     "quick:carry": "DMBP quick, carry",

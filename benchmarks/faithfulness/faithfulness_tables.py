@@ -92,7 +92,7 @@ def _markdown(lines: list[list[str]]) -> list[str]:
 
 def _title(row: str) -> str:
     base, _, rest = row.partition(":")
-    if base in _TITLES and base not in ("paper", "fast", "quick"):
+    if base in _TITLES and base not in ("paper", "quick"):
         return _TITLES[base] + (f" ({rest})" if rest else "")
     parts = [part for part in rest.split(",") if part]
     options = ", ".join(part for part in parts if part not in BIASES_DRAWN)

@@ -19,13 +19,14 @@ from dmbp_jax.graph.linearisation import Linearisation
 class DMBP:
     """How the masks are learned.
 
-    `steps`, `learning_rate`, `loss`, `evidence` and `optimizer` are the method. `pointwise` and
-    `segments` are asked by smooth activations alone, `precision` and `dtype` are the arithmetic;
-    `update`, `last_rate`, `alternate` and `init` make schedules of few steps, as `quick` does.
+    `steps`, `learning_rate`, `loss`, `evidence`, `init` and `optimizer` are the method. `pointwise`
+    and `segments` are asked by smooth activations alone, `precision` and `dtype` are the
+    arithmetic.
 
     Attributes:
       steps: number of optimiser steps; 0 keeps the initial masks.
-      learning_rate: of the default optimiser.
+      learning_rate: of the default optimiser, PyTorch's RMSProp, which is
+        `optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)`.
       loss: "all" is L = y⁻ − y⁺ + |ỹ| (Eq. 10); "positive-negative" is y⁻ − y⁺ and "positive" is
         −y⁺ (Table 1). The last two have no term that bounds y⁺. Or an `Objective` of your own.
       evidence: what y⁺ and y⁻ count. "all" is Eq. 14: pixels and biases. "input" is ∇ₓF±ᵀx alone
@@ -37,14 +38,9 @@ class DMBP:
       segments: how many the polygon has between −4 and 4, at most 256; an even number has a corner
         at 0.
       init: start of every θ, where σ = sigmoid(θ); 0 is σ = ½.
-      update: rule of the default optimiser. "rmsprop" is PyTorch's RMSProp, that is
-        `optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)`; "sign" moves every
-        θ by the rate against the sign of its gradient.
-      last_rate: the learning rate falls linearly to it over the steps; None keeps it constant.
-      alternate: in so many first steps y⁺ and y⁻ have the gradient in turn, whatever ỹ is. Eq. 10
-        pulls y⁻ only once y⁺ has passed y, which few steps may never reach.
-      optimizer: any `optax.GradientTransformation`, instead of `update`. Two that were made alike
-        are equal, as are two losses of your own, so that a new one in every call compiles once.
+      optimizer: any `optax.GradientTransformation`, with a schedule in it too, instead of RMSProp.
+        Two that were made alike are equal, as are two losses of your own, so that a new one in
+        every call compiles once.
       precision: precision of convolutions and matrix products, as in
         `jax.default_matmul_precision`: None (the device's default, TF32 on recent GPUs),
         "highest", "float32", "tensorfloat32", "bfloat16", ...
@@ -71,9 +67,6 @@ class DMBP:
     pointwise: str = "secant"
     segments: int = 8
     init: float = 0.0
-    update: str = "rmsprop"
-    last_rate: float | None = None
-    alternate: int = 0
     optimizer: optax.GradientTransformation | None = None
     precision: str | None = None
     dtype: str | None = None
@@ -93,10 +86,6 @@ class DMBP:
             )
         check_choice(self.evidence, "evidence", ("all", "input"))
         Linearisation(self.pointwise, self.segments)
-        check_choice(self.update, "update", ("rmsprop", "sign"))
-        check_count(self.alternate, "alternate", minimum=0)
-        if self.last_rate is not None:
-            check_number(self.last_rate, "last_rate", low=0, above=True)
         if self.optimizer is not None and not (
             hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")
         ):
@@ -130,26 +119,18 @@ class DMBP:
 
     @classmethod
     def quick(cls, **options: Any) -> "DMBP":
-        """Six steps of sign descent at a falling rate, the first two for y⁺ and y⁻ in turn (ours).
+        """Six steps at five times the paper's rate: `DMBP(steps=6, learning_rate=0.05)` (ours).
 
-            θ ← θ − r_t sign(∂L/∂θ),   r_t from 0.8 to 0.1
-
-        RMSProp with its small first averages is almost sign descent; what its masks reach depends
-        on the distance travelled more than on the number of steps. `python -m benchmarks
-        faithfulness` measures it against the paper's 200 steps.
+        The first averages of RMSProp are small, so that the first steps are long: the first moves
+        every θ by ten times the rate. What the masks reach depends on the distance travelled more
+        than on the number of steps. `python -m benchmarks faithfulness` measures it against the
+        paper's 200 steps.
 
         Example:
-          >>> DMBP.quick().steps
-          6
+          >>> DMBP.quick()
+          DMBP(steps=6, learning_rate=0.05)
         """
-        defaults: dict[str, Any] = {
-            "steps": 6,
-            "update": "sign",
-            "learning_rate": 0.8,
-            "last_rate": 0.1,
-            "alternate": 2,
-        }
-        return cls(**(defaults | options))
+        return cls(**({"steps": 6, "learning_rate": 0.05} | options))
 
     @classmethod
     def paper(cls, **options: Any) -> "DMBP":
@@ -161,29 +142,12 @@ class DMBP:
         """
         return cls(**options)
 
-    @classmethod
-    def fast(cls, **options: Any) -> "DMBP":
-        """40 steps at three times the learning rate: `DMBP(40, 0.03)`, a fifth of the time.
-
-        So few steps of the paper's rate can leave y⁻ at 0: its masks start from a vanishing
-        product. These do not, but y± and the nuisance come out larger than the paper's.
-        For the map of the pixels on networks whose biases carry little (SqueezeNet: IM .740 against
-        .701 of `quick`). docs/speed.md has what it costs in IM and in negative evidence
-        (`python -m benchmarks schedules`); the default stays the paper's.
-
-        Example:
-          >>> DMBP.fast().steps
-          40
-        """
-        defaults: dict[str, Any] = {"steps": 40, "learning_rate": 0.03}
-        return cls(**(defaults | options))
-
     def objective(self) -> Objective:
         """The loss that the masks minimise."""
         return OBJECTIVES[self.loss] if isinstance(self.loss, str) else self.loss
 
     def transformation(self) -> optax.GradientTransformation:
-        """The optimiser of θ: the one given, or `update` at the learning rate."""
+        """The optimiser of θ: the one given, or RMSProp at the learning rate."""
         made = self._made()
 
         def update(*arguments: Any) -> Any:
@@ -195,12 +159,7 @@ class DMBP:
     def _made(self) -> optax.GradientTransformation:
         if self.optimizer is not None:
             return self.optimizer
-        rate: Any = self.learning_rate
-        if self.last_rate is not None:
-            rate = optax.linear_schedule(rate, self.last_rate, max(1, self.steps - 1))
-        if self.update == "sign":
-            return optax.sign_sgd(rate)
-        return optax.rmsprop(rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+        return optax.rmsprop(self.learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
 
 
 _PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")

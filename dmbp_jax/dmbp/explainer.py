@@ -137,8 +137,7 @@ class DmbpExplainer:
             graph, fixed = self.low.graph(), self._lowered(fixed, run.images)
         if self.config.evidence == "input":
             graph = graph.without_biases()
-        numbers = run.done + jnp.arange(steps)
-        learned, terms = loop.advance(graph, fixed, run.state, run.labels, self.config, numbers)
+        learned, terms = loop.advance(graph, fixed, run.state, run.labels, self.config, steps)
         history = jax.lax.dynamic_update_slice_in_dim(run.history, terms, run.done, axis=1)
         return run._replace(state=learned, history=history, done=run.done + steps)
 

@@ -31,46 +31,32 @@ def start(graph: Graph, config: DMBP, dtype: Any) -> State:
 
 
 def advance(
-    graph: Graph,
-    fixed: Fixed,
-    state: State,
-    labels: jax.Array,
-    config: DMBP,
-    numbers: jax.Array,
+    graph: Graph, fixed: Fixed, state: State, labels: jax.Array, config: DMBP, steps: int
 ) -> tuple[State, jax.Array]:
-    """Take optimiser steps with N images.
-
-    Args:
-      numbers: of the steps to take, (steps,) int32; the first of all is 0.
+    """Take `steps` optimiser steps with N images.
 
     Returns:
       `(state, history (N, steps, 3))`: y⁺, y⁻ and ỹ of the masks before each step.
     """
 
-    def step(
-        fixed: Fixed, state: State, label: jax.Array, number: jax.Array
-    ) -> tuple[State, jax.Array]:
+    def step(fixed: Fixed, state: State, label: jax.Array) -> tuple[State, jax.Array]:
         network = FrozenNetwork(graph, fixed)
-        terms, gradient = terms_and_gradient(network, state.theta, label, config, number)
+        terms, gradient = terms_and_gradient(network, state.theta, label, config)
         updates, optimizer = config.transformation().update(gradient, state.optimizer, state.theta)
         return State(optax.apply_updates(state.theta, updates), optimizer), terms
 
     # Not a vmapped loop: JAX would trace the step again to find what is batched in it.
-    def every_image(state: State, number: jax.Array) -> tuple[State, jax.Array]:
-        return jax.vmap(step, in_axes=(0, 0, 0, None))(fixed, state, labels, number)
+    def every_image(state: State, _: None) -> tuple[State, jax.Array]:
+        return jax.vmap(step)(fixed, state, labels)
 
-    state, history = jax.lax.scan(every_image, state, numbers)
+    state, history = jax.lax.scan(every_image, state, None, length=steps)
     return state, history.swapaxes(0, 1)
 
 
 def terms_and_gradient(
-    network: FrozenNetwork,
-    theta: Masks,
-    label: jax.Array,
-    config: DMBP,
-    step: jax.Array | int = 0,
+    network: FrozenNetwork, theta: Masks, label: jax.Array, config: DMBP
 ) -> tuple[jax.Array, Masks]:
-    """(y⁺, y⁻, ỹ) and ∂L/∂θ at one point, the masks before step number `step`.
+    """(y⁺, y⁻, ỹ) and ∂L/∂θ at one point.
 
     With m = σ or 1 − σ for the two signs, u = m H z what an activation returns and c the cotangent
     after it, ∂y±/∂θ = ±u ⊙ c ⊙ (1 − m). 1 − m comes from θ in the precision of the masks: a
@@ -93,9 +79,6 @@ def terms_and_gradient(
     y = signed_part(network, network.fixed.logits, label)
     objective = config.objective()
     weights = jnp.stack(objective.derivative(y, y_positive, y_negative))
-    if config.alternate:
-        in_turn = jnp.where(step % 2 == 0, jnp.array([-2.0, 0.0]), jnp.array([0.0, 2.0]))
-        weights = jnp.where(step < config.alternate, in_turn.astype(weights.dtype), weights)
     if objective.one_sided:
         active = jnp.where(weights[0] != 0, 0, 1)
         divided = divisors(theta, signs[active])

@@ -50,7 +50,7 @@ def step(
 
 
 def learn(network: FrozenNetwork, label: jax.Array, config: DMBP) -> tuple[Masks, list[jax.Array]]:
-    """The learned masks Σ, and (y⁺, y⁻, ỹ) before each step; `config.alternate` is left out."""
+    """The learned masks Σ, and (y⁺, y⁻, ỹ) before each step."""
     theta = tuple(jnp.full(site.shape, config.init) for site in network.graph.masked)
     memory, history = config.transformation().init(theta), []
     for _ in range(config.steps):

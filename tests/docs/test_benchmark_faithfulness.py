@@ -21,8 +21,8 @@ def test_rows_are_configs():
     assert parse_row("quick") == (DMBP.quick(), "drop")
     assert parse_row("paper:spread") == (DMBP(), "spread")
     assert parse_row("paper:carry") == (DMBP(), "carry")
-    config, biases = parse_row("quick:alternate=0,evidence=input,spread")
-    assert (config, biases) == (DMBP.quick(alternate=0, evidence="input"), "spread")
+    config, biases = parse_row("quick:steps=4,evidence=input,spread")
+    assert (config, biases) == (DMBP.quick(steps=4, evidence="input"), "spread")
 
 
 @pytest.mark.parametrize(
