@@ -148,18 +148,15 @@ class DMBP:
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser of θ: the one given, or RMSProp at the learning rate."""
-        made = self._made()
+        made = self.optimizer or optax.rmsprop(
+            self.learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False
+        )
 
         def update(*arguments: Any) -> Any:
             with jax.numpy_dtype_promotion("standard"):  # schedules divide integers
                 return made.update(*arguments)
 
         return optax.GradientTransformation(made.init, update)
-
-    def _made(self) -> optax.GradientTransformation:
-        if self.optimizer is not None:
-            return self.optimizer
-        return optax.rmsprop(self.learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
 
 
 _PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
