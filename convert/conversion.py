@@ -186,7 +186,7 @@ def _rename(
     What all names begin with is taken off where none is an expected one with it.
     """
     names = [name for name in state_dict if not name.endswith("num_batches_tracked")]
-    parts = os.path.commonprefix(names).split(".")[:-1]
+    parts = os.path.commonprefix(names).split(".")[:-1]  # noqa: RUF071 (names are no paths)
     attempts = []
     for count in range(len(parts) + 1):
         prefix = "".join(f"{part}." for part in parts[:count])

@@ -21,7 +21,8 @@ from dmbp_jax.convert.allowed import (
 from dmbp_jax.errors import CorruptCheckpointError, WeightsError
 
 # No data of a checkpoint has these; those of EXT name classes by a number of the process.
-_REFUSED = "PERSID INST OBJ EXT1 EXT2 EXT4 DUP NEXT_BUFFER READONLY_BUFFER".split()
+_REFUSED = {"PERSID", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "DUP"}
+_REFUSED |= {"NEXT_BUFFER", "READONLY_BUFFER"}
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -128,11 +129,13 @@ def _interpret(stream: io.BytesIO) -> Pickle:
             case "BINPERSID":
                 storage = make_storage(stack.pop())
                 stack.append(storage)
-                if isinstance(storage, Storage):
-                    if storages.setdefault(storage.key, storage) != storage:
-                        raise CorruptCheckpointError(
-                            f"storage {short(storage.key)}: Expected one dtype and length, got two."
-                        )
+                if (
+                    isinstance(storage, Storage)
+                    and storages.setdefault(storage.key, storage) != storage
+                ):
+                    raise CorruptCheckpointError(
+                        f"storage {short(storage.key)}: Expected one dtype and length, got two."
+                    )
             case _:  # a number, text or bytes
                 stack.append(argument)
     return Pickle(stack.pop(), storages)

@@ -186,7 +186,7 @@ def altered(
 
 
 def transposition(near: Any, variable: Any, have: Sequence[int], want: Sequence[int]) -> Any:
-    """An equation, at the place of another, that brings a value from one order of axes to another."""
+    """An equation, at the place of another, that brings a value to another order of axes."""
     return near.replace(
         primitive=lax.transpose_p,
         params={"permutation": tuple(have.index(axis) for axis in want)},

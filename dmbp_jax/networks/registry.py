@@ -81,7 +81,7 @@ def _published(url: str, **more: Any) -> Checkpoint:
 def _torchvision(
     file: str,
     module: nn.Module,
-    preprocessing: Preprocessing = Preprocessing(),
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
     batch_norm: bool = False,
 ) -> Entry:
     checkpoint = _published(

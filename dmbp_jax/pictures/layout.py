@@ -60,9 +60,7 @@ def panel(
     """
     picture = check_picture(image)
     maps = {"positive": positive, "negative": negative, "map": map}
-    heats = {
-        name: check_map(m, name, picture=picture) for name, m in maps.items() if m is not None
-    }
+    heats = {name: check_map(m, name, picture=picture) for name, m in maps.items() if m is not None}
     scale = -(-SMALLEST_TILE // max(picture.size)) if scale is None else scale
     shared = shared_scale(heats.values()) if vmax is None else vmax
     tiles = [picture, *(diverging(heat, vmax=shared) for heat in heats.values())]
@@ -149,7 +147,8 @@ def _write(
 ) -> None:
     """One line of black text, cut with an ellipsis where wider than `room`."""
     usual: Any = ImageFont.load_default(size)  # of a size, always a FreeTypeFont
-    path, line = find_font(" ".join(text.split())[:room], usual)  # no letter is narrower than a pixel
+    text = " ".join(text.split())[:room]  # no letter is narrower than a pixel
+    path, line = find_font(text, usual)
     font = usual if path is None else ImageFont.truetype(path, size)
     shown = line
     while shown and draw.textlength(shown, font=font) > room:

@@ -37,7 +37,9 @@ def test_shares_of_hand_made_maps() -> None:
     target, rival = sample.masks[star], sample.masks[cross]
     right = target.astype(float) - rival
     maps = {"right": right, "wrong": -right, "zero": 0 * right, "flat": np.ones_like(right)}
-    lines = demo.measure([star], [sample], {name: one[None] for name, one in maps.items()}).split("\n")
+    lines = demo.measure([star], [sample], {name: one[None] for name, one in maps.items()}).split(
+        "\n"
+    )
     areas = [round(100 * mask.mean()) for mask in (target, rival)]
     shares = [[int(n) for n in re.findall(r"(\d+)%", line)] for line in lines]
     assert shares == [[100, 0, 0, areas[0], areas[0]], [100, 0, 0, 0, areas[1]]]

@@ -14,7 +14,6 @@ from command_line import (  # fixtures too
     refused,
     tiny_network,  # noqa: F401
 )
-from PIL import Image
 
 import dmbp_jax
 from dmbp_jax.cli import main

@@ -1,12 +1,11 @@
 """Settings of the evidence: `DMBP.quick`, and what is refused."""
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import dmbp_jax
 from dmbp_jax import DMBP
-from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.errors import InputError
 
 
 def test_quick_is_six_steps_at_five_times_the_rate_of_the_paper():

@@ -141,7 +141,11 @@ def test_given_classes_are_shown(classes):
         ({"seed": 0.5, "index": 0}, InputTypeError, "seed: Expected an int"),
         ({"seed": 0, "index": 0, "classes": "star"}, InputTypeError, "classes: Expected a seq"),
         ({"seed": 0, "index": 0, "classes": 3}, InputTypeError, "classes: Expected a seq"),
-        ({"seed": 0, "index": 0, "classes": [1.5]}, InputTypeError, "label: Expected an int or a name"),
+        (
+            {"seed": 0, "index": 0, "classes": [1.5]},
+            InputTypeError,
+            "label: Expected an int or a name",
+        ),
         ({"seed": 0, "index": 0, "classes": ["cat"]}, InputError, "got 'cat'"),
         ({"seed": 0, "index": 0, "classes": [10]}, InputError, "label < 10, got 10"),
         ({"seed": 0, "index": 0, "classes": []}, InputError, "one to 4 different"),

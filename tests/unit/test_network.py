@@ -194,7 +194,9 @@ def test_preprocessing_of_the_published_networks():
     crop = np.asarray(lite.crop(Image.fromarray(pixels)), np.float64)
     resized = Image.fromarray(pixels).resize((272, 291), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(crop, np.asarray(resized)[26:266, 16:256])
-    np.testing.assert_allclose(lite.normalise(lite.crop(Image.fromarray(pixels))), (crop - 127) / 128, atol=1e-6)
+    np.testing.assert_allclose(
+        lite.normalise(lite.crop(Image.fromarray(pixels))), (crop - 127) / 128, atol=1e-6
+    )
     with pytest.raises(InputError, match="interpolation: Expected one of 'bilinear', 'bicubic'"):
         Preprocessing(interpolation="nearest")  # pyrefly: ignore[bad-argument-type]
 

@@ -3,10 +3,10 @@
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.pieces.frozen import FrozenFactor as FrozenFactor
 from dmbp_jax.graph.pieces.linear_part import LinearPart as LinearPart
-from dmbp_jax.graph.pieces.pools import GlobalPool
-from dmbp_jax.graph.pieces.pools import WindowPool as WindowPool
 from dmbp_jax.graph.pieces.maximum import Maximum as Maximum
 from dmbp_jax.graph.pieces.pointwise import Pointwise as Pointwise
+from dmbp_jax.graph.pieces.pools import GlobalPool
+from dmbp_jax.graph.pieces.pools import WindowPool as WindowPool
 from dmbp_jax.graph.pieces.protocol import Choice as Choice
 from dmbp_jax.graph.pieces.protocol import Equation as Equation
 from dmbp_jax.graph.pieces.protocol import Piece as Piece
