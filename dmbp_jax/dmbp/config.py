@@ -130,7 +130,8 @@ class DMBP:
           >>> DMBP.quick()
           DMBP(steps=6, learning_rate=0.05)
         """
-        return cls(**({"steps": 6, "learning_rate": 0.05} | options))
+        defaults: dict[str, Any] = {"steps": 6, "learning_rate": 0.05}
+        return cls(**(defaults | options))
 
     @classmethod
     def paper(cls, **options: Any) -> "DMBP":
