@@ -33,7 +33,7 @@ def _chains(steps: Sequence[Step]) -> list[list[Step]]:
             continue
         if step.name in ELEMENTWISE and sum(step.depends) == 1:
             (source,) = step.dependent
-            chain = open_chains.pop(source, None) if reads.get(source) == 1 else None
+            chain = open_chains.pop(source, None) if reads[source] == 1 else None
             if chain is None:
                 chain = []
                 chains.append(chain)

@@ -169,10 +169,11 @@ class _Freezer:
         sources = tuple(sorted(read & self._path))
         inside = [s.piece.nodes if isinstance(s.piece, Pointwise) else (s,) for s in branch]
         nodes = tuple(replace(node, scope="") for node in itertools.chain(*inside))
-        origin = self._origin(value)
+        origin, made_by = self._origin(value), self._made_by[value]
+        outvar = made_by.equation.outvars[made_by.results.index(value)]
         return Step(
             kind="piece",
-            equation=_equation_of(self._made_by[value], value),
+            equation=made_by.equation.replace(outvars=[outvar]),
             operands=sources,
             results=(name,),
             scope=origin.scope,
@@ -202,10 +203,3 @@ class _Freezer:
         if not isinstance(step.piece, Pointwise) or step.piece.kind != "pointwise":
             return step.piece.kind
         return step.piece.operation
-
-
-def _equation_of(step: Step, value: int) -> Any:
-    """The equation that makes a value, with this result alone."""
-    if len(step.results) == 1:
-        return step.equation
-    return step.equation.replace(outvars=[step.equation.outvars[step.results.index(value)]])

@@ -46,7 +46,10 @@ def is_plain(order: Order) -> bool:
 
 def as_it_is(equation: Any) -> Arranged:
     """An operation of values as the network has them."""
-    reads, makes = map(_plain_orders, (equation.invars, equation.outvars))
+    reads, makes = (
+        [plain(len(_shape(variable))) for variable in variables]
+        for variables in (equation.invars, equation.outvars)
+    )
     return Arranged(equation.params, reads, makes)
 
 
@@ -68,17 +71,8 @@ def arrange(equation: Any, orders: Sequence[Order]) -> Arranged:
     return found or as_it_is(equation)
 
 
-def _plain_orders(variables: Sequence[Any]) -> list[Order]:
-    return [plain(len(_shape(variable))) for variable in variables]
-
-
 def _shape(variable: Any) -> tuple[int, ...]:
     return getattr(variable.aval, "shape", ())
-
-
-def _numbered(axes: Sequence[int]) -> Order:
-    """The order of a value of which these axes are left."""
-    return tuple(sorted(axes).index(axis) for axis in axes)
 
 
 def _convolution(equation: Any) -> Arranged:
@@ -167,8 +161,9 @@ def _of_axes(key: str, removes: bool = True) -> Callable[..., Arranged | None]:
         if not is_sum and [axis for axis in order if axis in axes] != sorted(axes):
             return None
         kept = [axis for axis in order if axis not in axes or not removes]
+        made = tuple(sorted(kept).index(axis) for axis in kept)
         stored = tuple(sorted(order.index(axis) for axis in axes))
-        return Arranged({**equation.params, key: stored}, orders, [_numbered(kept)])
+        return Arranged({**equation.params, key: stored}, orders, [made])
 
     return rule
 

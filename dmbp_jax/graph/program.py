@@ -107,7 +107,7 @@ class Program:
         pools = [step for step in self.steps if step.piece is not None and not step.piece.masked]
         by_pools, by_all = count_reads(pools), count_reads(self.steps)
         values = [s.results[0] for s in self.steps if s.piece is not None and s.piece.masked]
-        return tuple(by_pools.get(name, 0) == by_all.get(name, 0) for name in values)
+        return tuple(by_pools[name] == by_all[name] for name in values)
 
     @property
     def frozen(self) -> tuple[str, ...]:

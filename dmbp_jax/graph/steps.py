@@ -4,6 +4,7 @@ What differs between a forward pass, a bias, a function of one value or what is 
 the rule by which a step makes its results of its operands.
 """
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -129,14 +130,9 @@ def after_pieces(steps: Sequence[Step]) -> set[int]:
     return after
 
 
-def count_reads(steps: Iterable[Step]) -> dict[int, int]:
+def count_reads(steps: Iterable[Step]) -> Counter[Operand]:
     """How often each value is read."""
-    reads: dict[int, int] = {}
-    for step in steps:
-        for operand in step.operands:
-            if isinstance(operand, int):
-                reads[operand] = reads.get(operand, 0) + 1
-    return reads
+    return Counter(operand for step in steps for operand in step.operands)
 
 
 def is_zero(value: Any) -> bool:

@@ -119,7 +119,7 @@ class Pointwise:
     def _derivative(self, z: jax.Array) -> jax.Array:
         """f′(z); at a corner of f, that of the side where it is smaller."""
         own, left, right = (
-            jax.jvp(lambda z: self._evaluate(z, _bound_wins), (at,), (jnp.ones_like(z),))[1]
+            jax.jvp(self._evaluate, (at,), (jnp.ones_like(z),))[1]
             for at in (z, *_sides(z))
         )
         side = jnp.where(abs(left) <= abs(right), left, right)
@@ -153,18 +153,6 @@ def segment_of(z: jax.Array, segments: int) -> tuple[jax.Array, jax.Array]:
     ends = jnp.where(z > RANGE, RANGE, low), jnp.where(z > RANGE, 2 * RANGE, low + width)
     below = z < -RANGE
     return jnp.where(below, -2 * RANGE, ends[0]), jnp.where(below, -RANGE, ends[1])
-
-
-def _bound_wins(node: Step, values: list[Any]) -> list[Any]:
-    """An operation whose maximum or minimum with a constant is the constant where both are equal.
-
-    JAX's own derivative at such a tie is ½.
-    """
-    if node.name not in ("max", "min") or all(node.depends):
-        return plainly(node, values)
-    position = node.depends.index(True)
-    z, bound = values[position], values[1 - position]
-    return [jnp.where(z > bound if node.name == "max" else z < bound, z, bound)]
 
 
 def _decision(node: Step, values: list[Any]) -> jax.Array | None:
