@@ -206,7 +206,7 @@ def trace(
     captures = constants or may_read_arrays(model.apply_fn, *model.skeleton.static_leaves)
     _newest[key] = _Known(found, not captures)
     _newest.move_to_end(key)
-    if len(_newest) > _KEPT:
+    while len(_newest) > _KEPT:
         _newest.popitem(last=False)
     return TracedNetwork((*model.arrays, *constants), found)
 

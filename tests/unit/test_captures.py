@@ -17,8 +17,9 @@ from jax import lax
 
 import dmbp_jax
 from dmbp_jax import DMBP
+from dmbp_jax.graph import tracing
 from dmbp_jax.graph.model import bind
-from dmbp_jax.graph.tracing import _KEPT, trace
+from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
 
 rng = np.random.default_rng(0)
@@ -261,8 +262,9 @@ def test_a_function_written_anew_for_each_call_takes_no_memory():
     assert found[-1] <= found[10] + 5
 
 
-def test_what_was_compiled_goes_with_its_network():
-    """Also of functions that live: only the newest traces of all are kept beside them."""
+def test_what_was_compiled_goes_with_its_network(monkeypatch):
+    """Also of functions that live: only the newest traces of all are kept."""
+    monkeypatch.setattr(tracing, "_KEPT", 4)
 
     def compiled_once(constant):
         def network(params, x):
@@ -273,7 +275,7 @@ def test_what_was_compiled_goes_with_its_network():
 
     first = compiled_once(0.25)
     assert first() is not None
-    for i in range(_KEPT):
+    for i in range(4):
         trace(bind(H, lambda params, x, i=i: classify(x, params) + float(i)), IMAGE)
     gc.collect()
     assert first() is None

@@ -119,8 +119,7 @@ class Pointwise:
     def _derivative(self, z: jax.Array) -> jax.Array:
         """f′(z); at a corner of f, that of the side where it is smaller."""
         own, left, right = (
-            jax.jvp(self._evaluate, (at,), (jnp.ones_like(z),))[1]
-            for at in (z, *_sides(z))
+            jax.jvp(self._evaluate, (at,), (jnp.ones_like(z),))[1] for at in (z, *_sides(z))
         )
         side = jnp.where(abs(left) <= abs(right), left, right)
         is_smooth = abs(own - side) <= jnp.sqrt(jnp.finfo(z.dtype).eps) * (abs(left) + abs(right))
