@@ -131,11 +131,16 @@ class TracedNetwork:
         return replace(self, inputs=(*arrays, *self.inputs[len(arrays) :]))
 
 
-jax.tree_util.register_pytree_node(
-    TracedNetwork,
-    lambda network: ((network.inputs,), (weakref.ref(network.trace), network.linearisation)),
-    lambda static, inputs: TracedNetwork(*inputs, static[0](), static[1]),
-)
+def _flatten(network: TracedNetwork) -> tuple[Any, Any]:
+    return (network.inputs,), (weakref.ref(network.trace), network.linearisation)
+
+
+def _unflatten(static: Any, inputs: Any) -> TracedNetwork:
+    reference, linearisation = static
+    return TracedNetwork(inputs[0], reference(), linearisation)
+
+
+jax.tree_util.register_pytree_node(TracedNetwork, _flatten, _unflatten)
 
 
 def _bind(equation: Any, values: Sequence[Any]) -> list[Any]:
