@@ -9,7 +9,6 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -48,6 +47,8 @@ class Trace:
       classes: number of logits.
       image_dtype: of x.
       bytes_per_image: of all values that one forward pass computes.
+      identity: what it computes, with which constants known to be zero; taken now, as a literal may
+        be a number of NumPy that is written in place.
       compiled: programs of this network (`engine/compiling.py`); they go when it goes.
     """
 
@@ -56,19 +57,11 @@ class Trace:
         self.classes: int = jaxpr.outvars[0].aval.shape[1]
         self.image_dtype = jaxpr.invars[-1].aval.dtype
         self.bytes_per_image = value_bytes(jaxpr)
+        digest, others = identity(jaxpr)
+        self.identity = Identity(f"{digest} {zeros}", others)
         self.compiled: dict[Any, Any] = {}
         self._zeros = zeros
         self._programs: dict[tuple[tuple[PieceFamily, ...], str, bool], Program] = {}
-
-    @cached_property
-    def identity(self) -> Identity:
-        """What it computes, with which constants known to be zero."""
-        digest, others = identity(self.jaxpr)
-        return Identity(f"{digest} {self._zeros}", others)
-
-    def equals(self, other: "Trace") -> bool:
-        """Whether both are of one program; identities take a while, and are seldom needed."""
-        return len(self.jaxpr.eqns) == len(other.jaxpr.eqns) and self.identity == other.identity
 
     def program(self, nonaffine: str) -> Program:
         """The flat program, with the pieces that are registered now, as `make_program`."""
@@ -207,7 +200,8 @@ def trace(
             if several or reduces_one_element(jaxpr):
                 _check_images_apart(model, image)
     new = Trace(jaxpr, (*(False for _ in model.arrays), *map(is_zero, constants)))
-    found = next((one.trace for one in _newest.values() if one.trace.equals(new)), new)
+    equal = (one.trace for one in _newest.values() if one.trace.identity == new.identity)
+    found = next(equal, new)
     captures = constants or may_read_arrays(model.apply_fn, *model.skeleton.static_leaves)
     _newest[key] = _Known(found, not captures)
     _newest.move_to_end(key)
