@@ -85,6 +85,7 @@ def without_dead_code(jaxpr: Any) -> tuple[Body, tuple[Any, ...]]:
     if live.effects or not _all_is_read(live):
         silent = _without_side_effects(live)
         live, _ = partial_eval.dce_jaxpr(silent, [True] * len(live.outvars), True)
+    _keep_literals(live)
     read = {id(atom) for equation in live.eqns for atom in equation.invars}
     read |= {id(atom) for atom in live.outvars}
     pairs = zip(live.constvars, constants_of(jaxpr), strict=True)
@@ -92,6 +93,16 @@ def without_dead_code(jaxpr: Any) -> tuple[Body, tuple[Any, ...]]:
     *arguments, last = live.invars
     inputs = [*arguments, *(variable for variable, _ in kept), last]
     return Body(inputs, live.eqns, live.outvars), tuple(value for _, value in kept)
+
+
+def _keep_literals(jaxpr: Any) -> None:
+    """A number of NumPy that somebody captured may be written in place later: keep it as it is."""
+    for equation in jaxpr.eqns:
+        for atom in equation.invars:
+            if isinstance(atom, jex.Literal) and isinstance(atom.val, np.ndarray):
+                atom.val = atom.val.copy()
+        for inner in inner_jaxprs(equation):
+            _keep_literals(inner)
 
 
 def _all_is_read(jaxpr: Any, inputs: Sequence[Any] = ()) -> bool:

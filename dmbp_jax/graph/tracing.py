@@ -47,8 +47,7 @@ class Trace:
       classes: number of logits.
       image_dtype: of x.
       bytes_per_image: of all values that one forward pass computes.
-      identity: what it computes, with which constants known to be zero; taken now, as a literal may
-        be a number of NumPy that is written in place.
+      identity: what it computes, with which constants known to be zero.
       compiled: programs of this network (`engine/compiling.py`); they go when it goes.
     """
 

@@ -185,6 +185,15 @@ def test_what_a_function_captured_is_read_anew(capture):
     np.testing.assert_allclose(after, 10 * before, rtol=1e-5)
 
 
+def test_a_number_written_in_place_changes_no_other_function():
+    one, other = np.ones((), np.float32), np.ones((), np.float32)
+    METHODS["gradient"](None, X, 1, apply_fn=lambda _, x: classify(x, H) * one)
+    one *= 10
+    found = METHODS["guided_backprop"](None, X, 1, apply_fn=lambda _, x: classify(x, H) * other)
+    expected = METHODS["guided_backprop"](None, X, 1, apply_fn=lambda _, x: classify(x, H))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_an_explanation_in_a_training_loop_is_of_the_weights_of_its_step():
     weights = {"head": jnp.asarray(H)}
     for _ in range(3):
