@@ -178,9 +178,8 @@ def check_row(name: str) -> str:
 def count_passes(name: str) -> int:
     """Forward and backward passes of one picture, maps included.
 
-    DMBP: one to freeze, three a step, two gated values, and a forward with two backward passes for
-    the maps. Carrying the biases back takes two forward passes more, and a backward pass for each
-    sign.
+    DMBP: one to freeze, three a step, and a forward with two backward passes for the maps. Carrying
+    the biases back takes two forward passes more, and a backward pass for each sign.
     """
     row = parse_row(name)
     if row is None:
@@ -191,7 +190,7 @@ def count_passes(name: str) -> int:
         default = inspect.signature(METHODS[base]).parameters[option].default
         return once + each * method_options(name).get(option, default)
     config, biases = row
-    return 1 + 3 * config.steps + 5 + (4 if biases == "carry" else 0)
+    return 1 + 3 * config.steps + 3 + (4 if biases == "carry" else 0)
 
 
 _HALVES = {"choose": (0, 2), "report": (1, 2), "all": (0, 1)}  # first picture, step

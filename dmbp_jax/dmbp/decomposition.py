@@ -107,6 +107,15 @@ def attribution_by_backward(
     Returns:
       `(y_signed scalar, map (1, H, W, C))`.
     """
-    image_map, products = bias_products(network, x, masks, label)
-    from_biases = sum(product.sum() for product in products)
-    return image_map.sum() + from_biases - network.fixed.output_bias[label], image_map
+    found = bias_products(network, x, masks, label)
+    return signed_value(network, found, label), found[0]
+
+
+def signed_value(
+    network: FrozenNetwork, found: tuple[jax.Array, Sequence[jax.Array]], label: jax.Array
+) -> jax.Array:
+    """y± of what `bias_products` found (Eq. 14), in the precision of the masks."""
+    image_map, products = found
+    dtype = mask_dtype(image_map)
+    parts = [part.astype(dtype).sum() for part in (image_map, *products)]
+    return sum(parts[1:], start=parts[0]) - network.fixed.output_bias[label].astype(dtype)

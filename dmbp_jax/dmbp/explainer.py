@@ -19,8 +19,8 @@ from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.decompose import drop_leading_one
 from dmbp_jax.dmbp.decomposition import (
     bias_products,
-    gated_logits,
     mask_dtype,
+    signed_value,
 )
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.errors import InputError
@@ -176,13 +176,10 @@ class DmbpExplainer:
 
         def signed(sign: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             """y± with biases, Σ map and the map of one sign."""
-            # The value by the forward form: the same number as the backward form's, and XLA leaves
-            # out the gradients to the biases where the map alone is asked for.
-            logits = gated_logits(whole, loop.divisors(theta, sign))[0]
-            total = loop.signed_part(whole, logits, label)
-            masks = loop.signed_masks(sigma, sign)
-            complete, products = found = bias_products(whole, x, masks, label)
-            image_map = complete
+            found = bias_products(whole, x, loop.signed_masks(sigma, sign), label)
+            total = signed_value(whole, found, label)
+            image_map, products = found
+            complete = image_map
             if self.biases == "spread":
                 complete = spread_biases(image_map, products, graph.biases, total)
             elif self.biases == "carry":
