@@ -33,8 +33,8 @@ def test_unknown_rows_are_refused(row):
         parse_row(row)
 
 
-def test_passes_are_three_a_step_and_six():
-    assert count_passes("quick") == 24
+def test_passes_are_three_a_step_and_four():
+    assert count_passes("quick") == 25
     assert count_passes("paper") == 604
     assert count_passes("gradient") == 2
     assert count_passes("rise:n_masks=50") == 50
