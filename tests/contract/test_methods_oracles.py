@@ -61,7 +61,7 @@ def test_quadrature_weights_sum_to_one_and_integrate_a_line_exactly(points, rule
     assert len(alphas) == points and alphas.min() >= 0 and alphas.max() <= 1
 
 
-@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv", "pointwise"))
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv", "pointwise", "pool"))
 def test_integrated_gradients_are_complete(name):
     f, params, x, oracle = make_case(name)
     heat, residual = METHODS["integrated_gradients"](
