@@ -1,9 +1,11 @@
 """What `attribute` returns: signed maps, the terms of Eq. 9 and their history, as one pytree."""
 
 import io
+import json
 import os
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import DataError, InputError, InputTypeError
@@ -191,3 +194,14 @@ def _fields_of(data: bytes) -> dict[str, Any]:
         raise DataError("arrays of different numbers of images")
     found = {name: jnp.asarray(array) for name, array in read.items()}
     return {**found, "masks": masks or None, "frozen": frozen}
+
+
+# Programs that return one can be kept on disk (`engine/kept_programs.py`). A module that is loaded
+# again finds the name taken, and programs with its class are then not kept.
+with suppress(ValueError):
+    export.register_pytree_node_serialization(
+        Attribution,
+        serialized_name="dmbp_jax.Attribution",
+        serialize_auxdata=lambda static: json.dumps(static[0]).encode(),
+        deserialize_auxdata=lambda names: (tuple(json.loads(bytes(names))),),
+    )

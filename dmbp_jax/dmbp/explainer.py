@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.attribution import Attribution
@@ -106,6 +107,17 @@ class DmbpExplainer:
         )
         factors = sum(4 * math.prod(s.shape) for s in program.sites if s.kind == "frozen")
         return bytes_per_image(program.masked) + choices + factors
+
+    @property
+    def identity(self) -> str | None:
+        """Everything that the program depends on; None with an optimiser, a loss or a config class
+        of the caller's.
+        """
+        networks = [self.network.identity, "" if self.low is None else self.low.identity]
+        is_named = self.config.optimizer is None and isinstance(self.config.loss, str)
+        if None in networks or not is_named or type(self.config) is not DMBP:
+            return None
+        return f"{networks} {self.config} {self.biases} {self.return_masks} {optax.__version__}"
 
     def start(self, rows: tuple[jax.Array, jax.Array | None]) -> Run:
         """Gates, winners, and masks at their initial value; a label of None becomes the top-1."""

@@ -19,9 +19,7 @@ KEPT = 40  # programs of one network in memory; a new setting in every call must
 _OPTION = "xla_cpu_experimental_ynn_fusion_type"  # what goes to YNNPACK: nothing
 
 
-def run(
-    function: Callable[..., Any], *arguments: Any, donated: tuple[int, ...] = (), **static: Any
-) -> Any:
+def run(function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
     """`function(*arguments, **static)` as a compiled program; inside a trace it is part of that.
 
     `jax.jit(function)` would keep what it compiled, and with it the networks that it was compiled
@@ -30,21 +28,18 @@ def run(
     Args:
       function: of a module, so that equal calls compile once.
       arguments: pytrees of arrays.
-      donated: numbers of the arguments whose memory the results may take.
       static: hashable.
     """
-    leaves, trees = zip(*map(jax.tree.flatten, arguments), strict=True)
+    leaves, tree = jax.tree.flatten(arguments)
     platform = None if is_traced(leaves) else jax.default_backend()
 
-    def of_leaves(*leaves: list[jax.Array]) -> Any:
-        return function(*map(jax.tree.unflatten, trees, leaves), **static)
+    def of_leaves(*leaves: jax.Array) -> Any:
+        return function(*jax.tree.unflatten(tree, leaves), **static)
 
     def make() -> Callable[..., Any]:
-        if platform is None:
-            return jax.jit(of_leaves)
-        return compiled(of_leaves, platform, donate_argnums=donated)
+        return jax.jit(of_leaves) if platform is None else compiled(of_leaves, platform)
 
-    key = (function, trees, tuple(sorted(static.items())), platform)
+    key = (function, tree, tuple(sorted(static.items())), platform)
     return find_program(arguments, key, make)(*leaves)
 
 

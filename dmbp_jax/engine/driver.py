@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from dmbp_jax.engine.batches import Cut, batch_sharding, count_shards, equal_size
+from dmbp_jax.engine.batches import Cut, count_shards, equal_size
 from dmbp_jax.engine.compiling import run
 from dmbp_jax.engine.explainer import Explainer
 from dmbp_jax.engine.memory import rows_at_once
+from dmbp_jax.engine.programs import find
 from dmbp_jax.errors import DeviceMemoryError
 from dmbp_jax.graph.model import is_traced
 
@@ -83,42 +83,15 @@ def explain_batch(
     """
     if not explainer.steps:
         return run(explain_traced, explainer, rows)
-    steps, place = explainer.steps_per_call, batch_sharding(jax.tree.leaves(rows)[0])
-    state = run(_start, explainer, rows, place=place)
+    programs = find(explainer, rows)
+    leaves, steps = jax.tree.leaves(explainer), explainer.steps_per_call
+    state = programs.start(leaves, jax.tree.leaves(rows))
     for _ in range(explainer.steps // steps):
-        state = run(_advance, explainer, state, donated=(1,), steps=steps, place=place)
+        state = programs.advance(leaves, state)
         if on_steps is not None:
             jax.block_until_ready(state)
             on_steps(steps)
-    return run(_finish, explainer, state, place=place)
-
-
-def _start(explainer: Explainer, rows: Any, *, place: NamedSharding | None) -> Any:
-    return _lay(explainer.start(rows), place)
-
-
-def _advance(explainer: Explainer, state: Any, *, steps: int, place: NamedSharding | None) -> Any:
-    return _lay(explainer.advance(state, steps), place)
-
-
-def _finish(explainer: Explainer, state: Any, *, place: NamedSharding | None) -> Any:
-    return _lay(explainer.finish(state), place)
-
-
-def _lay(results: Any, place: NamedSharding | None) -> Any:
-    """Each array as the rows lie: XLA leaves what does not depend on them on every device.
-
-    A weak type would be lost between two programs, and make the next one anew.
-    """
-
-    def lay(a: jax.Array) -> jax.Array:
-        a = a.astype(a.dtype) if jax.typeof(a).weak_type else a
-        if place is None or place.mesh.size == 1:
-            return a
-        whole = NamedSharding(place.mesh, PartitionSpec())
-        return jax.lax.with_sharding_constraint(a, place if a.ndim else whole)
-
-    return jax.tree.map(lay, results)
+    return programs.finish(leaves, state)
 
 
 def explain_traced(explainer: Explainer, rows: Any) -> Any:

@@ -19,6 +19,9 @@ class Explainer(Protocol):
       steps: how often `advance` goes on with a batch, in all.
       steps_per_call: steps in one compiled call, as often as a bar moves; divides `steps`.
       bytes_per_row: device memory that one row of a batch takes, in bytes.
+
+    An explainer with an attribute `identity`, a text that says everything its program depends on
+    but the shapes of its arrays, has its programs kept on disk (`engine/kept_programs.py`).
     """
 
     @property

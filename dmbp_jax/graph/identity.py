@@ -1,7 +1,7 @@
 """What a traced network is, by content: equal ones compute the same with equal arrays.
 
 A new function with the program of an earlier one is the same network, and so is one of another
-process if all of it has a description (a large run knows its network by it).
+process if all of it has a description (programs that are kept on disk are found by it).
 """
 
 import dataclasses

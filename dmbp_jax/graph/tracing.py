@@ -33,7 +33,7 @@ from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.mixing import IMAGES, check_images_apart, reduces_one_element
 from dmbp_jax.graph.model import Model
 from dmbp_jax.graph.passes import make_program
-from dmbp_jax.graph.pieces import Equation, PieceFamily, families
+from dmbp_jax.graph.pieces import FAMILIES, Equation, PieceFamily, families
 from dmbp_jax.graph.pieces.pools import WindowPool
 from dmbp_jax.graph.program import Program
 from dmbp_jax.graph.steps import is_zero
@@ -118,6 +118,14 @@ class TracedNetwork:
         """The network with its arrays, to be run with rules inside one JAX trace."""
         return Graph(self.program(), self.inputs, self.linearisation)
 
+    @property
+    def identity(self) -> str | None:
+        """By content, in every process; None where it holds something that has no description, or
+        somebody registered pieces, whose code is not known.
+        """
+        digest, others = self.trace.identity
+        return None if others or families() != FAMILIES else f"{digest} {self.linearisation}"
+
     def with_arrays(self, arrays: Sequence[jax.Array]) -> "TracedNetwork":
         """The same network with other parameters of the same shapes."""
         return replace(self, inputs=(*arrays, *self.inputs[len(arrays) :]))
@@ -184,9 +192,7 @@ def trace(
     shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
     is_function = isinstance(model.apply_fn, FunctionType)
     function = weakref.ref(model.apply_fn) if is_function else model.apply_fn
-    config: Any = jax.config  # what changes a trace
-    settings = config.jax_enable_x64, config.jax_default_matmul_precision
-    here = image.shape, image.dtype, several, precision, *settings, config.jax_numpy_dtype_promotion
+    here = image.shape, image.dtype, several, precision, *settings_of_traces()
     key = function, model.skeleton, shapes, here
     known = _newest.get(key)
     if known is not None and known.is_final:
@@ -207,6 +213,16 @@ def trace(
     while len(_newest) > _KEPT:
         _newest.popitem(last=False)
     return TracedNetwork((*model.arrays, *constants), found)
+
+
+def settings_of_traces() -> tuple[Any, ...]:
+    """Settings of JAX that change a trace."""
+    config: Any = jax.config
+    return (
+        config.jax_enable_x64,
+        config.jax_default_matmul_precision,
+        config.jax_numpy_dtype_promotion,
+    )
 
 
 def _make_jaxpr(model: Model, images: jax.ShapeDtypeStruct) -> tuple[Any, Any]:

@@ -1,10 +1,7 @@
 """`dmbp explain`: pictures, arrays and numbers equal those of the library."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -168,23 +165,3 @@ def test_every_photo_is_decoded_once(
     monkeypatch.setattr("dmbp_jax.cli.photos.read_image", counted)
     assert main(["explain", "good0.png", "good1.png", "--method", "gradient", *TINY]) == 0
     assert decoded == [Path("good0.png"), Path("good1.png")]
-
-
-@pytest.mark.slow
-def test_a_second_dmbp_explain_takes_half_of_the_first(tmp_path: Path) -> None:
-    """From the cache, as it is called by default; CPU time, without the settings of the tests."""
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (96, 96, 3), np.uint8)).save(tmp_path / "a.png")
-    names = ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
-    environment = {name: value for name, value in os.environ.items() if name not in names}
-    environment |= {"DMBP_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "dmbp_jax.cli", "explain", str(tmp_path / "a.png")]
-    command += ["--network", "builtin", "-o"]
-    seconds = []
-    for out in ("first", "second"):
-        before = os.times()
-        subprocess.run(
-            [*command, str(tmp_path / out)], check=True, env=environment, capture_output=True
-        )
-        seconds.append(os.times().children_user - before.children_user)
-    assert seconds[1] < 0.5 * seconds[0]

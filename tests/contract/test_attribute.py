@@ -265,6 +265,6 @@ def test_out_of_memory_names_the_argument(monkeypatch):
     def exhausted(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
-    monkeypatch.setattr(driver, "run", exhausted)
+    monkeypatch.setattr(driver, "find", exhausted)
     with pytest.raises(DeviceMemoryError, match=r"chunk_size=4.*chunk_size=2"):
         attribute(IMAGES, LABELS, chunk_size=4)
