@@ -102,8 +102,8 @@ def check_call(
         model, images = model.astype(dtype), images.astype(dtype)
 
     def traced(model: Model, dtype: Any) -> TracedNetwork:
-        like = jax.ShapeDtypeStruct(images.shape, dtype)
-        return replace(trace(model, like, precision), linearisation=linearisation)
+        image = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
+        return replace(trace(model, image, precision), linearisation=linearisation)
 
     network = traced(model, images.dtype)
     labels = check_labels(label, len(images), network.classes, single)

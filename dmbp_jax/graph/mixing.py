@@ -14,24 +14,12 @@ import numpy as np
 
 from dmbp_jax.errors import ControlFlowError, UnsupportedNetworkError
 from dmbp_jax.graph.flattening import flatten
-from dmbp_jax.graph.jaxprs import count_operations, evaluate, inner_jaxprs
+from dmbp_jax.graph.jaxprs import count_operations, evaluate
 from dmbp_jax.graph.labels import Follower, Label, Labels
 from dmbp_jax.graph.operations import place
 
 _MOST_OPERATIONS = 1_000_000  # that are run to see whether they mix images
 IMAGES = 5  # of the trace: of two, half of all shuffles leave each at its place
-
-
-def reduces_one_element(jaxpr: Any) -> bool:
-    """Whether something is reduced along an axis of length 1, as statistics over one image are."""
-
-    def reduces(equation: Any) -> bool:
-        axes = [axis for axis in equation.params.get("axes", ()) if isinstance(axis, int)]
-        return any(equation.invars[0].aval.shape[axis] == 1 for axis in axes) or any(
-            map(reduces_one_element, inner_jaxprs(equation))
-        )
-
-    return any(map(reduces, jaxpr.eqns))
 
 
 def check_images_apart(jaxpr: Any, inputs: Sequence[Any]) -> None:

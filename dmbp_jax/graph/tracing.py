@@ -30,7 +30,7 @@ from dmbp_jax.graph.jaxprs import (
     without_dead_code,
 )
 from dmbp_jax.graph.linearisation import Linearisation
-from dmbp_jax.graph.mixing import IMAGES, check_images_apart, reduces_one_element
+from dmbp_jax.graph.mixing import IMAGES, check_images_apart
 from dmbp_jax.graph.model import Model
 from dmbp_jax.graph.passes import make_program
 from dmbp_jax.graph.pieces import FAMILIES, Equation, PieceFamily, families
@@ -167,18 +167,18 @@ _newest: OrderedDict[Any, _Known] = OrderedDict()
 
 
 def trace(
-    model: Model, images: jax.Array | jax.ShapeDtypeStruct, precision: str | None = None
+    model: Model, image: jax.Array | jax.ShapeDtypeStruct, precision: str | None = None
 ) -> TracedNetwork:
-    """Trace a network at one of the images (N, H, W, C); only their shape and dtype matter.
+    """Trace a network at one image (1, H, W, C); only shape and dtype of the image matter.
 
     A function that may read arrays which are not its arguments is traced at every call, and these
     arrays are inputs; any other once. Equal programs are one trace, so that a function written anew
-    for each call is compiled once. For several images, and where the trace has statistics over one,
-    a second trace shows whether the network mixes them.
+    for each call is compiled once. A second trace shows whether the network mixes images: one image
+    too is refused then, as it is not the one that a batch has.
 
     Args:
       model: the network.
-      images: what it is called with.
+      image: what it is traced with.
       precision: of convolutions and matrix products, as in `jax.default_matmul_precision`.
 
     Raises:
@@ -187,12 +187,11 @@ def trace(
       UnsupportedNetworkError: it mixes images.
       Any error of the network's own code, with a note that says when it was raised.
     """
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    several = images.shape[0] > 1
+    image = jax.ShapeDtypeStruct(image.shape, image.dtype)
     shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
     is_function = isinstance(model.apply_fn, FunctionType)
     function = weakref.ref(model.apply_fn) if is_function else model.apply_fn
-    here = image.shape, image.dtype, several, precision, *settings_of_traces()
+    here = image.shape, image.dtype, precision, *settings_of_traces()
     key = function, model.skeleton, shapes, here
     known = _newest.get(key)
     if known is not None and known.is_final:
@@ -202,8 +201,7 @@ def trace(
         jaxpr, constants = _trace_one_image(model, image)
         if known is None:
             _warn_of_training(jaxpr.eqns, jaxpr.invars[: len(model.arrays)])
-            if several or reduces_one_element(jaxpr):
-                _check_images_apart(model, image)
+            _check_images_apart(model, image)
     new = Trace(jaxpr, (*(False for _ in model.arrays), *map(is_zero, constants)))
     equal = (one.trace for one in _newest.values() if one.trace.identity == new.identity)
     found = next(equal, new)

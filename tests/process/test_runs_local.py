@@ -13,7 +13,12 @@ from small_runs import contents, overflowing_network, small_plan, tiny_network, 
 
 import dmbp_jax
 from dmbp_jax import DMBP, runs
-from dmbp_jax.errors import DeviceMemoryError, InputError, NoReluError
+from dmbp_jax.errors import (
+    DeviceMemoryError,
+    InputError,
+    NoReluError,
+    UnsupportedNetworkError,
+)
 from dmbp_jax.methods import METHODS
 from dmbp_jax.methods.keys import image_key
 from dmbp_jax.metrics import insertion
@@ -242,6 +247,24 @@ def test_a_network_that_cannot_be_explained_is_refused(tmp_path):
     plan = small_plan(tmp_path / "in", network=Network(linear, variables, *_rest(net)))
     with pytest.raises(NoReluError):
         runs.run_local(plan, runs.Store(tmp_path / "out"))
+
+
+class Reversed(nn.Module):
+    """Logits of the other images of a batch; of one image alone its own."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(nn.relu(nn.Conv(4, (3, 3))(x[::-1])).mean((1, 2)))
+
+
+def test_a_network_that_mixes_images_is_refused_before_the_run(tmp_path):
+    module, net = Reversed(), tiny_network()
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    network = Network(module, variables, *_rest(net))
+    plan = small_plan(write_pictures(tmp_path / "in", 2), network=network)
+    with pytest.raises(UnsupportedNetworkError, match="every image of a batch"):
+        runs.run_local(plan, runs.Store(tmp_path / "out"))
+    assert not any((tmp_path / "out").glob("*"))
 
 
 def test_too_large_a_batch_names_the_option_to_lower(tmp_path, monkeypatch):
