@@ -178,8 +178,9 @@ def check_row(name: str) -> str:
 def count_passes(name: str) -> int:
     """Forward and backward passes of one picture, maps included.
 
-    DMBP: one to freeze, three a step, and a forward with two backward passes for the maps. Carrying
-    the biases back takes two forward passes more, and a backward pass for each sign.
+    DMBP: one to freeze, three a step, and a forward with two backward passes for the maps. Where no
+    part of the biases is drawn, two gated values; carrying them back takes two forward passes more,
+    and a backward pass for each sign.
     """
     row = parse_row(name)
     if row is None:
@@ -190,7 +191,7 @@ def count_passes(name: str) -> int:
         default = inspect.signature(METHODS[base]).parameters[option].default
         return once + each * method_options(name).get(option, default)
     config, biases = row
-    return 1 + 3 * config.steps + 3 + (4 if biases == "carry" else 0)
+    return 1 + 3 * config.steps + 3 + {"drop": 2, "spread": 0, "carry": 4}[biases]
 
 
 _HALVES = {"choose": (0, 2), "report": (1, 2), "all": (0, 1)}  # first picture, step

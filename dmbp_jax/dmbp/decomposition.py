@@ -4,7 +4,7 @@
 with the masked ReLU; both give the same numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -63,6 +63,7 @@ def masked_cotangents(
       `((c_0, ...), (d_0, ...))`, where d_l = σ_l ⊙ H_l ⊙ c_l is what a ReLU passes on to z_l; None
       for any other activation.
     """
+    divided = _divided_first(divisors)
     relus: set[int] = set()
 
     def logit(after: Masks, before: Masks) -> jax.Array:
@@ -70,12 +71,7 @@ def masked_cotangents(
             if isinstance(piece, Relu):
                 relus.add(number)
                 z = (z[0] + before[number],)
-            divisor = divisors[number].astype(z[0].dtype)
-            if piece.has_intercept:
-                return piece.apply(gate, *z) / divisor + after[number]
-            # Divided before it is gated: the way back then gates first, and what it returns is a
-            # division, which XLA keeps.
-            return piece.apply(gate, *(one / divisor for one in z)) + after[number]
+            return divided(number, piece, gate, *z) + after[number]
 
         return network.logits(activation)[label]
 
@@ -83,6 +79,39 @@ def masked_cotangents(
     value, pull_back = jax.vjp(logit, zeros, zeros)
     after, before = pull_back(jnp.ones_like(value))
     return after, tuple(d if number in relus else None for number, d in enumerate(before))
+
+
+def _divided_first(divisors: Sequence[jax.Array]) -> Callable[..., jax.Array]:
+    """The rule σ ⊙ H ⊙ z, divided before it is gated.
+
+    The way back then gates first, and what it returns is a division, which XLA keeps.
+    """
+
+    def rule(number: int, piece: Piece, gate: Choice, *z: jax.Array) -> jax.Array:
+        divisor = divisors[number].astype(z[0].dtype)
+        if piece.has_intercept:
+            return piece.apply(gate, *z) / divisor
+        return piece.apply(gate, *(one / divisor for one in z))
+
+    return rule
+
+
+def masked_map(
+    network: FrozenNetwork, x: jax.Array, divisors: Sequence[jax.Array], label: jax.Array
+) -> jax.Array:
+    """The map ∇ₓF ⊙ x (1, H, W, C) of one sign's masks, by the masked backward pass (Eq. 7).
+
+    Args:
+      x: (1, H, W, C).
+      divisors: 1 / σ_l, as in `gated_logits`.
+    """
+    rules = network.rules(_divided_first(divisors))
+
+    def logit(x: jax.Array) -> jax.Array:
+        return network.graph.run(x, rules)[0, label]
+
+    value, pull_back = jax.vjp(logit, x)
+    return pull_back(jnp.ones_like(value))[0] * x
 
 
 def bias_products(

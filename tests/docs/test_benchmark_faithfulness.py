@@ -33,9 +33,11 @@ def test_unknown_rows_are_refused(row):
         parse_row(row)
 
 
-def test_passes_are_three_a_step_and_four():
-    assert count_passes("quick") == 25
-    assert count_passes("paper") == 604
+def test_passes_are_three_a_step_and_six():
+    assert count_passes("quick") == 27
+    assert count_passes("quick:spread") == 25
+    assert count_passes("quick:carry") == 29
+    assert count_passes("paper") == 606
     assert count_passes("gradient") == 2
     assert count_passes("rise:n_masks=50") == 50
     assert count_passes("lpr:steps=2") == 15
