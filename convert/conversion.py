@@ -20,6 +20,7 @@ from dmbp_jax.convert.layers import Layer, Shape, find_layer
 from dmbp_jax.convert.tables import RENAMES, table
 from dmbp_jax.convert.variables import Variables, save_variables
 from dmbp_jax.errors import InputError, KeyMismatchError, WeightsError
+from dmbp_jax.files import read_json
 from dmbp_jax.networks.class_names import read_labels
 from dmbp_jax.networks.registry import Entry, find_entry
 from dmbp_jax.version import __version__
@@ -159,7 +160,7 @@ def _class_names(network: str, metadata: Mapping[str, str]) -> tuple[str, ...]:
     if "classes" not in metadata:
         return find_entry(network).labels
     try:
-        return read_labels(json.loads(metadata["classes"]))
+        return read_labels(read_json(metadata["classes"]))
     except (ValueError, TypeError) as error:
         raise WeightsError("Expected the metadata 'classes' to be a JSON list of names.") from error
 

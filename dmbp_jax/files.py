@@ -1,10 +1,12 @@
-"""Reading text files of any tool, and writing files whole or not at all."""
+"""Reading text and JSON of any tool, and writing files whole or not at all."""
 
 import codecs
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dmbp_jax.errors import DataError
 
@@ -35,6 +37,14 @@ def read_text(path: Path, what: str) -> str:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: Expected {what}: {error}") from error
     return text
+
+
+def read_json(text: str | bytes, **options: Any) -> Any:
+    """`json.loads`, of which whatever is wrong with the text is a `ValueError`."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ are written whole, each only once, and before the next batch starts. Nothing els
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dmbp_jax.errors import InputError, ResumeError
+from dmbp_jax.files import read_json
 from dmbp_jax.runs.arrays import encode
 from dmbp_jax.runs.manifest import KEY as MANIFEST
 from dmbp_jax.runs.manifest import check_same
@@ -27,6 +29,7 @@ except ImportError:  # Windows has no such lock: two evaluations in one folder a
 
 OWN = "dmbp-evaluation"  # the folder in OUT that is the tool's alone
 RECORDS, PICTURES = "records/", "pictures"  # in it
+_PART = re.compile(r"records/\d{8,}\.jsonl")
 TEXT, CSV, PAGE, SKIPPED = "tables.md", "tables.csv", "evaluation.html", "skipped.txt"
 
 _OUTPUTS = (TEXT, CSV, PAGE, SKIPPED)
@@ -72,7 +75,7 @@ def _encode(record: Record) -> bytes:
 
 def _decode(line: bytes, where: str) -> Record:
     try:
-        stored = json.loads(line)
+        stored = read_json(line)
         return Record(
             str(stored["picture"]),
             int(stored["label"]),
@@ -98,7 +101,7 @@ class ResultFolder:
         self.path, self.own, self._store = path, path / OWN, store
         self.records: dict[Key, Record] = {}
         self._next = 0
-        parts = store.keys(RECORDS)
+        parts = [key for key in store.keys(RECORDS) if _PART.fullmatch(key)]
         for key, data in zip(parts, store.get_many(parts), strict=True):
             self._next = 1 + int(key.removeprefix(RECORDS).removesuffix(".jsonl"))
             for number, line in enumerate((data or b"").splitlines(), 1):
@@ -195,7 +198,7 @@ def _start_over(path: Path, own: Path) -> None:
 def _read_manifest(own: Path) -> dict[str, Any]:
     """The manifest of an evaluation; empty if there is none."""
     try:
-        manifest = json.loads((own / MANIFEST).read_text("utf-8"))
+        manifest = read_json((own / MANIFEST).read_bytes())
         return manifest if manifest["tool"] == _TOOL and "configuration" in manifest else {}
     except (OSError, ValueError, TypeError, LookupError):
         return {}

@@ -4,7 +4,6 @@ Names stand in the order of the logits.
 """
 
 import difflib
-import json
 import os
 from collections.abc import Sequence
 from importlib.resources import files
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dmbp_jax.errors import DataError, InputError, InputTypeError
-from dmbp_jax.files import read_text
+from dmbp_jax.files import read_json, read_text
 
 _SHOWN = 10  # candidates listed in a message
 _EXPECTED = "a text file with a class name on each line, or JSON"
@@ -63,7 +62,7 @@ def _parse(text: str, where: str) -> Sequence[Any]:
     if text.lstrip()[:1] not in ("[", "{"):
         return [line for line in text.split("\n") if line.strip()]
     try:
-        names = json.loads(text, object_pairs_hook=list)  # keeps keys that appear twice
+        names = read_json(text, object_pairs_hook=list)  # keeps keys that appear twice
     except ValueError as error:
         raise InputError(f"{where}: Expected {_EXPECTED}: {error}") from error
     if text.lstrip()[0] == "[":

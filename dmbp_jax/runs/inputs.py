@@ -16,6 +16,7 @@ from dmbp_jax.data.folders import Listing, list_folder, list_pictures
 from dmbp_jax.data.samples import Skipped
 from dmbp_jax.data.tables import Resolve, is_table, read_table
 from dmbp_jax.errors import DataError, InputError
+from dmbp_jax.files import read_json
 
 _MISSING = -1  # size of a file that is named in a table and is not there
 
@@ -93,7 +94,7 @@ def describe_left_out(left_out: Iterable[Skipped]) -> str:
 
 def read_lines(data: bytes, root: Path) -> Inputs:
     """What `Inputs.lines` wrote."""
-    rows = [json.loads(line) for line in data.splitlines()]
+    rows = [read_json(line) for line in data.splitlines()]
     return Inputs(root, *(tuple(row[name] for row in rows) for name in ("file", "size", "label")))
 
 

@@ -1,9 +1,11 @@
 """The manifest of a store: whose results these are, so that no other run goes on with them."""
 
 import json
+from hashlib import sha256
 from typing import Any
 
 from dmbp_jax.errors import ResumeError, StoreError
+from dmbp_jax.files import read_json
 from dmbp_jax.runs import arrays
 from dmbp_jax.runs.plan import Plan
 from dmbp_jax.runs.store import Store
@@ -25,17 +27,18 @@ def open_manifest(store: Store, plan: Plan) -> str:
 
     own = {"format": FORMAT, **configure(plan)}
     fingerprint = short_hash(own)
+    objects = arrays.group(array_layout(plan))
     about = {
         "root": str(plan.inputs.root),
         "maps": {name: list(plan.map_shape(name)) for name in plan.save},
         "labels": list(plan.network.labels),
+        "metadata": {key: sha256(data).hexdigest() for key, data in objects.items()},
     }
     manifest = {"fingerprint": fingerprint, "configuration": own, "about": about}
     _refuse_strange(store)
     if not store.put_new(KEY, arrays.encode(manifest)):
         advice = "Choose another store, or go on with the former settings."
         check_same(store, read_manifest(store)["configuration"], own, advice)
-    objects = arrays.group(array_layout(plan))
     store.put_many({key: data for key, data in objects.items() if not store.keys(key)})
     if not store.keys(INPUTS):
         store.put(INPUTS, plan.inputs.lines())
@@ -52,10 +55,14 @@ def read_manifest(store: Store) -> dict[str, Any]:
     if data is None:
         raise StoreError(f"{store.url}: Expected a store of dmbp run, got none: no {KEY}.")
     try:
-        manifest = json.loads(data)
-        if manifest["configuration"]["format"] != FORMAT:
-            raise ValueError(f"format {manifest['configuration']['format']}")
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = read_json(data)
+        configuration, about = manifest["configuration"], manifest["about"]
+        if configuration["format"] != FORMAT:
+            raise ValueError(f"format {configuration['format']}")
+        digest = sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
+        if manifest["fingerprint"] != digest[:16] or not {"root", "labels"} <= about.keys():
+            raise ValueError("it is damaged")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise StoreError(f"{store.url}: Expected a {KEY} of format {FORMAT}: {error}") from error
     return manifest
 

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dmbp_jax.errors import InputError
+from dmbp_jax.errors import InputError, StoreError
 from dmbp_jax.runs import arrays, manifest, records
 from dmbp_jax.runs.inputs import Inputs, read_lines
 from dmbp_jax.runs.store import Store
@@ -48,6 +49,7 @@ class Run:
         self.fingerprint: str = stored["fingerprint"]
         self.configuration: dict[str, Any] = stored["configuration"]
         self.labels: list[str] = stored["about"]["labels"]
+        self._metadata: dict[str, str] = stored["about"].get("metadata", {})
         self.root = Path(stored["about"]["root"])
         self.save: tuple[str, ...] = tuple(self.configuration["save"])
         self.shard_size: int = self.configuration["shard_size"]
@@ -62,7 +64,29 @@ class Run:
     @cached_property
     def inputs(self) -> Inputs:
         """Files, sizes and given labels of all rows."""
-        return read_lines(self.store.get(manifest.INPUTS) or b"", self.root)
+        try:
+            inputs = read_lines(self.store.get(manifest.INPUTS) or b"", self.root)
+            if len(inputs) != len(self):
+                raise ValueError(f"Expected {len(self)} rows, got {len(inputs)}")
+        except (ValueError, LookupError, TypeError) as error:
+            raise self._damaged(manifest.INPUTS, f": {error}") from error
+        return inputs
+
+    def check_metadata(self, key: str) -> None:
+        """Refuse a `zarr.json` that is not the one that was written.
+
+        Raises:
+          StoreError: it is damaged or missing.
+        """
+        found = sha256(self.store.get(key) or b"").hexdigest()
+        if self._metadata.get(key, found) != found:  # unknown in stores of dmbp-jax 0.2
+            raise self._damaged(key)
+
+    def _damaged(self, key: str, why: str = "") -> StoreError:
+        return StoreError(
+            f"{self.store.url}: {key} is damaged or missing{why}. Delete it, and the same dmbp run "
+            "command writes it anew."
+        )
 
     @property
     def rows(self) -> "Rows":
@@ -85,7 +109,13 @@ class Run:
         """The map of a row summed over channels, (H, W), from whatever is stored of it."""
         names = next((one for one in WHOLE if set(one) <= set(self.save)), self.save)
         maps = [self.maps(name)[row] for name in names]
-        return np.sum([one.sum(-1) if one.ndim == 3 else one for one in maps], axis=0)
+        heat = np.sum([one.sum(-1) if one.ndim == 3 else one for one in maps], axis=0)
+        if not np.isfinite(heat).all():
+            raise StoreError(
+                f"{self.store.url}: {self.inputs.files[row]} has a map, but it cannot be read; "
+                "dmbp verify names what is damaged."
+            )
+        return heat
 
     @property
     def missing(self) -> list[int]:
@@ -114,8 +144,11 @@ class Run:
         Finds maps that were damaged, lost, or overwritten by a second writer. Changes nothing.
 
         Raises:
-          StoreError: the store cannot be read.
+          StoreError: the store cannot be read, or what describes it is damaged.
         """
+        for key in self._metadata:
+            self.check_metadata(key)
+        _ = self.inputs
         done = sorted(records.committed(self.store))
         found = (records.find_problem(self.store, self.fingerprint, shard) for shard in done)
         return [problem for problem in found if problem is not None]
@@ -185,14 +218,15 @@ class Maps:
 
     def __init__(self, run: Run, name: str) -> None:
         self._run = run
-        self._values = run.store.array(name)
-        scaled = run.configuration["dtype"] == "float16"
-        self._scale = run.store.array(name + arrays.SCALE) if scaled else None
+        names = [name, name + arrays.SCALE][: 1 + (run.configuration["dtype"] == "float16")]
+        for one in names:
+            run.check_metadata(f"{one}/zarr.json")
+        self._arrays = [run.store.array(one) for one in names]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(rows, H, W) or (rows, H, W, C)."""
-        return tuple(self._values.shape)
+        return tuple(self._arrays[0].shape)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -213,13 +247,11 @@ class Maps:
         return self[:].astype(dtype or np.float32)
 
     def _read(self, index: int | slice) -> np.ndarray:
-        values = self._values[index].read()
-        scale = None if self._scale is None else self._scale[index].read()
-        result = np.asarray(values.result(), np.float32)
-        if scale is None:
-            return result
-        factors = np.asarray(scale.result())
-        return result * factors.reshape(*factors.shape, *[1] * (len(self.shape) - 1))
+        values, *scales = self._run.store.read_rows(self._arrays, index)
+        result = np.asarray(values, np.float32)
+        for factors in scales:
+            result = result * factors.reshape(*factors.shape, *[1] * (len(self.shape) - 1))
+        return result
 
 
 def _check_index(index: int, length: int) -> int:

@@ -1,20 +1,23 @@
 """Commit records: a shard is done when its record is there, and a record is made only once.
 
-A record is JSON Lines: a head with the size and SHA-256 of every map object, then the rows. What is
-stored is compared with it; a shard that differs is opened again.
+A record is JSON Lines: a head with the size and SHA-256 of every map object and of the record
+itself, then the rows. What is stored is compared with it; a shard that differs is opened again.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from dmbp_jax.errors import StoreError
+from dmbp_jax.files import read_json
 from dmbp_jax.runs.inputs import Inputs
 from dmbp_jax.runs.store import Store
 
 PREFIX = "commits/"
+_KEY = re.compile(r"commits/(\d{8,})\.jsonl")
 COLUMNS = (
     "file",
     "sha256",
@@ -84,11 +87,7 @@ def commit(store: Store, fingerprint: str, part: Part) -> bool:
 
 def committed(store: Store) -> set[int]:
     """The shards that are done; lists names, reads nothing."""
-    return {
-        int(key.removeprefix(PREFIX).removesuffix(".jsonl"))
-        for key in store.keys(PREFIX)
-        if key.endswith(".jsonl")
-    }
+    return {int(found[1]) for found in map(_KEY.fullmatch, store.keys(PREFIX)) if found}
 
 
 def unfinished(store: Store, shards: Iterable[int]) -> Iterator[int]:
@@ -121,19 +120,34 @@ def describe_objects(part: Part) -> dict[str, dict[str, Any]]:
 
 
 def _encode(fingerprint: str, part: Part) -> bytes:
-    head = {"shard": part.shard, "fingerprint": fingerprint, "failed": part.failed}
-    lines = [head | {"objects": describe_objects(part)}, *part.rows]
-    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
+    rows = b"".join(map(_line, part.rows))
+    head: dict[str, Any] = {"shard": part.shard, "fingerprint": fingerprint, "failed": part.failed}
+    head["objects"] = describe_objects(part)
+    return _line(head | {"record": _digest(head, rows)}) + rows
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def _digest(head: dict[str, Any], rows: bytes) -> str:
+    """SHA-256 of a record, whose head then takes it in."""
+    return sha256(_line(head) + rows).hexdigest()
 
 
 def _decode(store: Store, shard: int, data: bytes, rows: bool) -> Record:
-    head, *lines = data.splitlines()
+    head, _, lines = data.partition(b"\n")
     try:
-        values = json.loads(head)
-        decoded = tuple(json.loads(line) for line in lines) if rows else ()
+        values = read_json(head)
+        digest = values.pop("record", None)
+        if digest not in (None, _digest(values, lines)):  # None in those of dmbp-jax 0.2
+            raise ValueError("it is not what was committed")
+        decoded = tuple(map(read_json, lines.splitlines())) if rows else ()
         return Record(shard, values["fingerprint"], values["failed"], values["objects"], decoded)
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{store.url}: {key_of(shard)} is damaged: {error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{store.url}: {key_of(shard)} is damaged: {error}. dmbp verify opens its shard again."
+        ) from error
 
 
 class Problem(NamedTuple):

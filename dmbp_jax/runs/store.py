@@ -4,11 +4,12 @@ Every object is written whole or not at all; `put_new` decides between two write
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import url2pathname
 
+import numpy as np
 import tensorstore as ts
 
 from dmbp_jax.errors import InputError, StoreError, StoreFullError, StoreReadOnlyError
@@ -107,12 +108,17 @@ class Store:
         """The keys that begin with `prefix`, sorted."""
         after = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else ""
         span = ts.KvStore.KeyRange(prefix, after)
-        return sorted(key.decode() for key in self._try(lambda: self._kv.list(span).result()))
+        return sorted(os.fsdecode(key) for key in self._try(lambda: self._kv.list(span).result()))
 
     def array(self, name: str) -> ts.TensorStore:
-        """The Zarr array called `name`, opened for reading; its pieces are read when indexed."""
+        """The Zarr array called `name`, opened for `read_rows`."""
         spec = {"driver": "zarr3", "kvstore": self.spec | {"path": f"{self.spec['path']}{name}/"}}
         return self._try(lambda: ts.open(spec, read=True, open=True).result())
+
+    def read_rows(self, arrays: Sequence[ts.TensorStore], rows: int | slice) -> list[np.ndarray]:
+        """The same rows of several arrays, read at the same time."""
+        reads = [array[rows].read() for array in arrays]
+        return self._try(lambda: [np.asarray(read.result()) for read in reads])
 
     def _try(self, action: Callable[[], Any]) -> Any:
         try:

@@ -194,6 +194,31 @@ def test_verify_names_damage_and_the_run_repairs_it(capsys, tmp_path):
     assert "Expected a store of dmbp run, got none" in err
 
 
+def test_no_damage_of_a_store_passes_for_a_result(capsys, tmp_path):
+    write_pictures(tmp_path / "in", 2)
+    called(capsys, "run", "in", "-o", "out", *SMALL)
+    whole = contents(tmp_path / "out")
+    for key in whole:
+        path = tmp_path / "out" / key
+        data = path.read_bytes()
+        cut = data.rstrip().rpartition(b"\n")[0] or data[:-5]  # of a text its last line
+        for damaged in (cut, data[:-9] + b"x" + data[-8:], b"[" * 100_000, None):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            if "commits" not in key or damaged is not None:  # without a record a shard is to do
+                code, _, err = called(capsys, "verify", "out", "--dry-run")
+                assert (code, err.count("\n")) in ((1, 1), (2, 1)), (key, err)
+            code, _, err = called(capsys, "report", "out", "-o", "page.html", "--force")
+            assert (code, err.count("\n")) in ((0, 0), (2, 1)), (key, err)
+            assert "Traceback" not in err
+        if key != "manifest.json":  # what describes the maps is written anew
+            assert called(capsys, "run", "in", "-o", "out", *SMALL)[0] == 0
+        path.write_bytes(data)
+    assert contents(tmp_path / "out") == whole
+    (tmp_path / "out/commits/._00000000.jsonl").write_bytes(b"of another file system")
+    (tmp_path / "out/commits/\udcff.jsonl").write_bytes(b"")
+    assert called(capsys, "verify", "out")[0] == 0
+
+
 def test_report_writes_one_page_and_overwrites_none(capsys, tmp_path):
     write_pictures(tmp_path / "in", 3)
     called(capsys, "run", "in", "-o", "out", *SMALL)
