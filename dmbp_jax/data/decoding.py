@@ -141,12 +141,15 @@ def _upright_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
         upright = ImageOps.exif_transpose(picture)
     except Exception:  # broken EXIF says nothing about the pixels, which were read in full
         upright = picture.copy()
-    if upright.mode == "F":
-        raise ImageError("floating-point picture; its range of brightness is unknown.")
+    bits, kind = tags.get(_TIFF_BITS, (16,))[0], tags.get(_TIFF_FORMAT, (1,))[0]
+    # Pillow reads the signed numbers of a FITS picture as unsigned ones, and no scale.
+    signed = (kind == 2 and bits <= 16) or (picture.format == "FITS" and upright.mode != "L")
+    if upright.mode == "F" or signed:
+        raise ImageError(
+            f"{'floating-point' if upright.mode == 'F' else 'signed'} picture; its range of brightness is "
+            "unknown."
+        )
     if upright.mode.startswith("I"):
-        bits = tags.get(_TIFF_BITS, (16,))[0]
-        if bits == 16 and tags.get(_TIFF_FORMAT, (1,))[0] == 2:
-            raise ImageError("signed 16-bit picture; its range of brightness is unknown.")
         upright = _eight_bits(upright, 2 ** min(bits, 16) - 1, tags.get(_TIFF_PHOTOMETRIC) == 0)
     elif upright.mode == "LAB":
         upright = _from_lab(upright)

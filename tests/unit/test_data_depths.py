@@ -88,6 +88,20 @@ def tiff(bits: int, row: bytes, **tags: int) -> bytes:
     return head + struct.pack("<H", len(known)) + directory + bytes(4)
 
 
+def test_fits_is_read_where_its_numbers_are_pixels(tmp_path: Path) -> None:
+    """Numbers of 16 bits are signed there, with a scale in the head that Pillow does not read."""
+
+    def fits(bits: int, row: bytes) -> bytes:
+        cards = ["SIMPLE  =                    T", f"BITPIX  = {bits:20d}", f"NAXIS   = {2:20d}"]
+        cards += [f"NAXIS1  = {4:20d}", f"NAXIS2  = {1:20d}", "END"]
+        return "".join(card.ljust(80) for card in cards).encode().ljust(2880) + row.ljust(2880)
+
+    assert pixels(tmp_path / "a.fits", fits(8, b"\0\x05\x50\xff")) == [0, 5, 80, 255]
+    for bits, kind in ((16, "h"), (32, "i"), (-32, "f")):
+        with pytest.raises(ImageError, match="range of brightness is unknown"):
+            pixels(tmp_path / "a.fits", fits(bits, struct.pack(f">4{kind}", 0, 1, 2, 3)))
+
+
 def test_tiffs_of_every_depth(tmp_path: Path) -> None:
     path, wide = tmp_path / "a.tif", struct.pack("<4H", 0, 1285, 20560, 65535)
     assert pixels(path, tiff(2, b"\x1b")) == [0, 85, 170, 255]
@@ -98,6 +112,7 @@ def test_tiffs_of_every_depth(tmp_path: Path) -> None:
     assert pixels(path, tiff(16, wide, _262=0)) == [255, 250, 175, 0]
     for unknown in (
         tiff(16, wide, _339=2),
+        tiff(8, b"\x80\xff\0\x7f", _339=2),
         tiff(12, b"\0" * 6, _262=0),
         tiff(32, bytes(16), _339=3),
     ):
