@@ -2,12 +2,13 @@
 
 import argparse
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dmbp_jax
 from dmbp_jax import Network, data, experiments
+from dmbp_jax.catalogue import find_method
 from dmbp_jax.cli.output import INCOMPLETE
 from dmbp_jax.cli.settings import make_biases, make_config, name_failures, use_compilation_cache
 from dmbp_jax.errors import InputError
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
         points=args.points,
         batch_size=args.batch_size,
     )
+    check_used(options, settings)
     net = dmbp_jax.load(network, args.weights, args.class_names)
     result = experiments.evaluate(
         net,
@@ -67,11 +69,21 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError(f"--labels: Expected none for {args.dataset or 'this dataset'}.")
 
 
+def check_used(options: Mapping[str, Any], settings: experiments.Settings) -> None:
+    """Refuse options of methods that no table has a row of, which would be ignored."""
+    rows = {row.name for rows in settings.rows().values() for row in rows}
+    for name in options:
+        if rows.isdisjoint(find_method(name).rows):
+            raise InputError(
+                f"options of {name}: Expected only options of the rows {', '.join(sorted(rows))}."
+            )
+
+
 def options_of_methods(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """`--option` and the options of dmbp, as method -> option -> value."""
-    options: dict[str, dict[str, Any]] = {
-        "dmbp": {"config": make_config(args), "biases": make_biases(args)}
-    }
+    options: dict[str, dict[str, Any]] = {}
+    if args.quick or args.steps is not None or args.biases is not None:
+        options["dmbp"] = {"config": make_config(args), "biases": make_biases(args)}
     for text in args.option:
         name, equals, value = text.partition("=")
         method, dot, option = name.partition(".")

@@ -14,7 +14,7 @@ INTERRUPTED = 130
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; an operating system's error names its file first."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename2 or error.filename}: {error.strerror}"  # of a rename: the target
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -25,7 +25,7 @@ def list_csv_folder(
         dog.png,golden retriever
 
     Args:
-      root: the folder that the file names start from.
+      root: the folder of the pictures; file names start from it, or from the table's own folder.
       table: the file, as `dmbp_jax.data.tables.read_table` describes it; None is `labels.csv` in
         `root`. A picture has the labels of all its rows.
       classes: class names in the order of the logits, `net.labels`.
@@ -40,10 +40,16 @@ def list_csv_folder(
     """
     folder = check_root(root, "pictures and a table with the columns file,label")
     table = folder / "labels.csv" if table is None else Path(table)
+    listing = list_folder(folder)
+    known = {path.relative_to(folder).as_posix() for path in listing.files}
+    own = table.absolute().parent
     labels: dict[str, set[int]] = {}
     for line, file, label in read_table(table, partial(find_label, tuple(classes))).rows:
         if label is None:
             raise DataError(f"{table}, line {line}: Expected at least one label, got none.")
+        if file not in known:
+            below = Path(os.path.relpath(own / file, folder)).as_posix()
+            file = below if below in known else file
         labels.setdefault(file, set()).add(label)
     outside = [name for name in labels if Path(name).is_absolute() or ".." in Path(name).parts]
     skipped = [Skipped(name, f"lies outside of {folder}") for name in outside]
@@ -51,7 +57,6 @@ def list_csv_folder(
         FilePicture(name, folder / name, tuple(sorted(labels[name])))
         for name in sorted(labels.keys() - set(outside))
     )
-    listing = list_folder(folder)
     for path in listing.files:
         name = path.relative_to(folder).as_posix()
         if name not in labels and path.resolve() != table.resolve():

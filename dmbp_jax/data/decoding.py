@@ -145,10 +145,8 @@ def _upright_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
     # Pillow reads the signed numbers of a FITS picture as unsigned ones, and no scale.
     signed = (kind == 2 and bits <= 16) or (picture.format == "FITS" and upright.mode != "L")
     if upright.mode == "F" or signed:
-        raise ImageError(
-            f"{'floating-point' if upright.mode == 'F' else 'signed'} picture; its range of brightness is "
-            "unknown."
-        )
+        what = "floating-point" if upright.mode == "F" else "signed"
+        raise ImageError(f"{what} picture; its range of brightness is unknown.")
     if upright.mode.startswith("I"):
         upright = _eight_bits(upright, 2 ** min(bits, 16) - 1, tags.get(_TIFF_PHOTOMETRIC) == 0)
     elif upright.mode == "LAB":

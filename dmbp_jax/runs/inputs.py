@@ -115,7 +115,7 @@ def _rows_of_table(path: Path, labels: Label, resolve: Resolve) -> list[tuple[st
                 "network's first choice, say so: label top1."
             )
         return list(label_files(path.parent, [row.file for row in table.rows], labels, resolve))
-    if labels is not None and labels != "top1":
+    if labels is not None:
         raise InputError(f"label: Expected none beside the labels of {path}, got {labels!r}.")
     return [(row.file, row.label) for row in table.rows]
 
@@ -124,6 +124,11 @@ def _list_files(many: Sequence[str | os.PathLike[str]]) -> tuple[Path, list[str]
     """A folder, the names of the pictures below it, and what was left out."""
     roots, found, left_out = [], [], []
     for one in many:
+        if not os.fspath(one) or (is_table(os.fspath(one)) and Path(one).is_file()):
+            raise InputError(
+                "images: Expected a table alone, or folders with pictures, patterns and pictures, "
+                f"got {os.fspath(one)!r} among {len(many)}."
+            )
         if Path(one).is_dir():
             listing = list_pictures(Path(one).absolute())
             roots.append(Path(one).absolute())

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from command_line import refused
 from PIL import Image
 from test_evaluate_page import Page
 from tiny_evaluation import log_of
@@ -145,6 +146,12 @@ def test_a_wrong_command_is_one_line(
     err = capsys.readouterr().err
     assert code == 2
     assert words in err and err.count("\n") == 1
+
+
+def test_options_that_would_be_ignored_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["evaluate", "--table", "2", "--methods", "gradient"]
+    for given in (["--option", "rise.n_masks=5"], ["--steps", "5"], ["--biases", "drop"]):
+        assert "Expected only options of the rows gradient" in refused(capsys, *line, *given)
 
 
 def test_options_of_the_command_line() -> None:

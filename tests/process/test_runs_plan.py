@@ -97,6 +97,11 @@ def test_what_is_refused(folder, tmp_path):
         listed(folder, folder / "rows.csv")
     with pytest.raises(InputError, match="label: Expected none beside"):
         listed(folder / "rows.csv", 1)
+    with pytest.raises(InputError, match=r"label: Expected none beside .* got 'top1'"):
+        listed(folder / "rows.csv", "top1")
+    for images in ([folder, folder / "rows.csv"], [""], [folder, ""]):
+        with pytest.raises(InputError, match="images: Expected a table alone"):
+            listed(images)
     with pytest.raises(InputError, match="label: Expected 0 <= label < 3, got 9"):
         listed(folder, 9)
 

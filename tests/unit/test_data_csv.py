@@ -41,6 +41,15 @@ def test_csv_cannot_reach_out_of_its_folder(tmp_path: Path) -> None:
     assert len(dataset.skipped) == 3 and all("outside" in s.reason for s in dataset.skipped)
 
 
+def test_names_start_from_the_pictures_or_from_the_table(tmp_path: Path) -> None:
+    """As in `dmbp explain` and `dmbp run`: one table serves all commands."""
+    paint(tmp_path / "in" / "a.jpg")
+    paint(tmp_path / "in" / "b.jpg")
+    (tmp_path / "t.csv").write_text(f"file,label\nin/a.jpg,0\n{tmp_path}/in/b.jpg,1\na.jpg,2\n")
+    dataset = list_csv_folder(tmp_path / "in", tmp_path / "t.csv")
+    assert labels(dataset) == {"a.jpg": (0, 2), "b.jpg": (1,)} and not dataset.skipped
+
+
 def test_wrong_tables_are_explained(tmp_path: Path) -> None:
     for table, message in (
         (None, r"labels\.csv: Expected a table with the columns file,label: .*No such file"),
