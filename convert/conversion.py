@@ -51,7 +51,7 @@ def convert(
 
     Raises:
       KeyMismatchError: names or shapes do not fit; every one is listed.
-      WeightsError: a weight is not finite.
+      WeightsError: a weight is not finite, or no floating-point number.
       InputError: no network has this name.
 
     Example:
@@ -76,8 +76,7 @@ def convert_entry(state_dict: Mapping[str, np.ndarray], name: str, entry: Entry)
     for path, layer in found.items():
         expected |= _expected(layer, weights[path])
     arrays, ambiguous = _rename(state_dict, RENAMES.get(type(entry.module), ()), expected)
-    shapes = {key: array.shape for key, array in arrays.items()}
-    _compare(name, entry, shapes, expected, ambiguous)
+    _compare(name, entry, arrays, expected, ambiguous)
 
     params: dict[str, np.ndarray] = {}
     for path, layer in found.items():
@@ -148,8 +147,7 @@ def read_weights(
         if metadata.get("network", network) != network:
             raise WeightsError(f"Expected weights of {network}, got {metadata['network']}.")
         expected = {key: (shape,) for key, shape in target_shapes(entry).items()}
-        shapes = {key: array.shape for key, array in arrays.items()}
-        _compare(network, entry, shapes, expected, [])
+        _compare(network, entry, arrays, expected, [])
         return entry, unflatten_dict(arrays, sep="/"), names
     except WeightsError as error:
         raise type(error)(f"{path}: {error}") from error
@@ -216,11 +214,12 @@ def _expected(layer: Layer, kernel: Shape) -> dict[str, tuple[Shape, ...]]:
 def _compare(
     network: str,
     entry: Entry,
-    shapes: Mapping[str, Shape],
+    arrays: Mapping[str, np.ndarray],
     expected: Mapping[str, tuple[Shape, ...]],
     ambiguous: Sequence[str],
 ) -> None:
     """Raise one error that lists everything that does not fit."""
+    shapes = {key: array.shape for key, array in arrays.items()}
     wrong = [key for key in shapes if key in expected and shapes[key] not in expected[key]]
     lists = {
         "missing": [key for key in expected if key not in shapes],
@@ -230,6 +229,12 @@ def _compare(
     }
     found = [f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in lists.items() if keys]
     if not found:
+        for key, array in arrays.items():
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                raise WeightsError(
+                    f"{key}: Expected floating-point numbers, got {array.dtype}; weights that are "
+                    "quantised have to be turned into these first."
+                )
         return
     prefixes = Counter(
         key.removesuffix(name)

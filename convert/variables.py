@@ -58,7 +58,13 @@ def load_variables(path: str | os.PathLike[str]) -> Variables:
       CorruptCheckpointError: truncated, or not a safetensors file.
       WeightsError: the file is missing.
     """
-    return unflatten_dict(read_safetensors(path)[0], sep="/")
+    arrays = read_safetensors(path)[0]
+    try:
+        return unflatten_dict(arrays, sep="/")
+    except (IndexError, TypeError) as error:
+        raise CorruptCheckpointError(
+            f"{path}: Expected names of arrays, got one that is both an array and a folder of them."
+        ) from error
 
 
 def read_safetensors(
@@ -78,7 +84,7 @@ def read_safetensors(
         raise CorruptCheckpointError(
             f"{path}: Expected a whole safetensors file, got: {error}"
         ) from error
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:  # of 8 bits and less
         raise WeightsError(f"{path}: Expected dtypes NumPy knows, got {error}") from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error}") from error

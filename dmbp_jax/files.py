@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dmbp_jax.errors import DataError
+from dmbp_jax.errors import DataError, InputError
 
 PART = ".dmbp-"  # how the names of files that are being written begin
 
@@ -54,7 +54,12 @@ def replacing(path: Path) -> Iterator[Path]:
     Beside it, because a rename is atomic only within one file system; with a name of its own, so
     that processes and threads writing the same file do not meet. The name is short, so that it
     fits wherever that of `path` does, and ends as that does, since writers look at the suffix.
+
+    Raises:
+      InputError: `path` is a folder or a device, in whose place no file may come.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: Expected the name of a file, got a folder or a device.")
     part = path.with_name(f"{PART}{uuid.uuid4().hex[:8]}{path.suffix[-16:]}")
     try:
         yield part

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import flax.linen as nn
 
 from dmbp_jax import models
+from dmbp_jax.checks import check_count
 from dmbp_jax.data.generated import CLASSES
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.models.builtin import INPUT_SHAPE, MEAN, STD
@@ -163,7 +164,7 @@ def find_entry(name: str, classes: int | None = None) -> Entry:
     entry = NETWORKS[name]
     if classes is None or classes == len(entry.labels):
         return entry
-    return replace(entry, module=entry.module.clone(classes=classes))
+    return replace(entry, module=entry.module.clone(classes=check_count(classes, "classes")))
 
 
 def list_networks() -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What the commands write: nothing over a file by accident, nothing half; the compilation cache."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         part.write_text("new")
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+    os.mkfifo(tmp_path / "pipe.png")
+    for other in (tmp_path, tmp_path / "pipe.png"):
+        with pytest.raises(InputError, match="Expected the name of a file"), replacing(other):
+            pass
 
 
 def test_the_compilation_cache_can_be_refused_and_a_users_own_is_left_alone(

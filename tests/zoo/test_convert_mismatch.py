@@ -24,7 +24,13 @@ from dmbp_jax.convert import (
 from dmbp_jax.convert.conversion import convert_entry, layer_of, target_shapes
 from dmbp_jax.convert.layers import CONV, CONV_BGR, DENSE, dense_behind, find_layer
 from dmbp_jax.convert.tables import table
-from dmbp_jax.errors import CorruptCheckpointError, InputError, KeyMismatchError, WeightsError
+from dmbp_jax.errors import (
+    CorruptCheckpointError,
+    InputError,
+    InputTypeError,
+    KeyMismatchError,
+    WeightsError,
+)
 from dmbp_jax.networks.registry import NETWORKS, Entry, find_entry
 
 
@@ -75,6 +81,21 @@ def test_everything_wrong_is_listed_at_once():
     ):
         assert part in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "bool", "complex64"])
+def test_numbers_that_are_no_weights(dtype):
+    entry = small("resnet50")
+    state_dict = state_of(entry)
+    state_dict["fc.weight"] = state_dict["fc.weight"].astype(dtype)
+    with pytest.raises(WeightsError, match=f"fc.weight: Expected floating-point .*, got {dtype}"):
+        convert_entry(state_dict, "resnet50", entry)
+
+
+@pytest.mark.parametrize("classes", [0, -1, 2.5, "7"])
+def test_a_number_of_classes_that_is_none(classes):
+    with pytest.raises((InputError, InputTypeError), match="classes: Expected"):
+        convert({}, "resnet18", classes)
 
 
 def test_a_name_given_twice():
@@ -277,3 +298,18 @@ def test_bfloat16_safetensors(tmp_path):
     kernel = variables["params"]["fc"]["kernel"]
     assert kernel.dtype == np.float32
     np.testing.assert_allclose(kernel, state_dict["fc.weight"].T, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F4"])
+def test_safetensors_of_few_bits(tmp_path, dtype):
+    tensor = {"dtype": dtype, "shape": [2 if dtype == "F4" else 1], "data_offsets": [0, 1]}
+    head = json.dumps({"a": tensor}).encode()
+    (tmp_path / "few.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + b"x")
+    with pytest.raises(WeightsError, match="Expected dtypes NumPy knows"):
+        read_checkpoint(tmp_path / "few.safetensors")
+
+
+def test_an_array_and_a_folder_of_one_name(tmp_path):
+    save_file({"a": np.zeros(1), "a/b": np.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(CorruptCheckpointError, match="Expected names of arrays"):
+        load_variables(tmp_path / "x.safetensors")
