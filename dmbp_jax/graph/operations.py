@@ -94,6 +94,7 @@ HINTS = {
     "mul": _PRODUCT,
     "dot_general": _PRODUCT,
     "sort": _ORDER,
+    "convert_element_type": "a value that depends on x becomes an integer",
     "gt": _COMPARISON,
     "ge": _COMPARISON,
     "lt": _COMPARISON,

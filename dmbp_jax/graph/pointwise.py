@@ -17,6 +17,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from dmbp_jax.graph.operations import (
     AFFINE_POINTWISE,
     KEEPS_ZERO,
@@ -221,6 +223,8 @@ def _is_pointwise(step: Step) -> bool:
     """Whether a step is elementwise in what depends on x, and all of that has its shape."""
     if step.name not in POINTWISE or not isinstance(step.piece, Relu | Maximum | None):
         return False
+    if step.name == "convert_element_type" and not jnp.issubdtype(step.dtype, jnp.floating):
+        return not jnp.issubdtype(step.equation.invars[0].aval.dtype, jnp.floating)  # rounds
     read = zip(step.shapes, step.depends, strict=True)
     return all(shape == step.shape for shape, depends in read if depends)
 

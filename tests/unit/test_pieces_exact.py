@@ -66,6 +66,12 @@ EXACT = {
         lambda z: np.clip(z, -0.2, 0.9),
         _inside(-0.2, 0.9),
     ),
+    "clamp, whose bounds cross": (
+        lambda z: jax.lax.clamp(jnp.full_like(z, -0.2), z, 2 * z + 0.3),
+        "clamp",
+        lambda z: np.minimum(np.maximum(z, -0.2), 2 * z + 0.3),
+        lambda z: np.where(np.maximum(z, -0.2) > 2 * z + 0.3, 2, z > -0.2),
+    ),
     "hard_tanh": (jax.nn.hard_tanh, "hard_tanh", lambda z: np.clip(z, -1, 1), _inside(-1, 1)),
     "hard_sigmoid": (
         jax.nn.hard_sigmoid,

@@ -95,6 +95,16 @@ REFUSED = {
     ),
     "divided": (lambda x: _head(x / (1 + jax.nn.relu(x[:, ::-1]))), NonAffineError, "'div'"),
     "rounded": (lambda x: _head(jnp.floor(jax.nn.relu(x))), NonAffineError, "'floor'"),
+    "cut to integers": (
+        lambda x: _head(jax.nn.relu(x.astype(jnp.int32).astype(x.dtype))),
+        NonAffineError,
+        "'convert_element_type'.*integer",
+    ),
+    "cut to integers in a function": (
+        lambda x: _head(jax.nn.relu(x) + x.astype(jnp.int32)),
+        NonAffineError,
+        "'convert_element_type'.*integer",
+    ),
     "compared": (
         lambda x: jnp.where(x[:, :1] > 0, _head(x)[:, None, None], 0)[:, 0, 0],
         NonAffineError,

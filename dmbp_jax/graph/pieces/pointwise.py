@@ -169,7 +169,7 @@ def _decision(node: Step, values: list[Any]) -> jax.Array | None:
         return jnp.sign(values[0]).astype(jnp.int8)
     if name == "clamp":
         low, z, high = values
-        return (z > low).astype(jnp.int8) + (z >= high).astype(jnp.int8)
+        return jnp.where(jnp.maximum(z, low) >= high, 2, z > low).astype(jnp.int8)
     if name not in ("max", "min"):
         return None
     a, b = values if node.depends[0] else values[::-1]
