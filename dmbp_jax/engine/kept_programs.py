@@ -64,13 +64,9 @@ def find_place(explainer: Any, rows: Any) -> Place | None:
     platform, shapes = _platform(leaves), _shapes(leaves)
     if platform is None or shapes is None:
         return None
-    return Place(identity, str(jax.tree.structure(rows)), platform, shapes, settings(), folder)
-
-
-def settings() -> tuple[Any, ...]:
-    """Settings of JAX that change a program."""
-    config: Any = jax.config
-    return (*settings_of_traces(), config.jax_threefry_partitionable)
+    return Place(
+        identity, str(jax.tree.structure(rows)), platform, shapes, settings_of_traces(), folder
+    )
 
 
 def export_program(program: Any, arguments: Any) -> export.Exported | None:

@@ -15,6 +15,7 @@ from dmbp_jax.engine import kept_programs
 from dmbp_jax.engine.batches import batch_sharding
 from dmbp_jax.engine.compiling import compiled, find_program
 from dmbp_jax.engine.explainer import Explainer
+from dmbp_jax.graph.tracing import settings_of_traces
 
 Arrays = list[Any]
 
@@ -37,7 +38,7 @@ def find(explainer: Explainer, rows: Any) -> Programs:
     place = kept_programs.find_place(explainer, rows)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in (*leaves, *row_leaves))
     batch, platform = batch_sharding(row_leaves[0]), jax.default_backend()
-    key = place or (tree, rows_tree, shapes, batch, platform, kept_programs.settings())
+    key = place or (tree, rows_tree, shapes, batch, platform, settings_of_traces())
 
     def make() -> Programs:
         made = _make(tree, rows_tree, batch, explainer.steps_per_call, platform)

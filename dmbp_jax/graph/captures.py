@@ -1,12 +1,12 @@
 """Whether a function may read arrays that are none of its arguments: they may change between calls.
 
-Constants of a trace show nearly all of them; a NumPy scalar that a function captured is written
+Constants of a trace show nearly all of them; an array of one number, of NumPy or of JAX, is written
 into the trace like a Python number, and is only found by looking where the function could read it.
 """
 
 import gc
-import inspect
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -15,17 +15,20 @@ import jax
 import numpy as np
 
 _ENOUGH = 10_000  # objects, beyond which the answer is yes
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, ModuleType, CodeType)
-_WITHOUT_ARRAYS = ("jax", "jaxlib", "numpy", "flax", "builtins")  # functions of these modules
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), CodeType)
+# Packages whose own arrays do not change.
+_KNOWN = {*sys.stdlib_module_names, "jax", "jaxlib", "numpy", "flax", "equinox", "dmbp_jax"}
+_JITTED = type(jax.jit(lambda: None))
 
 
-def may_read_arrays(*functions: Any) -> bool:
-    """Whether an array is found in what functions capture, or too much to look at.
+def may_read_arrays(*read: Any) -> bool:
+    """Whether an array is found in functions and what they capture, or too much to look at.
 
-    Looked at are closures, default arguments, globals by name, partial arguments, what a method is
-    bound to, attributes and containers. A jitted function reads its arrays once, as JAX does.
+    Looked at are closures, default arguments, globals and attributes of modules by name, partial
+    arguments, attributes, containers and classes. A jitted function reads its arrays once, as JAX
+    does.
     """
-    waiting, seen = list(functions), set()
+    waiting, seen = list(read), set()
     while waiting:
         found = waiting.pop()
         if isinstance(found, (jax.Array, np.ndarray, np.generic)):
@@ -41,20 +44,38 @@ def may_read_arrays(*functions: Any) -> bool:
 
 def _read_by(found: Any) -> Iterator[Any]:
     if isinstance(found, FunctionType):
-        if (found.__module__ or "").split(".")[0] in _WITHOUT_ARRAYS and not found.__closure__:
-            return
+        captured = []
         for cell in found.__closure__ or ():
             with suppress(ValueError):  # it is filled later
-                yield cell.cell_contents
+                captured.append(cell.cell_contents)
+        yield from captured
+        if _is_known(found.__module__):
+            return
         yield from found.__defaults__ or ()
         yield from (found.__kwdefaults__ or {}).values()
         yield from vars(found).values()
-        for name in _names(found.__code__):
-            if name in found.__globals__:
-                yield found.__globals__[name]
-    elif not hasattr(found, "__wrapped__"):
-        yield from gc.get_referents(found)
-        yield inspect.getattr_static(type(found), "__call__", None)
+        modules = [vars(one) for one in captured if isinstance(one, ModuleType)]
+        yield from _named(set(_names(found.__code__)), [found.__globals__, *modules])
+    elif isinstance(found, type):
+        if not _is_known(found.__module__):
+            yield from (*vars(found).values(), *found.__bases__)
+    elif not isinstance(found, (ModuleType, _JITTED)):
+        yield from (*gc.get_referents(found), type(found))
+
+
+def _is_known(module: str | None) -> bool:
+    return (module or "").split(".")[0] in _KNOWN
+
+
+def _named(names: Set[str], scopes: list[dict[str, Any]]) -> Iterator[Any]:
+    """What has one of these names, globals and attributes of modules among them."""
+    for scope in scopes:  # which grows
+        for name in names & scope.keys():
+            value = scope[name]
+            if not isinstance(value, ModuleType):
+                yield value
+            elif not _is_known(value.__name__) and all(vars(value) is not one for one in scopes):
+                scopes.append(vars(value))
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -83,11 +83,14 @@ def _changes(jaxpr: Any, inputs: Sequence[Any]) -> bool:
             return value
         if not jnp.issubdtype(value.dtype, jnp.floating):
             return np.zeros(value.shape, value.dtype)
+        if value.ndim < 2:  # it may be a variance
+            return rng.uniform(size=value.shape).astype(value.dtype)
         return rng.normal(size=value.shape).astype(value.dtype)
 
     given = list(map(concrete, inputs))
     aval = jaxpr.invars[-1].aval
-    images, others = rng.normal(size=(2, *aval.shape)).astype(aval.dtype)
+    # Positive: whose square roots and logarithms are numbers.
+    images, others = rng.uniform(size=(2, *aval.shape)).astype(aval.dtype)
 
     @jax.jit
     def logits(inputs: Any, x: jax.Array) -> jax.Array:

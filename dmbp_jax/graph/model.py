@@ -26,6 +26,10 @@ class Skeleton:
         leaves = [next(remaining) if leaf is _ARRAY else leaf for leaf in self.static_leaves]
         return jax.tree.unflatten(self.treedef, leaves)
 
+    def without_arrays(self) -> Any:
+        """The same with a placeholder in place of each."""
+        return jax.tree.unflatten(self.treedef, self.static_leaves)
+
 
 _Jitted = type(jax.jit(lambda: None))
 _ARRAY = object()

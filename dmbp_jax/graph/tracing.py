@@ -195,19 +195,19 @@ def trace(
     key = function, model.skeleton, shapes, here
     known = _newest.get(key)
     if known is not None and known.is_final:
-        _newest.move_to_end(key)
+        _newest[key] = _newest.pop(key, known)  # the newest; another thread may have taken it out
         return TracedNetwork(model.arrays, known.trace)
     with jax.default_matmul_precision(precision):
         jaxpr, constants = _trace_one_image(model, image)
-        if known is None:
+        new = Trace(jaxpr, (*(False for _ in model.arrays), *map(is_zero, constants)))
+        equal = (one.trace for one in list(_newest.values()) if one.trace.identity == new.identity)
+        found = next(equal, new)
+        if known is None or known.trace is not found:  # as of a module that is in training mode now
             _warn_of_training(jaxpr.eqns, jaxpr.invars[: len(model.arrays)])
             _check_images_apart(model, image)
-    new = Trace(jaxpr, (*(False for _ in model.arrays), *map(is_zero, constants)))
-    equal = (one.trace for one in _newest.values() if one.trace.identity == new.identity)
-    found = next(equal, new)
-    captures = constants or may_read_arrays(model.apply_fn, *model.skeleton.static_leaves)
+    captures = constants or may_read_arrays(model.apply_fn, model.skeleton.without_arrays())
+    _newest.pop(key, None)
     _newest[key] = _Known(found, not captures)
-    _newest.move_to_end(key)
     while len(_newest) > _KEPT:
         _newest.popitem(last=False)
     return TracedNetwork((*model.arrays, *constants), found)
@@ -220,6 +220,8 @@ def settings_of_traces() -> tuple[Any, ...]:
         config.jax_enable_x64,
         config.jax_default_matmul_precision,
         config.jax_numpy_dtype_promotion,
+        config.jax_default_prng_impl,
+        config.jax_threefry_partitionable,
     )
 
 

@@ -7,17 +7,20 @@ import functools
 import gc
 import os
 import weakref
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import nnx
 from jax import lax
 
 import dmbp_jax
 from dmbp_jax import DMBP
 from dmbp_jax.graph import tracing
+from dmbp_jax.graph.captures import may_read_arrays
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
@@ -80,16 +83,6 @@ def a_global():
 def written_in_place():
     head = H.copy()
     return lambda _, x: classify(x, head), lambda: head.__imul__(10)
-
-
-def a_number_written_in_place():
-    scale = np.ones((), np.float32)
-    return lambda _, x: classify(x, H) * scale, lambda: scale.__imul__(10)
-
-
-def a_number_of_jax():
-    scale = [jnp.float32(1)]
-    return lambda _, x: classify(x, H) * scale[0], lambda: scale.__setitem__(0, jnp.float32(10))
 
 
 def a_default_argument():
@@ -156,6 +149,69 @@ def a_module_of_nnx():
     return lambda _, x: head(jax.nn.relu(x @ W).mean((1, 2))), change
 
 
+def numbers(x):
+    """Logits without any array: a number is the only thing that is captured beside it."""
+    return jax.nn.relu(x).mean((1, 2))
+
+
+def a_number_written_in_place():
+    scale = np.ones((), np.float32)
+    return lambda _, x: numbers(x) * scale, lambda: scale.__imul__(10)
+
+
+def a_number_of_jax():
+    scale = [jnp.float32(1)]
+    return lambda _, x: numbers(x) * scale[0], lambda: scale.__setitem__(0, jnp.float32(10))
+
+
+class Scaled:
+    """A number as an attribute of the class, read by another method."""
+
+    scale = np.float32(1)
+
+    def scaled(self, z):
+        return z * self.scale
+
+    def __call__(self, params, x):
+        return self.scaled(numbers(x))
+
+
+def a_number_of_a_class():
+    class Derived(Scaled):
+        pass
+
+    Derived.scale = np.float32(1)
+    return Derived(), lambda: setattr(Derived, "scale", np.float32(10))
+
+
+def a_number_of_a_module():
+    settings = ModuleType("settings")
+    settings.scale = np.float32(1)
+    return lambda _, x: numbers(x) * settings.scale, lambda: setattr(
+        settings, "scale", np.float32(10)
+    )
+
+
+def a_number_of_a_custom_derivative():
+    scale = [np.float32(1)]
+    rule = jax.custom_jvp(lambda z: z * scale[0])
+    rule.defjvp(lambda primals, tangents: (rule(*primals), tangents[0] * scale[0]))
+    return lambda _, x: rule(numbers(x)), lambda: scale.__setitem__(0, np.float32(10))
+
+
+def a_number_of_a_wrapper():
+    class Wrapper:
+        def __init__(self, function):
+            functools.update_wrapper(self, function)
+            self.scale = np.float32(1)
+
+        def __call__(self, params, x):
+            return self.__wrapped__(params, x) * self.scale
+
+    network = Wrapper(lambda _, x: numbers(x))
+    return network, lambda: setattr(network, "scale", np.float32(10))
+
+
 CAPTURES = [
     in_a_dict,
     in_a_list,
@@ -164,6 +220,10 @@ CAPTURES = [
     written_in_place,
     a_number_written_in_place,
     a_number_of_jax,
+    a_number_of_a_class,
+    a_number_of_a_module,
+    a_number_of_a_custom_derivative,
+    a_number_of_a_wrapper,
     a_default_argument,
     a_partial_argument,
     an_attribute_of_a_callable,
@@ -194,6 +254,42 @@ def test_a_number_written_in_place_changes_no_other_function():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@jax.tree_util.register_pytree_node_class
+class OfOneBox:
+    """A callable pytree without arrays among its leaves."""
+
+    def __init__(self, box):
+        self.box = box
+
+    def tree_flatten(self):
+        return (), self.box
+
+    @classmethod
+    def tree_unflatten(cls, box, _):
+        return cls(box)
+
+    def __call__(self, x):
+        return numbers(x) * self.box.scale
+
+
+def test_what_is_static_in_params_is_read_anew():
+    box = type("Box", (), {"scale": np.float32(1)})()
+    network = OfOneBox(box)
+    before = METHODS["gradient"](network, X, 1)
+    box.scale = np.float32(10)
+    np.testing.assert_allclose(METHODS["gradient"](network, X, 1), 10 * before, rtol=1e-5)
+
+
+def test_a_setting_of_jax_that_changes_constants_is_another_network():
+    def network(_, x):
+        return numbers(x) * jax.random.normal(jax.random.key(0), (3,))
+
+    own = trace(bind(None, network), IMAGE)
+    with jax.default_prng_impl("rbg"):
+        assert trace(bind(None, network), IMAGE).trace is not own.trace
+    assert trace(bind(None, network), IMAGE).trace is own.trace
+
+
 def test_an_explanation_in_a_training_loop_is_of_the_weights_of_its_step():
     weights = {"head": jnp.asarray(H)}
     for _ in range(3):
@@ -215,6 +311,19 @@ def test_a_function_without_captured_arrays_is_traced_once():
     for _ in range(3):
         METHODS["gradient"]({"w": W, "h": H}, X, 1, apply_fn=network)
     assert runs.count(1) == 1
+
+
+class Plain(nn.Module):
+    """No array but its parameters."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.BatchNorm(use_running_average=True)(nn.Conv(4, (3, 3))(x)))
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def test_a_module_without_captured_arrays_may_read_none():
+    assert not may_read_arrays(Plain().apply)
 
 
 def test_equal_programs_are_one_network():

@@ -70,6 +70,7 @@ MIXED = {
     "images rolled": (lambda x: classify(jnp.roll(x, 1, 0)), "'slice'"),
     "images shuffled": (lambda x: classify(jax.random.permutation(jax.random.key(3), x)), ""),
     "images sorted": (lambda x: classify(jnp.sort(x, 0)), "'sort'"),
+    "images sorted, of a root": (lambda x: classify(jnp.sort(jnp.sqrt(x), 0)), "'sort'"),
     "the first image": (lambda x: classify(x[:1]) + jnp.zeros((len(x), 1)), "'slice'"),
     "the first logits": (lambda x: classify(x)[:1] + jnp.zeros((len(x), 1)), "'slice'"),
     "only in a batch": (only_in_a_batch, "'reduce_sum'"),
@@ -115,6 +116,31 @@ def test_it_is_refused_by_every_function():
     ):
         with pytest.raises(UnsupportedNetworkError, match="every image of a batch"):
             call()
+
+
+def test_a_function_that_mixes_images_from_now_on():
+    """As a module that a function captured, after its `train()`."""
+    state = {"head": H, "training": False}
+
+    def network(_, x):
+        return jax.nn.relu((x - x.mean(0) if state["training"] else x) @ W).mean((1, 2)) @ H
+
+    METHODS["gradient"](None, X, 1, apply_fn=network)
+    state["training"] = True
+    with pytest.raises(UnsupportedNetworkError, match="every image of a batch"):
+        METHODS["gradient"](None, X, 1, apply_fn=network)
+
+
+def test_parameters_that_are_traced_are_not_looked_at_with_a_negative_variance():
+    def network(params, x):
+        z = x / jnp.sqrt(params["variance"])
+        return classify(z + z[jnp.argsort(z.sum((1, 2, 3)))])
+
+    def call(params):
+        return METHODS["gradient"](params, X, 1, apply_fn=network)
+
+    with pytest.raises(UnsupportedNetworkError, match="every image of a batch"):
+        jax.jit(call)({"variance": np.ones(3, np.float32)})
 
 
 def windows(x):
