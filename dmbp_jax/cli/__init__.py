@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from dmbp_jax.cli.output import BAD_INPUT, INTERRUPTED, one_line
+from dmbp_jax.cli.output import BAD_INPUT, INTERRUPTED, NOT_READ, one_line
 from dmbp_jax.cli.parser import COMMANDS as COMMANDS
 from dmbp_jax.cli.parser import build_parser as build_parser
 from dmbp_jax.errors import DmbpError
@@ -25,10 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     try:
-        return import_module(f"dmbp_jax.cli.{args.command}").run(args)
+        code = import_module(f"dmbp_jax.cli.{args.command}").run(args)
+        sys.stdout.flush()  # here, where a closed pipe is caught
+        return code
     except BrokenPipeError:  # the reader of our output, `head` for instance, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return NOT_READ
     except (DmbpError, OSError) as error:
         print(f"dmbp: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT

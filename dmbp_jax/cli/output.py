@@ -9,12 +9,13 @@ from dmbp_jax.errors import InputError
 INCOMPLETE = 1  # done, but some pictures were left out, or some shards differ
 BAD_INPUT = 2
 INTERRUPTED = 130
+NOT_READ = 141  # as of a program that the signal of a closed pipe ends
 
 
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; an operating system's error names its file first."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename2 or error.filename}: {error.strerror}"  # of a rename: the target
+        return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

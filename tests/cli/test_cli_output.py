@@ -1,6 +1,7 @@
 """What the commands write: nothing over a file by accident, nothing half; the compilation cache."""
 
 import argparse
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import jax
 import pytest
 from command_line import jax_settings_as_before  # noqa: F401 - on for every test here
 
-from dmbp_jax.cli.output import make_folder, refuse_overwrite
+from dmbp_jax.cli.output import make_folder, one_line, refuse_overwrite
 from dmbp_jax.cli.settings import use_compilation_cache
 from dmbp_jax.errors import InputError
 from dmbp_jax.files import replacing
@@ -51,10 +52,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         part.write_text("new")
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+    with pytest.raises(OSError) as caught, replacing(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert one_line(caught.value) == f"{target}: No space left on device"
     os.mkfifo(tmp_path / "pipe.png")
     for other in (tmp_path, tmp_path / "pipe.png"):
         with pytest.raises(InputError, match="Expected the name of a file"), replacing(other):
             pass
+
+
+def test_a_reader_that_has_closed_the_output_is_no_success() -> None:
+    command = [sys.executable, "-m", "dmbp_jax.cli", "networks"]
+    read, write = os.pipe()
+    os.close(read)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=buffered)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_the_compilation_cache_can_be_refused_and_a_users_own_is_left_alone(
