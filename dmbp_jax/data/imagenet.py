@@ -5,6 +5,7 @@ Labels are positions in the sorted list of the 1000 WordNet ids, as in all publi
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -175,6 +176,9 @@ def _read_truth(path: Path, ids: dict[str, int] | None) -> dict[str | int, int]:
         raise DataError(f"{path}: Expected one label, or a name and a label, on every line.")
     words = [row[-1] for row in rows]
     keys = [Path(row[0]).stem if len(row) == 2 else i for i, row in enumerate(rows, start=1)]
+    key, count = Counter(keys).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{path}: Expected one label for every image, got {count} for {key}.")
     if all(map(_is_id, words)):
         known = ids or _all_ids(words, f"{path}: Expected labels of {CLASSES} classes")
     elif widths == {2}:

@@ -145,6 +145,7 @@ def test_files_and_names_without_partner_are_reported(tmp_path: Path) -> None:
         ("a.JPEG dog\n", "Expected a class on line 1, got 'dog'"),
         ("a.JPEG 1\nb.JPEG\n", "Expected one label, or a name and a label, on every line"),
         ("", "Expected one label, or a name"),
+        ("x/a.JPEG 1\ny/a.JPEG 2\n", "Expected one label for every image, got 2 for a"),
         (f"a.JPEG {IDS[0]}\n", "Expected labels of 1000 classes, got 1"),
     ],
 )
