@@ -28,7 +28,6 @@ from dmbp_jax.dmbp.decomposition import (
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.errors import InputError
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
-from dmbp_jax.graph.pieces import Pointwise
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
 
@@ -101,11 +100,10 @@ class DmbpExplainer:
     def bytes_per_row(self) -> int:
         """Device memory of one image in the loop."""
         program = self.network.program()
-        choices = sum(  # slope and intercept, where a piecewise-linear activation has a byte or two
+        choices = sum(  # slope and intercept
             2 * 4 * math.prod(step.shape)
             for step in program.steps
             if step.piece is not None and step.piece.masked and step.piece.has_intercept
-            if not (isinstance(step.piece, Pointwise) and step.piece.exact)
         )
         factors = sum(4 * math.prod(s.shape) for s in program.sites if s.kind == "frozen")
         return bytes_per_image(program.masked) + choices + factors

@@ -188,11 +188,16 @@ def test_a_bound_closes_the_gate_as_in_a_relu():
     assert slope.tolist() == [[0, 0, 0, 1, 0]] and intercept.tolist() == [[0, 6, 0, 0, 6]]
 
 
-def test_a_choice_of_an_exact_function_is_a_few_bytes():
-    for name in ("relu6", "leaky_relu", "clamp", "abs", "times"):
-        graph = trace(bind(PARAMS, _case(name)[0]), jnp.asarray(X)[None]).graph()
-        kept = jax.tree.leaves(graph.freeze(jnp.asarray(X)[None]).fixed.choices[0])
-        assert 1 <= len(kept) <= 2 and {a.dtype.itemsize for a in kept} == {1}
+def test_at_a_jump_the_function_itself_decides():
+    z = jnp.array([[0.5, 1.0, 3.0, -2.0, 1.0]])
+
+    def network(_, x):
+        z = x.reshape(len(x), -1)
+        return jnp.where(z >= 1, 2 * z, 0.5) @ jnp.eye(5)
+
+    image = z.reshape(1, 1, 5, 1)
+    ((slope, intercept),) = trace(bind(None, network), image).graph().freeze(image).fixed.choices
+    assert slope.tolist() == [[0, 2, 2, 0, 2]] and intercept.tolist() == [[0.5, 0, 0, 0.5, 0]]
 
 
 def test_a_plain_relu_stays_a_boolean_gate():

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.operations import AFFINE_POINTWISE
 from dmbp_jax.graph.pieces.protocol import Choice
-from dmbp_jax.graph.steps import Rule, Step, interpret, plainly
+from dmbp_jax.graph.steps import Step, interpret
 
-_COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne", "is_finite")
 RANGE = 4.0  # beyond, tanh is within 0.1 % of its asymptote, sigmoid within 2 %
 
 
@@ -61,11 +60,9 @@ class Pointwise:
         return self._evaluate(z)
 
     def choose(self, z: jax.Array) -> Choice:
-        """Slope and intercept, each of the shape of z; of an exact f what its operations decide."""
-        if self.exact:
-            return self._decide(z)
+        """Slope and intercept, each of the shape of z."""
         value, derivative = self(z), self._derivative(z)
-        if self.linearisation.slope == "tangent":
+        if self.exact or self.linearisation.slope == "tangent":
             return derivative, value - derivative * z
         if self.linearisation.slope == "segments":
             low, high = segment_of(z, self.linearisation.segments)
@@ -82,51 +79,32 @@ class Pointwise:
 
     def apply(self, choice: Choice, z: jax.Array) -> jax.Array:
         """Slope ⊙ z + intercept."""
-        if self.exact:
-            decisions = iter(choice)
-            return self._evaluate(z, lambda step, read: [_follow(step, read, next(decisions))])
         slope, intercept = choice
         return slope * z + intercept
 
-    def _decide(self, z: jax.Array) -> Choice:
-        """What its operations decide; at a corner of f, that of the side with the smaller slope.
-
-        Each operation has its own rule there, and how f is written must not matter: a ReLU's gate
-        is closed at 0. At a jump f(z) itself decides.
-        """
-        own, *sides = (self._decide_at(one) for one in (z, *_sides(z)))
-        left, right = (self._slope_of(side, z) for side in sides)
-        takes_left = abs(left) <= abs(right)
-        side = _select(takes_left, *sides)
-        value, rounding = self.apply(own, z), 64 * jnp.finfo(z.dtype).eps
-        size = abs(value) + abs(jnp.where(takes_left, left, right) * z)
-        is_exact = abs(self.apply(side, z) - value) <= rounding * size
-        return _select(is_exact, side, own)
-
-    def _slope_of(self, choice: Choice, z: jax.Array) -> jax.Array:
-        return self.apply(choice, jnp.ones_like(z)) - self.apply(choice, jnp.zeros_like(z))
-
-    def _decide_at(self, z: jax.Array) -> Choice:
-        decisions = []
-
-        def at(node: Step, values: list[Any]) -> list[jax.Array]:
-            decisions.append(_decision(node, values))
-            return [_follow(node, values, decisions[-1])]
-
-        self._evaluate(z, at)
-        return tuple(decisions)
-
     def _derivative(self, z: jax.Array) -> jax.Array:
-        """f′(z); at a corner of f, that of the side where it is smaller."""
-        own, left, right = (
-            jax.jvp(self._evaluate, (at,), (jnp.ones_like(z),))[1] for at in (z, *_sides(z))
-        )
-        side = jnp.where(abs(left) <= abs(right), left, right)
-        is_smooth = abs(own - side) <= jnp.sqrt(jnp.finfo(z.dtype).eps) * (abs(left) + abs(right))
-        return jnp.where(is_smooth, own, side)
+        """f′(z); at a corner of f, that of the side where it is smaller.
 
-    def _evaluate(self, z: jax.Array, rule: Rule = plainly) -> jax.Array:
-        values = interpret(self.nodes, {**self.constants, self.source: z}, rule)
+        How f is written must not matter: a ReLU's gate is closed at 0. At a jump of a
+        piecewise-linear f its own derivative counts.
+        """
+        info, sides = jnp.finfo(z.dtype), _sides(z)
+        (value, own), *beside = (
+            jax.jvp(self._evaluate, (at,), (jnp.ones_like(z),)) for at in (z, *sides)
+        )
+        left, right = (slope for _, slope in beside)
+        takes_left = abs(left) <= abs(right)
+        side = jnp.where(takes_left, left, right)
+        is_own = abs(own - side) <= jnp.sqrt(info.eps) * (abs(left) + abs(right))
+        if self.exact:
+            at_z = jnp.where(
+                takes_left, *(f + s * (z - at) for (f, s), at in zip(beside, sides, strict=True))
+            )
+            is_own |= ~(abs(at_z - value) <= 64 * info.eps * (abs(value) + abs(side * z)))
+        return jnp.where(is_own, own, side)
+
+    def _evaluate(self, z: jax.Array) -> jax.Array:
+        values = interpret(self.nodes, {**self.constants, self.source: z})
         return values[self.nodes[-1].results[0]]
 
 
@@ -135,10 +113,6 @@ def _sides(z: jax.Array) -> tuple[jax.Array, jax.Array]:
     info = jnp.finfo(z.dtype)
     step = jnp.where(z == 0, jnp.sqrt(info.tiny), 4 * info.eps * abs(z)).astype(z.dtype)
     return z - step, z + step
-
-
-def _select(is_first: jax.Array, first: Choice, second: Choice) -> Choice:
-    return jax.tree.map(lambda one, other: jnp.where(is_first, one, other), first, second)
 
 
 def segment_of(z: jax.Array, segments: int) -> tuple[jax.Array, jax.Array]:
@@ -152,44 +126,3 @@ def segment_of(z: jax.Array, segments: int) -> tuple[jax.Array, jax.Array]:
     ends = jnp.where(z > RANGE, RANGE, low), jnp.where(z > RANGE, 2 * RANGE, low + width)
     below = z < -RANGE
     return jnp.where(below, -2 * RANGE, ends[0]), jnp.where(below, -RANGE, ends[1])
-
-
-def _decision(node: Step, values: list[Any]) -> jax.Array | None:
-    """Which way an operation with these operands goes at x, as the gate of a ReLU; None: no way.
-
-    A bit or a byte for each element in place of a slope and an intercept: every pass reads it.
-
-    A maximum or minimum with a constant is the constant where both are equal, as a ReLU's gate is
-    closed at 0.
-    """
-    name = node.name
-    if name in _COMPARISONS:
-        return plainly(node, values)[0]
-    if name in ("sign", "abs"):
-        return jnp.sign(values[0]).astype(jnp.int8)
-    if name == "clamp":
-        low, z, high = values
-        return jnp.where(jnp.maximum(z, low) >= high, 2, z > low).astype(jnp.int8)
-    if name not in ("max", "min"):
-        return None
-    a, b = values if node.depends[0] else values[::-1]
-    if all(node.depends):
-        return a >= b if name == "max" else a <= b
-    return a > b if name == "max" else a < b
-
-
-def _follow(node: Step, values: list[Any], decision: jax.Array | None) -> jax.Array:
-    """The value of an operation that goes the way it was decided: affine in what depends on x."""
-    name = node.name
-    if decision is None:
-        return plainly(node, values)[0]
-    if name in _COMPARISONS:
-        return decision
-    if name in ("sign", "abs"):
-        sign = decision.astype(values[0].dtype)
-        return sign if name == "sign" else sign * values[0]
-    if name == "clamp":
-        low, z, high = values
-        return jnp.where(decision == 1, z, jnp.where(decision == 0, low, high))
-    a, b = values if node.depends[0] else values[::-1]
-    return jnp.where(decision, a, b)
