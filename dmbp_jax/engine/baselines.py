@@ -5,8 +5,6 @@ does. Filtering along an axis is then a product with a banded Toeplitz matrix: o
 product for any width, where a convolution would need hundreds of taps.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,7 @@ from PIL import Image
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.images import check_images
+from dmbp_jax.graph.call import Call, check_images
 
 Blur = str | tuple[str, int, float]
 Baseline = Blur | ArrayLike
@@ -24,30 +22,28 @@ BLUR_SIGMA = 10.0  # pixels, of the preset "blur"
 TRUNCATE = 4.0  # kernel radius in standard deviations, as scipy.ndimage.gaussian_filter
 
 
-def make_baseline(
-    baseline: Baseline, images: jax.Array, name: str = "baseline", params: Any = None
-) -> jax.Array:
-    """The baseline x′ (N, H, W, C) of images, in preprocessed space.
+def make_baseline(baseline: Baseline, call: Call, name: str = "baseline") -> jax.Array:
+    """The baseline x′ (N, H, W, C) of the images of a call, in preprocessed space.
 
     Args:
-      baseline: "zero"; "mean", the mean colour of each image; "black", which asks `params` for its
-        preprocessing; a blur as in `blur_taps`; a number; or an array shaped like an image or like
-        all of them.
-      images: (N, H, W, C).
+      baseline: "zero"; "mean", the mean colour of each image; "black", which asks the network for
+        its preprocessing; a blur as in `blur_taps`; a number; or an array shaped like an image or
+        like all of them.
+      call: its images and its network.
       name: of the argument, for messages.
-      params: the network.
 
     Raises:
       InputError: an unknown name, a wrong shape, or a value that is not finite.
       InputTypeError: not an array of floating-point numbers; or "black" for a network that does
         not know its preprocessing.
     """
+    images = call.images
     if isinstance(baseline, tuple) or (isinstance(baseline, str) and baseline in ("blur", "rise")):
         return blur_images(images, baseline)  # pyrefly: ignore[bad-argument-type]
     if isinstance(baseline, str) and baseline == "mean":
         return jnp.broadcast_to(images.mean((1, 2), keepdims=True), images.shape)
     if isinstance(baseline, str) and baseline in ("zero", "black"):
-        colour = jnp.float32(0) if baseline == "zero" else _black(params, images, name)
+        colour = jnp.float32(0) if baseline == "zero" else _black(call, name)
         return jnp.broadcast_to(colour.astype(images.dtype), images.shape)
     if isinstance(baseline, str):
         raise InputError(
@@ -56,25 +52,25 @@ def make_baseline(
         )
     if isinstance(baseline, (float, np.ndarray, jax.Array)) and np.ndim(baseline) == 0:
         baseline = jnp.full(images.shape[1:], baseline, images.dtype)
-    given = check_images(baseline, name)
-    if given.x.shape[1:] != images.shape[1:] or len(given.x) not in (1, len(images)):
+    given, _ = check_images(baseline, name)
+    if given.shape[1:] != images.shape[1:] or len(given) not in (1, len(images)):
         raise InputError(
             f"{name}: Expected shape {images.shape[1:]} or {images.shape}, got "
             f"{np.shape(baseline)}."
         )
-    return jnp.broadcast_to(given.x.astype(images.dtype), images.shape)
+    return jnp.broadcast_to(given.astype(images.dtype), images.shape)
 
 
-def _black(params: Any, images: jax.Array, name: str) -> np.ndarray:
+def _black(call: Call, name: str) -> np.ndarray:
     """Colour (C,) of a black picture after the network's own preprocessing."""
-    if not hasattr(params, "preprocess"):
+    if not hasattr(call.params, "preprocess"):
         raise InputTypeError(
             f'{name}: Expected a dmbp_jax.Network for "black", which needs its preprocessing, '
-            f"got {type(params).__name__}. "
+            f"got {type(call.params).__name__}. "
             "Give the black image as an array, preprocessed as x is."
         )
-    _, height, width, _ = images.shape
-    return np.asarray(params.preprocess(Image.new("RGB", (width, height))))[0, 0]
+    _, height, width, _ = call.images.shape
+    return np.asarray(call.params.preprocess(Image.new("RGB", (width, height))))[0, 0]
 
 
 def blur_taps(blur: Blur = "rise") -> np.ndarray:

@@ -3,15 +3,12 @@
 Methods that perturb images and all metrics ask the same questions of a network.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from dmbp_jax.checks import check_choice
 from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.graph.call import Call
-from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
@@ -24,10 +21,7 @@ PROBABILITIES = {"softmax": softmax, "sigmoid": jax.nn.sigmoid}
 
 
 def find_activation(
-    activation: str | None,
-    params: Any,
-    apply_fn: ApplyFn | None,
-    choices: tuple[str, ...] = tuple(PROBABILITIES),
+    activation: str | None, call: Call, choices: tuple[str, ...] = tuple(PROBABILITIES)
 ) -> str:
     """The given activation, else the network's own (`params.activation`), else softmax.
 
@@ -35,7 +29,7 @@ def find_activation(
       InputTypeError, InputError: none of `choices`.
     """
     if activation is None:
-        own = getattr(params, "activation", None) if apply_fn is None else None
+        own = getattr(call.params, "activation", None) if call.apply_fn is None else None
         return own if isinstance(own, str) and own in choices else "softmax"
     return check_choice(activation, "activation", choices)
 

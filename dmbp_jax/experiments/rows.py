@@ -21,7 +21,7 @@ from PIL import Image
 from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.data.samples import Dataset, FilePicture, Skipped, Target
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.images import check_images
+from dmbp_jax.graph.call import check_images
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.metrics.heatmaps import fit_heatmap
 from dmbp_jax.networks.network import Network
@@ -97,7 +97,7 @@ class MethodRow:
             params: Any, x: jax.Array, label: jax.Array, *, apply_fn: ApplyFn | None = None
         ) -> jax.Array:
             found = self.function(params, x, label, apply_fn=apply_fn, **options)
-            return fit_heatmap(found, check_images(x))
+            return fit_heatmap(found, *check_images(x))
 
         return maps
 

@@ -15,9 +15,8 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.images import check_images
 from dmbp_jax.graph.linearisation import Linearisation
-from dmbp_jax.graph.model import ApplyFn, Model, bind, is_traced
+from dmbp_jax.graph.model import ApplyFn, Model, bind, is_traced, plain_array
 from dmbp_jax.graph.tracing import TracedNetwork, trace
 
 
@@ -32,6 +31,7 @@ class Call:
       labels: (N,) int32, or None for the network's top-1 of each image.
       single: whether the caller gave one image, and N was added here.
       chunk_size: images at once, or None for as many as fit.
+      params, apply_fn, key: as they were given.
     """
 
     network: TracedNetwork
@@ -40,6 +40,9 @@ class Call:
     single: bool
     chunk_size: int | None = None
     low: TracedNetwork | None = None
+    params: Any = None
+    apply_fn: ApplyFn | None = None
+    key: Any = None
 
     def unbatch(self, results: Any) -> Any:
         """Take the leading axis away again where the caller gave a single image.
@@ -108,7 +111,7 @@ def check_call(
     network = traced(model, images.dtype)
     labels = check_labels(label, len(images), network.classes, single)
     in_low = traced(model.astype(dtype), dtype) if dtype is not None and low else None
-    return Call(network, images, labels, single, chunk_size, in_low)
+    return Call(network, images, labels, single, chunk_size, in_low, params, apply_fn)
 
 
 def _is_lower(dtype: str | None, own: Any) -> bool:
@@ -121,6 +124,50 @@ def _is_lower(dtype: str | None, own: Any) -> bool:
         )
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(own, dtype) == own != jnp.dtype(dtype)
+
+
+def check_images(x: ArrayLike, name: str = "x") -> tuple[jax.Array, bool]:
+    """Floating-point images (N, H, W, C), and whether N was added to a single one.
+
+    Raises:
+      InputTypeError: not an array, or not a floating-point dtype.
+      InputError: wrong rank, an empty axis, or a value that is not finite.
+    """
+    if not isinstance(x, jax.Array):
+        x = plain_array(x, name)
+    dtype, shape = x.dtype, np.shape(x)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputTypeError(
+            f"{name}: Expected a floating-point dtype (a preprocessed image), got {dtype}. "
+            "Preprocess it first, for instance with net.preprocess(...)."
+        )
+    if len(shape) not in (3, 4):
+        raise InputError(f"{name}: Expected shape (H, W, C) or (N, H, W, C), got {shape}.")
+    if len(shape) == 4 and shape[0] == 0:
+        raise InputError(f"{name}: Expected at least one image, got an empty batch {shape}.")
+    if 0 in shape:
+        raise InputError(f"{name}: Expected no empty axis, got shape {shape}.")
+    single = len(shape) == 3
+    if isinstance(x, jax.Array):
+        with jax.ensure_compile_time_eval():  # of an array that a jitted function captured
+            finite = is_traced(x) or bool(jax.device_get(_all_finite(x)))
+    else:  # in NumPy: every operation of JAX would be a program to compile
+        with np.errstate(over="ignore"):
+            x = x.astype(jax.dtypes.canonicalize_dtype(dtype), copy=False)
+        finite = bool(np.isfinite(x).all())
+    if not finite:
+        x = jax.device_get(x)
+        bad = np.argwhere(~np.isfinite(x.astype(np.float32)))[0]
+        raise InputError(
+            f"{name}: Expected finite values, got {x[tuple(bad)]} "
+            f"at index {tuple(int(i) for i in bad)}."
+        )
+    return jnp.asarray(x[None] if single else x), single
+
+
+@jax.jit
+def _all_finite(x: jax.Array) -> jax.Array:
+    return jnp.isfinite(x).all()
 
 
 def check_labels(

@@ -4,16 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.engine.mapping import each_image
+from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, method
+from dmbp_jax.methods.calling import method
 
 EPSILON = 1e-6  # the authors', added to the range of a map before dividing by it
 
 
 @method("nonaffine", "pointwise", "segments")
 def fullgrad(
-    call: MethodCall, *, return_residual: bool = False
+    call: Call, *, return_residual: bool = False
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Input × gradient and bias × gradient of every layer, each scaled to [0, 1], added up.
 

@@ -5,7 +5,7 @@ to `engine.mapping.each_image` (one evaluation) or `engine.sampling.sum_samples`
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, Protocol
@@ -15,22 +15,9 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.scores import target_labels
-from dmbp_jax.graph.call import Call, check_call
+from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
-
-
-@dataclass(frozen=True)
-class MethodCall(Call):
-    """A checked call, in which every image has a label, and what it was made from.
-
-    Attributes:
-      params, apply_fn, key: as they were given.
-    """
-
-    params: Any = None
-    apply_fn: ApplyFn | None = None
-    key: Any = None
 
 
 class MethodFunction(Protocol):
@@ -79,9 +66,8 @@ def method(*linearised: str) -> Callable[[Callable[..., Any]], MethodFunction]:
             values = given.arguments
             params, x, label, apply_fn, key, chunk_size = map(values.pop, _SHARED)
             slopes = {name: values.pop(name) for name in linearised}
-            checked = check_call(params, x, label, apply_fn, chunk_size, **slopes)
-            checked = replace(checked, labels=target_labels(checked))
-            call = MethodCall(**vars(checked), params=params, apply_fn=apply_fn, key=key)
+            call = check_call(params, x, label, apply_fn, chunk_size, **slopes)
+            call = replace(call, labels=target_labels(call), key=key)
             return call.unbatch(function(call, **values))
 
         public.__signature__ = whole  # type: ignore[attr-defined]

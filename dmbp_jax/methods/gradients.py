@@ -8,13 +8,14 @@ import jax
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.engine.sampling import sum_samples
+from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, logit, method
+from dmbp_jax.methods.calling import logit, method
 from dmbp_jax.methods.keys import image_keys
 
 
 @method()
-def gradient(call: MethodCall, *, multiply_by_inputs: bool = True) -> jax.Array:
+def gradient(call: Call, *, multiply_by_inputs: bool = True) -> jax.Array:
     """The gradient of the label's logit, times the input.
 
         map = ∂F_c/∂x ⊙ x
@@ -51,7 +52,7 @@ def gradient(call: MethodCall, *, multiply_by_inputs: bool = True) -> jax.Array:
 
 @method()
 def smoothgrad(
-    call: MethodCall,
+    call: Call,
     *,
     n_samples: int = 50,
     noise_fraction: float = 0.15,

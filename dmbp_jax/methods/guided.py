@@ -18,11 +18,11 @@ from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, method
+from dmbp_jax.methods.calling import method
 
 
 @method("nonaffine")
-def guided_backprop(call: MethodCall, *, multiply_by_inputs: bool = True) -> jax.Array:
+def guided_backprop(call: Call, *, multiply_by_inputs: bool = True) -> jax.Array:
     """The gradient in which every ReLU passes a cotangent only where both it and z are positive.
 
         backward through a ReLU:  c ↦ c ⊙ 1[z > 0] ⊙ 1[c > 0],   map = result ⊙ x
@@ -78,7 +78,7 @@ positive_cotangent.defvjp(
 
 
 @method("nonaffine")
-def gradcam(call: MethodCall, *, layer: str | None = None) -> jax.Array:
+def gradcam(call: Call, *, layer: str | None = None) -> jax.Array:
     """Channels of a late feature map A, weighted by how much the logit wants them.
 
         map = upsample( relu( Σ_k α_k A_k ) ),   α_k = Σ_positions ∂F_c/∂A_k
@@ -166,7 +166,7 @@ def find_layer(call: Call, name: str | None) -> Site:
 
 @method("nonaffine")
 def guided_gradcam(
-    call: MethodCall, *, layer: str | None = None, multiply_by_inputs: bool = True
+    call: Call, *, layer: str | None = None, multiply_by_inputs: bool = True
 ) -> jax.Array:
     """The product of guided backpropagation and the bilinearly enlarged Grad-CAM.
 

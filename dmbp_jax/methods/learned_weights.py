@@ -11,16 +11,17 @@ from jax.typing import ArrayLike
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.driver import explain
+from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, method
+from dmbp_jax.methods.calling import method
 
 SATURATION = 0.9  # the share of pixels below which the mask is not yet 1
 
 
 @method("nonaffine", "pointwise", "segments")
 def lpr(
-    call: MethodCall,
+    call: Call,
     *,
     steps: int = 20,
     learning_rate: float = 0.03,
@@ -85,7 +86,7 @@ def lpr(
         check_number(learning_rate, "learning_rate", low=0, above=True),
         check_number(area_weight, "area_weight", low=0),
     )
-    rows = (call.images, call.labels, make_baseline(baseline, call.images, params=call.params))
+    rows = (call.images, call.labels, make_baseline(baseline, call))
     call.network.program()  # refuses what is not supported, before anything is compiled
     title = "lpr" if progress else None
     return explain(explainer, rows, chunk_size=call.chunk_size, progress=title)

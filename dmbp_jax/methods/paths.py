@@ -20,8 +20,9 @@ from dmbp_jax.engine.baselines import (
 )
 from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.engine.sampling import sum_samples
+from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, logit, method
+from dmbp_jax.methods.calling import logit, method
 
 RULES = ("gauss-legendre", "trapezoid")
 SPACINGS = ("linear", "sqrt")
@@ -29,7 +30,7 @@ SPACINGS = ("linear", "sqrt")
 
 @method()
 def integrated_gradients(
-    call: MethodCall,
+    call: Call,
     *,
     n_steps: int = 50,
     rule: str = "gauss-legendre",
@@ -80,7 +81,7 @@ def integrated_gradients(
     """
     check_choice(rule, "rule", RULES)
     n = check_count(n_steps, "n_steps", minimum=2 if rule == "trapezoid" else 1)
-    start = make_baseline(baseline, call.images, params=call.params)
+    start = make_baseline(baseline, call)
 
     def sample(
         network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array, start: jax.Array
@@ -118,7 +119,7 @@ def _change_of_logit(
 
 @method()
 def blur_ig(
-    call: MethodCall,
+    call: Call,
     *,
     max_sigma: float = 50.0,
     n_steps: int = 100,

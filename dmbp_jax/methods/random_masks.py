@@ -8,14 +8,15 @@ import jax
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
+from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, method
+from dmbp_jax.methods.calling import method
 from dmbp_jax.methods.keys import shared_keys
 
 
 @method()
 def rise(
-    call: MethodCall,
+    call: Call,
     *,
     n_masks: int = 4000,
     cells: int = 7,
@@ -69,7 +70,7 @@ def rise(
     """
     n = check_count(n_masks, "n_masks")
     cells, p = check_count(cells, "cells"), check_number(keep, "keep", low=0, high=1, above=True)
-    chosen = find_activation(activation, call.params, call.apply_fn)
+    chosen = find_activation(activation, call)
 
     def sample(
         network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array, key: jax.Array

@@ -9,16 +9,17 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.mapping import each_image
+from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.pieces import FrozenFactor, Piece
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.methods.calling import MethodCall, method
+from dmbp_jax.methods.calling import method
 
 
 @method("nonaffine")
 def deeplift(
-    call: MethodCall,
+    call: Call,
     *,
     baseline: ArrayLike | str = "zero",
     multiply_by_inputs: bool = True,
@@ -67,7 +68,7 @@ def deeplift(
     z = z′ falls back to the element's own derivative. RevealCancel, the origin's rule for dense
     layers, is not offered.
     """
-    start = make_baseline(baseline, call.images, params=call.params)
+    start = make_baseline(baseline, call)
     rule = partial(_deeplift, multiply_by_inputs=multiply_by_inputs)
     heat, residual = each_image(rule, call, start)
     return (heat, residual) if return_residual else heat

@@ -22,7 +22,6 @@ from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation, target_labels
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
-from dmbp_jax.graph.images import Images
 from dmbp_jax.graph.model import ApplyFn, is_traced
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.metrics.heatmaps import at_least_float32, fit_heatmap
@@ -109,9 +108,9 @@ def insertion(
       ([0.0, 3.0, 3.0], 2.25)
     """
     call = check_call(params, x, label, apply_fn, chunk_size)
-    score = find_activation(activation, params, apply_fn, ACTIVATIONS)
+    score = find_activation(activation, call, ACTIVATIONS)
     ranks, counts = _in_order(call, heatmap, order, step, points)
-    start = make_baseline(blur, call.images, "blur", params)
+    start = make_baseline(blur, call, "blur")
     return _curve(
         call, start, call.images, ranks, counts, target_labels(call)[:, None], activation=score
     )
@@ -164,10 +163,10 @@ def complementary_insertion(
       ([0.0, 1.0, 1.0], 0.75)
     """
     call = check_call(params, x, None, apply_fn, chunk_size)
-    score = find_activation(activation, params, apply_fn, ACTIVATIONS)
+    score = find_activation(activation, call, ACTIVATIONS)
     ranks, counts = _in_order(call, heatmap, "increasing", step, points)
     labels = _check_label_sets(labels_other, call)
-    start = make_baseline(blur, call.images, "blur", params)
+    start = make_baseline(blur, call, "blur")
     return _curve(call, start, call.images, ranks, counts, labels, activation=score)
 
 
@@ -214,9 +213,9 @@ def deletion(
       ([3.0, 0.0, 0.0], 0.75)
     """
     call = check_call(params, x, label, apply_fn, chunk_size)
-    score = find_activation(activation, params, apply_fn, ACTIVATIONS)
+    score = find_activation(activation, call, ACTIVATIONS)
     ranks, counts = _in_order(call, heatmap, order, step, points)
-    finish = make_baseline(baseline, call.images, "baseline", params)
+    finish = make_baseline(baseline, call)
     return _curve(
         call, call.images, finish, ranks, counts, target_labels(call)[:, None], activation=score
     )
@@ -263,7 +262,7 @@ def _in_order(
     call: Call, heatmap: Any, order: Order, step: int | None, points: int | None
 ) -> tuple[jax.Array, np.ndarray]:
     """Place of every pixel, (N, H, W) int32, and how many have changed at each point, (S,)."""
-    maps = fit_heatmap(heatmap, Images(call.images, call.single), finite=True)
+    maps = fit_heatmap(heatmap, call.images, call.single, finite=True)
     counts = pixel_counts(maps[0].size, step, points)
     check_choice(order, "order", ORDERS)
     return pixel_ranks(maps, order), counts

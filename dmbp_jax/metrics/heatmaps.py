@@ -11,30 +11,29 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.images import Images
 from dmbp_jax.graph.model import is_traced
 
 
 def fit_heatmap(
-    heatmap: Any, images: Images, name: str = "heatmap", *, finite: bool = False
+    heatmap: Any, images: jax.Array, single: bool, *, finite: bool = False
 ) -> jax.Array:
-    """Heat maps of `images` as (N, H, W) floats.
+    """Heat maps of images (N, H, W, C) as (N, H, W) floats; `single`: N was added to both.
 
     Accepted are (H, W) for a single image, (N, H, W) for a batch, an array of the shape of the
     images (its colour channels are summed), and anything with such an array as `.heatmap`.
     """
-    values = as_array(getattr(heatmap, "heatmap", heatmap), name)
-    image_shape = images.x.shape[1:] if images.single else images.x.shape
+    values = as_array(getattr(heatmap, "heatmap", heatmap), "heatmap")
+    image_shape = images.shape[1:] if single else images.shape
     if values.shape == image_shape:
         values = values.sum(-1)
     elif values.shape != image_shape[:-1]:
         raise InputError(
-            f"{name}: Expected shape {image_shape[:-1]}, or that of the images {image_shape}, "
+            f"heatmap: Expected shape {image_shape[:-1]}, or that of the images {image_shape}, "
             f"got {values.shape}."
         )
     if finite:
-        check_finite(values, name)
-    return values[None] if images.single else values
+        check_finite(values, "heatmap")
+    return values[None] if single else values
 
 
 def check_maps(heatmap: Any, name: str = "heatmap") -> tuple[jax.Array, bool]:

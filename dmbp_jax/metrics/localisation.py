@@ -17,8 +17,7 @@ from jax.typing import ArrayLike
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError
-from dmbp_jax.graph.call import check_labels
-from dmbp_jax.graph.images import check_images
+from dmbp_jax.graph.call import check_images, check_labels
 from dmbp_jax.graph.model import is_traced
 from dmbp_jax.metrics.heatmaps import check_maps, check_masks
 
@@ -191,7 +190,7 @@ def mosaic(images: ArrayLike, n: int) -> jax.Array:
       [[0.0, 1.0], [2.0, 3.0]]
     """
     n = check_count(n, "n")
-    x = check_images(images, "images").x
+    x, _ = check_images(images, "images")
     count, height, width, channels = x.shape
     if count != n * n:
         raise InputError(f"images: Expected n * n = {n * n} images, got {count}.")

@@ -17,7 +17,6 @@ from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.errors import InputTypeError
 from dmbp_jax.graph.call import check_call
-from dmbp_jax.graph.images import Images
 from dmbp_jax.graph.model import ApplyFn, split_arrays
 from dmbp_jax.metrics.heatmaps import fit_heatmap
 from dmbp_jax.metrics.last_layer import find_last_layer, redraw
@@ -139,23 +138,23 @@ def layer_reinitialisation(
     check_count(redraws, "redraws")
     key = check_key(key)
     call = check_call(params, x, label, apply_fn)
-    images = Images(call.images, call.single)
+    images = call.images, call.single
     layer = find_last_layer(params, call, last_layer)
     x, target = call.unbatch((call.images, target_labels(call)))
     if heatmap is None:
-        original = fit_heatmap(method(params, x, target, apply_fn=apply_fn), images)
+        original = fit_heatmap(method(params, x, target, apply_fn=apply_fn), *images)
     else:
-        original = fit_heatmap(heatmap, images, finite=True)
+        original = fit_heatmap(heatmap, *images, finite=True)
     redrawn, signed, absolute = [], [], []
     for number in range(redraws):
         new = redraw(params, layer, jax.random.fold_in(key, number))
-        maps = fit_heatmap(method(new, x, target, apply_fn=apply_fn), images)
+        maps = fit_heatmap(method(new, x, target, apply_fn=apply_fn), *images)
         redrawn.append(maps)
         changed = _differ(params, new, layer)
         signed.append(jnp.where(changed, spearman(original, maps), jnp.nan))
         absolute.append(jnp.where(changed, spearman(jnp.abs(original), jnp.abs(maps)), jnp.nan))
     correlations, absolutes, made = (jnp.stack(one) for one in (signed, absolute, redrawn))
-    if images.single:
+    if call.single:
         correlations, absolutes, made = correlations[:, 0], absolutes[:, 0], made[:, 0]
         original = original[0]
     return Reinitialisation(correlations, absolutes, original, made)
