@@ -15,7 +15,7 @@ from dmbp_jax.dmbp.decompose import Decomposition as Decomposition
 from dmbp_jax.dmbp.decompose import decompose as decompose
 from dmbp_jax.dmbp.decompose import init_masks as init_masks
 from dmbp_jax.dmbp.objective import Objective as Objective
-from dmbp_jax.graph.listing import sites as sites
+from dmbp_jax.graph.call import sites as sites
 from dmbp_jax.graph.pieces import register_piece as register_piece
 from dmbp_jax.graph.program import Site as Site
 from dmbp_jax.networks.load import load as load

@@ -12,12 +12,7 @@ from dmbp_jax.errors import InputError, InputTypeError
 
 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
-    """Check an integer argument with a lower bound.
-
-    Raises:
-      InputTypeError: not an integer.
-      InputError: below `minimum`.
-    """
+    """Check an integer argument with a lower bound."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise InputTypeError(f"{name}: Expected an int, got {type(value).__name__} {value!r}.")
     if value < minimum:
@@ -28,12 +23,7 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
 def check_number(
     value: Any, name: str, *, low: float = -math.inf, high: float = math.inf, above: bool = False
 ) -> float:
-    """Check a finite number in [low, high], or in (low, high] with `above`.
-
-    Raises:
-      InputTypeError: not a number.
-      InputError: outside the interval, or not finite.
-    """
+    """Check a finite number in [low, high], or in (low, high] with `above`."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise InputTypeError(f"{name}: Expected a number, got {type(value).__name__} {value!r}.")
     inside = low < value <= high if above else low <= value <= high
@@ -47,12 +37,7 @@ def check_number(
 
 
 def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> Any:
-    """Check one of a few names.
-
-    Raises:
-      InputTypeError: not a string.
-      InputError: none of them.
-    """
+    """Check one of a few names."""
     allowed = ", ".join(repr(choice) for choice in choices)
     if not isinstance(value, str):
         raise InputTypeError(

@@ -23,11 +23,7 @@ _MARKS = {
 
 
 def read_text(path: Path, what: str) -> str:
-    """A text file in UTF-8, or in what its byte-order mark says; every line ends with a newline.
-
-    Raises:
-      DataError: it cannot be read; the message says `what` was expected.
-    """
+    """A text file in UTF-8, or in what its byte-order mark says; every line ends with a newline."""
     try:
         data = path.read_bytes()
         encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")

@@ -154,11 +154,7 @@ class DmbpExplainer:
         return run._replace(state=learned, history=history, done=run.done + steps)
 
     def _lowered(self, fixed: Fixed, images: jax.Array) -> Fixed:
-        """What is frozen, in the precision of the loop; F(x) and F_0 stay as they are.
-
-        Raises:
-          InputError: the network is another one in that precision.
-        """
+        """What is frozen, in the precision of the loop; F(x) and F_0 stay as they are."""
         assert self.low is not None
         low = self.low.graph()
         image = jax.ShapeDtypeStruct((1, *images.shape[1:]), self.low.image_dtype)

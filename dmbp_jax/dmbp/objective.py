@@ -56,11 +56,7 @@ class Objective:
 
 
 def check_objective(objective: Objective) -> None:
-    """Check that an objective returns a scalar, without running it.
-
-    Raises:
-      InputError: it returns something else.
-    """
+    """Check that an objective returns a scalar, without running it."""
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     value = jax.eval_shape(objective.value, scalar, scalar, scalar)
     is_scalar = isinstance(value, jax.ShapeDtypeStruct) and value.shape == ()

@@ -31,11 +31,6 @@ def make_baseline(baseline: Baseline, call: Call, name: str = "baseline") -> jax
         like all of them.
       call: its images and its network.
       name: of the argument, for messages.
-
-    Raises:
-      InputError: an unknown name, a wrong shape, or a value that is not finite.
-      InputTypeError: not an array of floating-point numbers; or "black" for a network that does
-        not know its preprocessing.
     """
     images = call.images
     if isinstance(baseline, tuple) or (isinstance(baseline, str) and baseline in ("blur", "rise")):

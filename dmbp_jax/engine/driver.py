@@ -36,9 +36,6 @@ def explain(
       chunk_size: rows at once, of all devices together and at least one on each; None takes as
         many as fit.
       progress: title of a bar over the steps, or None; ignored inside a trace.
-
-    Raises:
-      DeviceMemoryError: the device ran out of memory.
     """
     cut = _cut(jax.tree.leaves(rows)[0], chunk_size, explainer.bytes_per_row)
     if is_traced((explainer, rows)):

@@ -24,10 +24,6 @@ def check_key(key: Any, batch: int | None = None) -> jax.Array:
     Args:
       key: a random key or several, new-style or old-style (uint32 `PRNGKey`s), of any kind.
       batch: how many there may be; None wants one.
-
-    Raises:
-      InputTypeError: not a random key.
-      InputError: neither one key nor one for each image.
     """
     if key is None:
         return jax.random.key(0, impl=THREEFRY)

@@ -23,11 +23,7 @@ PROBABILITIES = {"softmax": softmax, "sigmoid": jax.nn.sigmoid}
 def find_activation(
     activation: str | None, call: Call, choices: tuple[str, ...] = tuple(PROBABILITIES)
 ) -> str:
-    """The given activation, else the network's own (`params.activation`), else softmax.
-
-    Raises:
-      InputTypeError, InputError: none of `choices`.
-    """
+    """The given activation, else the network's own (`params.activation`), else softmax."""
     if activation is None:
         own = getattr(call.params, "activation", None) if call.apply_fn is None else None
         return own if isinstance(own, str) and own in choices else "softmax"

@@ -89,9 +89,6 @@ def paper_figures(
     SmoothGrad, DeepLift and the guided methods.
 
     The questions are pictures of one size, with two classes each; the rest as `dmbp_jax.attribute`.
-
-    Raises:
-      InputError: no question, or a number that is no figure; and as `dmbp_jax.attribute`.
     """
     unknown = sorted(set(numbers) - set(_FIGURES))
     if unknown:
@@ -127,10 +124,6 @@ def draw_figures(
 
     `paper_figures` takes the other options. In "svg" and "pdf" lines and text stay as such; other
     formats are "png" and "webp".
-
-    Raises:
-      MissingPackageError: matplotlib is not installed.
-      InputError: as `paper_figures`, or an unknown format.
     """
     check_matplotlib()
     if format not in FORMATS:

@@ -49,11 +49,7 @@ class Sheet(NamedTuple):
 
 
 def check_matplotlib() -> None:
-    """Say how to get matplotlib where it is absent, before anything is computed.
-
-    Raises:
-      MissingPackageError: it is not installed.
-    """
+    """Say how to get matplotlib where it is absent, before anything is computed."""
     if find_spec("matplotlib") is None:
         raise MissingPackageError(
             "figures: Expected matplotlib to be installed: pip install 'dmbp-jax[figures]'."
@@ -61,11 +57,7 @@ def check_matplotlib() -> None:
 
 
 def save_sheet(sheet: Sheet, path: Path) -> None:
-    """Draw a sheet; the suffix of the file is its format. Whole or not at all.
-
-    Raises:
-      MissingPackageError: matplotlib is not installed.
-    """
+    """Draw a sheet; the suffix of the file is its format. Whole or not at all."""
     check_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure

@@ -52,11 +52,7 @@ def make_batch(
     seed: int,
     crop: Transform | None,
 ) -> Batch | None:
-    """The targets whose pictures could be read, name -> picture; None if there are none.
-
-    Raises:
-      InputError: `preprocess` made arrays of different shapes, or `crop` pictures of another size.
-    """
+    """The targets whose pictures could be read, name -> picture; None if there are none."""
     good = [target for target in targets if target.picture.name in decoded]
     if not good:
         return None

@@ -45,11 +45,7 @@ class Evaluated(NamedTuple):
 def find_evaluated(
     params: Any, apply_fn: ApplyFn | None, preprocess: Transform | None, crop: Transform | None
 ) -> Evaluated:
-    """The network, with the transforms that are given or else its own.
-
-    Raises:
-      InputTypeError: a transform is no function, or there is no `preprocess`.
-    """
+    """The network, with the transforms that are given or else its own."""
     preprocess = preprocess if preprocess is not None else getattr(params, "preprocess", None)
     crop = crop if crop is not None else getattr(params, "crop", None)
     for name, transform in (("preprocess", preprocess), ("crop", crop)):

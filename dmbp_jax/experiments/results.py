@@ -109,11 +109,7 @@ class ResultFolder:
                 self.records.setdefault(record.key, record)
 
     def append(self, records: Iterable[Record]) -> int:
-        """Store the new ones among `records` and wait until they are on disk; how many they were.
-
-        Raises:
-          InputError: another process has written the next part.
-        """
+        """Store the new ones among `records`, on disk when it returns; how many they were."""
         new = {record.key: record for record in records if record.key not in self.records}
         if new:
             data = b"".join(map(_encode, new.values()))
@@ -137,13 +133,7 @@ class ResultFolder:
 def open_folder(
     path: Path, configuration: Mapping[str, Any], *, force: bool
 ) -> Iterator[ResultFolder]:
-    """Start an evaluation in a folder, or continue the one that is there; `force` starts over.
-
-    Raises:
-      ResumeError: the evaluation there has another configuration (the message names the field).
-      InputError: `path` is a file, it holds a file with the name of an output that the tool did
-        not write, or another process writes there.
-    """
+    """Start an evaluation in a folder, or continue the one that is there; `force` starts over."""
     own = path / OWN
     _refuse_foreign(path, own)
     try:

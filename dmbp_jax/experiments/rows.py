@@ -212,12 +212,7 @@ def list_stored(stored: StoredRow, root: str | os.PathLike[str] | None = None) -
 def check_stored(
     rows: Iterable[Any], params: Any, targets: Sequence[Target]
 ) -> tuple[Skipped, ...]:
-    """Refuse stored maps of another network or of other pictures; name those that failed.
-
-    Raises:
-      InputTypeError: `params` is no `Network`.
-      InputError: another network; a target that is in no row of the store.
-    """
+    """Refuse stored maps of another network or of other pictures; name those that failed."""
     failures: dict[str, Skipped] = {}
     for row in rows:
         if not isinstance(row, StoredRow):

@@ -17,6 +17,7 @@ from dmbp_jax.checks import check_count
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.model import ApplyFn, Model, bind, is_traced, plain_array
+from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork, trace
 
 
@@ -91,9 +92,6 @@ def check_call(
       precision: as in `jax.default_matmul_precision`.
       nonaffine: "refuse" or "freeze", as in `dmbp_jax.attribute`.
       pointwise, segments: as in `DMBP`.
-
-    Raises:
-      InputError, InputTypeError: as `dmbp_jax.attribute`.
     """
     linearisation = Linearisation(pointwise, segments, nonaffine)
     model = bind(params, apply_fn)
@@ -127,12 +125,7 @@ def _is_lower(dtype: str | None, own: Any) -> bool:
 
 
 def check_images(x: ArrayLike, name: str = "x") -> tuple[jax.Array, bool]:
-    """Floating-point images (N, H, W, C), and whether N was added to a single one.
-
-    Raises:
-      InputTypeError: not an array, or not a floating-point dtype.
-      InputError: wrong rank, an empty axis, or a value that is not finite.
-    """
+    """Floating-point images (N, H, W, C), and whether N was added to a single one."""
     if not isinstance(x, jax.Array):
         x = plain_array(x, name)
     dtype, shape = x.dtype, np.shape(x)
@@ -173,12 +166,7 @@ def _all_finite(x: jax.Array) -> jax.Array:
 def check_labels(
     label: ArrayLike | None, batch: int, classes: int, single: bool, name: str = "label"
 ) -> jax.Array | None:
-    """Check labels and return them as (N,) int32; None stays None (the network's top-1).
-
-    Raises:
-      InputTypeError: not integers (class names are looked up with `net.label_index`).
-      InputError: not a scalar or (N,), or outside [0, classes).
-    """
+    """Check labels and return them as (N,) int32; None stays None (the network's top-1)."""
     if label is None:
         return None
     if isinstance(label, (str, bytes, bool)):
@@ -214,3 +202,36 @@ def check_labels(
         )
     # In NumPy: every operation of JAX would be a program to compile.
     return jnp.asarray(np.broadcast_to(labels.astype(np.int32), (batch,)))
+
+
+@jax.transfer_guard("allow")  # of a picture of NumPy, which is asked for
+def sites(
+    params: Any, x: ArrayLike, *, apply_fn: ApplyFn | None = None, nonaffine: str = "refuse"
+) -> tuple[Site, ...]:
+    """List every activation, pool, frozen factor and bias of a network, in order of evaluation.
+
+    Args:
+      params: a callable pytree, or any pytree when `apply_fn` is given.
+      x: (H, W, C) or (N, H, W, C) float image; only its shape and dtype matter.
+      apply_fn: `(params, x) -> logits`.
+      nonaffine: as in `attribute`; with "freeze" the factors that are constants at x are listed
+        with kind "frozen".
+
+    Returns:
+      A tuple of `Site`; `site.name` is what `gradcam(layer=...)` takes.
+
+    Raises:
+      InputError, InputTypeError: as `attribute`.
+      NonAffineError, ControlFlowError, NoReluError: the network is not supported; the message
+        names the operation and its scope.
+
+    Example:
+      >>> import dmbp_jax, jax.numpy as jnp
+      >>> def network(params, x):
+      ...     return jnp.maximum(x.mean((1, 2)) @ params, 0) @ params
+      >>> [(s.kind, s.name, s.shape) for s in
+      ...  dmbp_jax.sites(jnp.eye(3), jnp.ones((8, 8, 3)), apply_fn=network)]
+      [('relu', 'relu', (1, 3))]
+    """
+    call = check_call(params, x, apply_fn=apply_fn, nonaffine=nonaffine)
+    return tuple(site.as_network for site in call.network.program().sites)

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dmbp_jax.graph.biases import Bias, adds_constant, without_constants
 from dmbp_jax.graph.convolution import adjoint_kernel, evaluate_affine, reads_adjoint
 from dmbp_jax.graph.linearisation import Linearisation
-from dmbp_jax.graph.pieces import Choice, LinearPart, Piece
+from dmbp_jax.graph.pieces import Choice, Piece
 from dmbp_jax.graph.program import Program
 from dmbp_jax.graph.rules import Rules, applying, choosing
 from dmbp_jax.graph.steps import Operand, Rule, Step, interpret, needed_for, read
@@ -158,6 +158,24 @@ class Graph:
         if last.piece is not None:
             return self._at_piece(last, [read(local, one) for one in last.operands], rules)
         return interpret(bias, local)[last.results[0]]
+
+
+class LinearPart:
+    """A piece without its intercept, slope(choice) ⊙ z, with the choices of the whole piece."""
+
+    has_intercept: ClassVar[bool] = False
+
+    def __init__(self, piece: Piece):
+        self.piece, self.kind = piece, piece.kind
+        self.masked, self.choose = piece.masked, piece.choose
+
+    def __call__(self, *z: jax.Array) -> jax.Array:
+        """The value less that at 0."""
+        return self.piece(*z) - self.piece(*map(jnp.zeros_like, z))
+
+    def apply(self, choice: Choice, *z: jax.Array) -> jax.Array:
+        """The value for a fixed choice less its intercept."""
+        return self.piece.apply(choice, *z) - self.piece.apply(choice, *map(jnp.zeros_like, z))
 
 
 class Fixed(NamedTuple):

@@ -19,9 +19,6 @@ class Linearisation:
       slope: of an activation that is not piecewise linear; `pointwise` of the public functions.
       segments: how many, with the slope "segments".
       products: what becomes of products of two values that depend on x; `nonaffine` there.
-
-    Raises:
-      InputError, InputTypeError: no such choice; fewer than one segment or more than 256.
     """
 
     slope: str = "secant"

@@ -28,10 +28,6 @@ def check_images_apart(jaxpr: Any, inputs: Sequence[Any]) -> None:
     Args:
       jaxpr: equations of `(inputs..., x (IMAGES, H, W, C)) -> logits (IMAGES, classes)`.
       inputs: arrays of the network; random ones take the place of those that are traced.
-
-    Raises:
-      UnsupportedNetworkError: the logits of an image depend on the other ones.
-      ControlFlowError: loops with a million operations, whose images cannot be followed.
     """
     where = _where_mixed(jaxpr)
     if where is None or not _changes(jaxpr, inputs):

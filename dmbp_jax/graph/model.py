@@ -66,22 +66,14 @@ def call_params(params: Any, x: jax.Array) -> jax.Array:
 
 
 def split_arrays(params: Any) -> tuple[tuple[jax.Array, ...], Skeleton]:
-    """The arrays of `params`, and what `Skeleton.merge` puts them back into.
-
-    Raises:
-      InputTypeError: an array holds something that is no number.
-    """
+    """The arrays of `params`, and what `Skeleton.merge` puts them back into."""
     leaves, treedef = jax.tree.flatten(params)
     arrays = tuple(_native(leaf) for leaf in leaves if _is_array(leaf))
     return arrays, Skeleton(treedef, tuple(_ARRAY if _is_array(leaf) else leaf for leaf in leaves))
 
 
 def plain_array(value: Any, name: str) -> np.ndarray:
-    """A value of any library as an array of NumPy, in a dtype that JAX knows.
-
-    Raises:
-      InputTypeError: it is none, holds something that is no number, or hides some of its values.
-    """
+    """A value of any library as an array of NumPy, in a dtype that JAX knows."""
     try:
         array = np.asarray(value)
     except Exception as error:
@@ -98,12 +90,7 @@ def plain_array(value: Any, name: str) -> np.ndarray:
 
 
 def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
-    """Join `params` and `apply_fn` into a `Model`.
-
-    Raises:
-      InputTypeError: `apply_fn` is not callable, or is missing while `params` is not callable,
-        or a leaf of `params` is neither an array nor hashable.
-    """
+    """Join `params` and `apply_fn` into a `Model`."""
     if apply_fn is None:
         if not callable(params):
             raise InputTypeError(

@@ -45,11 +45,6 @@ def make_program(
       families: what may be a piece.
       nonaffine: "refuse", or "freeze" the gates of products at x (`freezing`).
       turned: whether values are stored channels last.
-
-    Raises:
-      NonAffineError, ControlFlowError: an operation on the path from x is not supported; the
-        message says what "freeze" would do about it.
-      NoReluError: no masked piece on the path from x.
     """
     flat = flatten(jaxpr, zeros, families, turned)
     steps, logits = join_pointwise(flat.steps, flat.regions, flat.logits)

@@ -39,11 +39,7 @@ class Reading(NamedTuple):
 
 
 def as_picture(value: jax.Array, site: Site) -> jax.Array:
-    """The value of a site as (1, rows, columns, features); the class token of a ViT is left out.
-
-    Raises:
-      UnknownAxesError: it is not known where its rows and columns are.
-    """
+    """The value of a site as (1, rows, columns, features); the class token of a ViT is left out."""
     axes, order, rows, columns = check_positions(site)
     moved = jnp.moveaxis(value, axes, range(len(axes)))
     moved = moved.reshape(-1, *moved.shape[len(axes) :])
@@ -53,11 +49,7 @@ def as_picture(value: jax.Array, site: Site) -> jax.Array:
 
 
 def check_positions(site: Site) -> Reading:
-    """How the value of a site is read.
-
-    Raises:
-      UnknownAxesError: it is not known where its rows and columns are.
-    """
+    """How the value of a site is read."""
     found = _read(site)
     if found is None:
         raise UnknownAxesError(

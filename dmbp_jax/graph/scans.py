@@ -36,11 +36,7 @@ Inline = Callable[[Any, Sequence[Operand], Sequence[Operand], str], list[Operand
 def write_out(
     equation: Any, operands: Sequence[Operand], scope: str, inline: Inline
 ) -> list[Operand]:
-    """The results of a scan: its iterations one after the other, then what they return stacked.
-
-    Raises:
-      ControlFlowError: more than `MOST_OPERATIONS` operations in all iterations together.
-    """
+    """The results of a scan: its iterations one after the other, then what they return stacked."""
     loop = scan_loop(equation)
     operations = loop.length * max(1, count_operations(loop.body))
     if operations > MOST_OPERATIONS:

@@ -180,12 +180,6 @@ def trace(
       model: the network.
       image: what it is traced with.
       precision: of convolutions and matrix products, as in `jax.default_matmul_precision`.
-
-    Raises:
-      InputError: the network refuses images of this shape, or does not return (N, classes).
-      InputTypeError: it does not return one floating-point array.
-      UnsupportedNetworkError: it mixes images.
-      Any error of the network's own code, with a note that says when it was raised.
     """
     image = jax.ShapeDtypeStruct(image.shape, image.dtype)
     shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)

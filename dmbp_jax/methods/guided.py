@@ -141,12 +141,7 @@ def class_activation(
 
 
 def find_layer(call: Call, name: str | None) -> Site:
-    """The ReLU or max-pool site called `name`; None is the last ReLU that has positions.
-
-    Raises:
-      SiteNotFoundError: none fits.
-      UnknownAxesError: it is not known where its rows and columns are.
-    """
+    """The ReLU or max-pool site called `name`; None is the last ReLU that has positions."""
     sites = [site for site in call.network.program().sites if site.kind not in ("bias", "frozen")]
     spatial = [site for site in sites if site.has_positions]
     if name is not None:

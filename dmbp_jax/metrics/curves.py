@@ -226,10 +226,6 @@ def pixel_counts(pixels: int, step: int | None = None, points: int | None = None
 
     `step` pixels at a time (224 when neither is given; the last step may be shorter), or `points`
     equally spaced points, rounded to whole pixels.
-
-    Raises:
-      InputError: both given, `step` < 1, or `points` outside 2 ... pixels + 1.
-      InputTypeError: not integers.
     """
     if points is None:
         size = check_count(DEFAULT_STEP if step is None else step, "step")

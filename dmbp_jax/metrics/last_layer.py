@@ -65,11 +65,7 @@ def redraw_last_layer(
 
 
 def find_last_layer(params: Any, call: Call, last_layer: str | None) -> int:
-    """Index among the arrays of `params` of the last layer's weights.
-
-    Raises:
-      InputError, SiteNotFoundError: as `redraw_last_layer`.
-    """
+    """Index among the arrays of `params` of the last layer's weights."""
     # the leaves that are arrays, in the order of the network's arrays
     leaves = [(p, leaf) for p, leaf in jax.tree.leaves_with_path(params) if hasattr(leaf, "ndim")]
     weights = {

@@ -61,10 +61,6 @@ def list_inputs(images: Paths, labels: Label, resolve: Resolve) -> Inputs:
     pattern, picture files, several of these, or a table with columns `file,label` whose names start
     from its own folder; an empty label is top-1, and so are all of a table without labels. Labels
     are as in `label_files`.
-
-    Raises:
-      InputError: nothing matches, or a label that is no class.
-      DataError: a table that cannot be used; the message gives the line.
     """
     many = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     if len(many) == 1 and is_table(os.fspath(many[0])) and not Path(many[0]).is_dir():
@@ -191,10 +187,6 @@ def label_files(
 
     Labels are None or "top1"; a class by number or name for all; or a table `file,label` that names
     every file. Its names start from `root`, as `files` do, or from the table's own folder.
-
-    Raises:
-      InputError: a label that is no class.
-      DataError: a table that lacks a file, names another, or cannot be used.
     """
     if labels is None or labels == "top1":
         yield from ((file, None) for file in files)

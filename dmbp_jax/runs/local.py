@@ -82,11 +82,7 @@ def stripe(shards: int, i: int, n: int) -> list[int]:
 
 
 def parse_stripe(text: str) -> tuple[int, int]:
-    """`i/n` with 0 <= i < n.
-
-    Raises:
-      InputError: anything else.
-    """
+    """`i/n` with 0 <= i < n."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     i, n = (int(match[1]), int(match[2])) if match else (0, 0)
     if not i < n:
@@ -98,9 +94,6 @@ def find_stripe(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """The stripe of this process by the variables of Slurm or Kubernetes; (0, 1) without them.
 
     Kubernetes does not tell the number of its pods: the job has to set `JOB_COMPLETIONS`.
-
-    Raises:
-      InputError: the variables contradict each other, or the number is missing.
     """
     if task := environment.get("SLURM_ARRAY_TASK_ID"):
         first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))

@@ -46,11 +46,7 @@ def open_manifest(store: Store, plan: Plan) -> str:
 
 
 def read_manifest(store: Store) -> dict[str, Any]:
-    """The manifest.
-
-    Raises:
-      StoreError: there is none, or it is of another format.
-    """
+    """The manifest."""
     data = store.get(KEY)
     if data is None:
         raise StoreError(f"{store.url}: Expected a store of dmbp run, got none: no {KEY}.")
@@ -93,11 +89,7 @@ def _refuse_strange(store: Store) -> None:
 
 
 def check_same(store: Store, stored: Any, own: Any, advice: str) -> None:
-    """Refuse to go on with the results of another configuration; of runs and of evaluations.
-
-    Raises:
-      ResumeError: naming the first field that differs.
-    """
+    """Refuse to go on with the results of another configuration; of runs and of evaluations."""
     if found := difference(stored, own):
         raise ResumeError(
             f"{store.url}: Expected the settings of the results that are there, got another "

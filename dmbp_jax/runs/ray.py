@@ -111,11 +111,7 @@ def run_ray(
 
 
 def check_place(store: Store, nodes: int) -> None:
-    """Refuse a path where the nodes would each write to a disk of their own.
-
-    Raises:
-      InputError: a path on several nodes.
-    """
+    """Refuse a path where the nodes would each write to a disk of their own."""
     if store.folder is not None and nodes > 1:
         raise InputError(
             f"store: Expected s3://… or gs://… on a cluster of {nodes} nodes, got the path "

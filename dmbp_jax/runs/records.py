@@ -99,11 +99,7 @@ def unfinished(store: Store, shards: Iterable[int]) -> Iterator[int]:
 
 
 def read_records(store: Store, shards: list[int], *, rows: bool = True) -> list[Record | None]:
-    """The records of shards, None where there is none; `rows=False` leaves rows undecoded.
-
-    Raises:
-      StoreError: a record is damaged.
-    """
+    """The records of shards, None where there is none; `rows=False` leaves rows undecoded."""
     found = store.get_many([key_of(shard) for shard in shards])
     return [
         None if data is None else _decode(store, shard, data, rows)

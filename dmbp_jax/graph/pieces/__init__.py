@@ -2,7 +2,6 @@
 
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.pieces.frozen import FrozenFactor as FrozenFactor
-from dmbp_jax.graph.pieces.linear_part import LinearPart as LinearPart
 from dmbp_jax.graph.pieces.maximum import Maximum as Maximum
 from dmbp_jax.graph.pieces.pointwise import Pointwise as Pointwise
 from dmbp_jax.graph.pieces.pools import GlobalPool
@@ -68,11 +67,7 @@ def register_piece(family: PieceFamily) -> PieceFamily:
 
 
 def unregister_piece(family: PieceFamily) -> None:
-    """Take back `register_piece`.
-
-    Raises:
-      InputError: not registered.
-    """
+    """Take back `register_piece`."""
     if family not in _registered:
         raise InputError(f"family: Expected a registered one, got {family!r}.")
     _registered.remove(family)
