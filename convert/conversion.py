@@ -16,8 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmbp_jax.convert.checkpoint import read_checkpoint, read_file
-from dmbp_jax.convert.layers import Layer, Shape, find_layer
-from dmbp_jax.convert.tables import RENAMES, table
+from dmbp_jax.convert.tables import RENAMES, Layer, Shape, find_layer, table
 from dmbp_jax.convert.variables import Variables, save_variables
 from dmbp_jax.errors import InputError, KeyMismatchError, WeightsError
 from dmbp_jax.files import read_json

@@ -79,9 +79,7 @@ def check_call(
     *,
     dtype: str | None = None,
     precision: str | None = None,
-    nonaffine: str = "refuse",
-    pointwise: str = "secant",
-    segments: int = 8,
+    **linearised: Any,
 ) -> Call:
     """Bind, check and trace what every public function takes.
 
@@ -90,10 +88,9 @@ def check_call(
       dtype: one less precise than the images is that of a second network, `Call.low`; any other
         is that of the network and of the images.
       precision: as in `jax.default_matmul_precision`.
-      nonaffine: "refuse" or "freeze", as in `dmbp_jax.attribute`.
-      pointwise, segments: as in `DMBP`.
+      linearised: of `Linearisation`.
     """
-    linearisation = Linearisation(pointwise, segments, nonaffine)
+    linearisation = Linearisation(**linearised)
     model = bind(params, apply_fn)
     images, single = check_images(x)
     if chunk_size is not None:

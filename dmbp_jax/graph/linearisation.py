@@ -13,19 +13,19 @@ PRODUCTS = ("refuse", "freeze")
 
 @dataclass(frozen=True)
 class Linearisation:
-    """Choices of a call, checked when made.
+    """Choices of a call, named as in the public functions; checked when made.
 
     Attributes:
-      slope: of an activation that is not piecewise linear; `pointwise` of the public functions.
+      pointwise: slope of an activation that is not piecewise linear.
       segments: how many, with the slope "segments".
-      products: what becomes of products of two values that depend on x; `nonaffine` there.
+      nonaffine: what becomes of products of two values that depend on x.
     """
 
-    slope: str = "secant"
+    pointwise: str = "secant"
     segments: int = 8
-    products: str = "refuse"
+    nonaffine: str = "refuse"
 
     def __post_init__(self) -> None:
-        check_choice(self.slope, "pointwise", SLOPES)
+        check_choice(self.pointwise, "pointwise", SLOPES)
         check_number(check_count(self.segments, "segments"), "segments", high=256)
-        check_choice(self.products, "nonaffine", PRODUCTS)
+        check_choice(self.nonaffine, "nonaffine", PRODUCTS)

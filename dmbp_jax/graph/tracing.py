@@ -112,7 +112,7 @@ class TracedNetwork:
 
     def program(self) -> Program:
         """As `Trace.program`."""
-        return self.trace.program(self.linearisation.products)
+        return self.trace.program(self.linearisation.nonaffine)
 
     def graph(self) -> Graph:
         """The network with its arrays, to be run with rules inside one JAX trace."""

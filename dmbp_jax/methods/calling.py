@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.engine.scores import target_labels
 from dmbp_jax.graph.call import check_call
+from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.tracing import TracedNetwork
 
@@ -50,7 +51,7 @@ def method(*linearised: str) -> Callable[[Callable[..., Any]], MethodFunction]:
     """
 
     def decorate(function: Callable[..., Any]) -> MethodFunction:
-        own, known = signature(function), signature(check_call).parameters
+        own, known = signature(function), signature(Linearisation).parameters
         _, *options, _ = signature(MethodFunction.__call__).parameters.values()  # self, **options
         options += [*own.parameters.values()][1:]
         options += [known[name].replace(kind=Parameter.KEYWORD_ONLY) for name in linearised]

@@ -162,6 +162,6 @@ def test_every_photo_is_decoded_once(
         decoded.append(source)
         return read_image(source)
 
-    monkeypatch.setattr("dmbp_jax.cli.photos.read_image", counted)
+    monkeypatch.setattr("dmbp_jax.cli.explain.read_image", counted)
     assert main(["explain", "good0.png", "good1.png", "--method", "gradient", *TINY]) == 0
     assert decoded == [Path("good0.png"), Path("good1.png")]

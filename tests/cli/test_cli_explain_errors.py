@@ -17,7 +17,7 @@ from command_line import (  # fixtures too
 
 import dmbp_jax
 from dmbp_jax.cli import main
-from dmbp_jax.cli.photos import name_results
+from dmbp_jax.cli.explain import name_results
 from dmbp_jax.engine.batches import collect_rows, equal_size
 
 

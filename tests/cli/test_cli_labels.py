@@ -18,7 +18,7 @@ import dmbp_jax
 from dmbp_jax import runs
 from dmbp_jax.cli import build_parser, main
 from dmbp_jax.cli import output as cli_output
-from dmbp_jax.cli.photos import name_results
+from dmbp_jax.cli.explain import name_results
 from dmbp_jax.methods import METHODS
 
 GRADIENT = ["--method", "gradient", *TINY]

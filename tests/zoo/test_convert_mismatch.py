@@ -22,8 +22,7 @@ from dmbp_jax.convert import (
     save_variables,
 )
 from dmbp_jax.convert.conversion import convert_entry, layer_of, target_shapes
-from dmbp_jax.convert.layers import CONV, CONV_BGR, DENSE, dense_behind, find_layer
-from dmbp_jax.convert.tables import table
+from dmbp_jax.convert.tables import CONV, CONV_BGR, DENSE, dense_behind, find_layer, table
 from dmbp_jax.errors import (
     CorruptCheckpointError,
     InputError,

@@ -157,7 +157,7 @@ def test_sites_and_completeness(name):
     def both(net, x):
         """∇ₓFᵀx + Σ biases with all masks 1, and F(x) − F₀."""
         graph = replace(
-            trace(bind(net, None), x), linearisation=Linearisation(products=nonaffine)
+            trace(bind(net, None), x), linearisation=Linearisation(nonaffine=nonaffine)
         ).graph()
         frozen = graph.freeze(x)
         ones = [jnp.ones(site.shape) for site in graph.masked]

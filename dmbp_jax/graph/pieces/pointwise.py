@@ -62,9 +62,9 @@ class Pointwise:
     def choose(self, z: jax.Array) -> Choice:
         """Slope and intercept, each of the shape of z."""
         value, derivative = self(z), self._derivative(z)
-        if self.exact or self.linearisation.slope == "tangent":
+        if self.exact or self.linearisation.pointwise == "tangent":
             return derivative, value - derivative * z
-        if self.linearisation.slope == "segments":
+        if self.linearisation.pointwise == "segments":
             low, high = segment_of(z, self.linearisation.segments)
             slope = (self(high) - self(low)) / (high - low)
             slope = jnp.where(jnp.isfinite(slope), slope, derivative)  # f may be nothing at an end
