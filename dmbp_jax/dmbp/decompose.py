@@ -18,7 +18,6 @@ from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn, is_traced
-from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
@@ -135,20 +134,7 @@ def _mask_shapes(call: Call) -> list[tuple[int, ...]]:
     """Shape of every mask: the activation's without its leading 1, with the N of a batch."""
     lead = () if call.single else (len(call.images),)
     sites = call.network.program().masked
-    return [(*lead, *drop_leading_one(site.as_network.shape)) for site in sites]
-
-
-def drop_leading_one(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a mask as the caller sees it, for one image."""
-    return shape[1:] if shape[:1] == (1,) else shape
-
-
-def stored_masks(masks: Sequence[jax.Array], sites: Sequence[Site]) -> list[jax.Array]:
-    """Masks of one image as the graph has them."""
-    return [
-        site.from_network(mask.reshape(site.as_network.shape))
-        for mask, site in zip(masks, sites, strict=True)
-    ]
+    return [(*lead, *site.mask_shape) for site in sites]
 
 
 def _check_masks(masks: Any, call: Call) -> Masks:
@@ -180,7 +166,7 @@ def _decompose(
     frozen = graph.freeze(x)
     logits, output_bias = frozen.fixed.logits, frozen.fixed.output_bias
     label = jnp.argmax(logits) if label is None else label
-    sigma = stored_masks(masks, graph.masked)
+    sigma = [site.from_mask(mask) for site, mask in zip(graph.masked, masks, strict=True)]
     y_positive, positive = attribution_by_backward(frozen, x, sigma, label)
     y_negative, negative = attribution_by_backward(frozen, x, [1 - one for one in sigma], label)
     y = logits[label] - output_bias[label]

@@ -17,7 +17,6 @@ from dmbp_jax.dmbp import loop
 from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.carrying import carry_biases
 from dmbp_jax.dmbp.config import DMBP
-from dmbp_jax.dmbp.decompose import drop_leading_one
 from dmbp_jax.dmbp.decomposition import (
     bias_products,
     gated_logits,
@@ -46,23 +45,16 @@ class Run(NamedTuple):
     """A batch while its masks are learned.
 
     Attributes:
-      fixed: what the loop reads; with evidence "input" of the network without its biases.
-      whole: of the network with them, where that is another one, without the choices.
+      fixed: what is frozen at each image.
       done: steps taken by the batch.
     """
 
     images: jax.Array
     labels: jax.Array
     fixed: Fixed
-    whole: Fixed | None
     state: loop.State
     history: jax.Array  # (N, steps, 3)
     done: jax.Array
-
-    @property
-    def of_whole(self) -> Fixed:
-        """What is fixed of the network with its biases."""
-        return self.whole._replace(choices=self.fixed.choices) if self.whole else self.fixed
 
 
 @jax.tree_util.register_dataclass
@@ -125,33 +117,36 @@ class DmbpExplainer:
         graph = self.network.graph()
         dtype = mask_dtype(images)
 
-        def begin(image: jax.Array) -> tuple[Fixed, Fixed | None, loop.State]:
-            frozen, whole = graph.freeze(image), None
-            if self.config.evidence == "input":
-                whole = frozen.fixed._replace(choices=())
-                frozen = frozen.without_biases(image)
-            return frozen.fixed, whole, loop.start(graph, self.config, dtype)
+        def begin(image: jax.Array) -> tuple[Fixed, loop.State]:
+            return graph.freeze(image[None]).fixed, loop.start(graph, self.config, dtype)
 
-        cast = images.astype(self.network.image_dtype)
-        fixed, whole, state = jax.vmap(lambda image: begin(image[None]))(cast)
+        fixed, state = jax.vmap(begin)(images.astype(self.network.image_dtype))
         if labels is None:
-            labels = jnp.argmax((whole or fixed).logits, -1).astype(jnp.int32)
+            labels = jnp.argmax(fixed.logits, -1).astype(jnp.int32)
         history = jnp.zeros((len(images), self.steps, 3), dtype)
-        return Run(images, labels, fixed, whole, state, history, jnp.int32(0))
+        return Run(images, labels, fixed, state, history, jnp.int32(0))
 
     def advance(self, state: Run, steps: int) -> Run:
         """Take optimiser steps with every image."""
         run = state
         if steps == 0:
             return run
-        graph, fixed = self.network.graph(), run.fixed
+        graph = self.network.graph()
+        images = run.images.astype(self.network.image_dtype)
+        fixed = jax.vmap(
+            lambda fixed, image: self._learned(FrozenNetwork(graph, fixed), image[None]).fixed
+        )(run.fixed, images)
         if self.low is not None:
-            graph, fixed = self.low.graph(), self._lowered(fixed, run.images)
+            graph, fixed = self.low.graph(), self._lowered(fixed, images)
         if self.config.evidence == "input":
             graph = graph.without_biases()
         learned, terms = loop.advance(graph, fixed, run.state, run.labels, self.config, steps)
         history = jax.lax.dynamic_update_slice_in_dim(run.history, terms, run.done, axis=1)
         return run._replace(state=learned, history=history, done=run.done + steps)
+
+    def _learned(self, whole: FrozenNetwork, x: jax.Array) -> FrozenNetwork:
+        """The network whose evidence is counted: with evidence "input" without its biases."""
+        return whole.without_biases(x) if self.config.evidence == "input" else whole
 
     def _lowered(self, fixed: Fixed, images: jax.Array) -> Fixed:
         """What is frozen, in the precision of the loop; F(x) and F_0 stay as they are."""
@@ -171,7 +166,7 @@ class DmbpExplainer:
     def finish(self, state: Run) -> Attribution:
         """Maps and terms of the learned masks."""
         finish = partial(self._finish, self.network.graph())
-        in_axes = Run._make([0] * 6 + [None])  # the steps taken are those of the batch
+        in_axes = Run._make([0] * 5 + [None])  # the steps taken are those of the batch
         return jax.vmap(finish, in_axes=(in_axes,))(state)
 
     def _finish(self, graph: Graph, run: Run) -> Attribution:
@@ -179,7 +174,8 @@ class DmbpExplainer:
         label, theta = run.labels, run.state.theta
         dtype = mask_dtype(run.images)
         x = run.images.astype(self.network.image_dtype)[None]
-        whole, learned = FrozenNetwork(graph, run.of_whole), FrozenNetwork(graph, run.fixed)
+        whole = FrozenNetwork(graph, run.fixed)
+        learned = self._learned(whole, x)
         sigma = loop.masks_of(theta)
 
         def signed(sign: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -209,10 +205,8 @@ class DmbpExplainer:
         finite &= jnp.isfinite(positive).all() & jnp.isfinite(negative).all()
         masks = None
         if self.return_masks:
-            masks = tuple(
-                site.to_network(mask).reshape(drop_leading_one(site.as_network.shape))
-                for mask, site in zip(sigma, graph.masked, strict=True)
-            )
+            pairs = zip(graph.masked, sigma, strict=True)
+            masks = tuple(site.to_mask(mask) for site, mask in pairs)
         return Attribution(
             positive=positive,
             negative=negative,

@@ -18,7 +18,6 @@ from dmbp_jax.catalogue import find_method
 from dmbp_jax.dmbp.attribute import attribute
 from dmbp_jax.dmbp.attribution import Attribution
 from dmbp_jax.dmbp.config import DMBP
-from dmbp_jax.dmbp.decompose import stored_masks
 from dmbp_jax.dmbp.decomposition import bias_products
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.figures_sheet import (
@@ -256,7 +255,8 @@ def mappings(
     call = check_call(params, x, label, apply_fn, nonaffine=nonaffine, **slopes)
     graph = call.network.graph()
     frozen = graph.freeze(call.images)
-    sigma = stored_masks(list(map(jnp.asarray, masks)), graph.masked)
+    pairs = zip(graph.masked, masks, strict=True)
+    sigma = [site.from_mask(jnp.asarray(mask)) for site, mask in pairs]
     # Frozen at x the network is affine: its gradient is the map of an input that is 1 everywhere.
     ones = jnp.ones_like(call.images)
     signs = ([jnp.ones_like(m) for m in sigma], sigma, [1 - m for m in sigma])

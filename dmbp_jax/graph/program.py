@@ -59,19 +59,19 @@ class Site:
         labels = tuple(tuple(one.transpose(stored) for one in kind) for kind in self.labels)
         return replace(self, shape=shape, labels=labels, order=tuple(range(len(stored))))
 
-    def to_network(self, stored: jax.Array) -> jax.Array:
-        """An array with the network's axes, of one that may have leading axes of its own."""
-        return _transposed(stored, np.argsort(self.order).tolist())
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """Shape of its mask for one image: that of the network's own value without a leading 1."""
+        shape = self.as_network.shape
+        return shape[1:] if shape[:1] == (1,) else shape
 
-    def from_network(self, array: jax.Array) -> jax.Array:
+    def to_mask(self, stored: jax.Array) -> jax.Array:
+        """The mask of one image as it is handed out, of one with the axes of `shape`."""
+        return stored.transpose(np.argsort(self.order).tolist()).reshape(self.mask_shape)
+
+    def from_mask(self, mask: jax.Array) -> jax.Array:
         """The other way."""
-        return _transposed(array, self.order)
-
-
-def _transposed(array: jax.Array, permutation: Sequence[int]) -> jax.Array:
-    lead = array.ndim - len(permutation)
-    axes = (*range(lead), *(lead + int(axis) for axis in permutation))
-    return array if axes == tuple(range(array.ndim)) else array.transpose(axes)
+        return mask.reshape(self.as_network.shape).transpose(self.order)
 
 
 @dataclass(frozen=True, eq=False)
