@@ -57,7 +57,8 @@ class Pointwise:
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """f(z)."""
-        return self._evaluate(z)
+        values = interpret(self.nodes, {**self.constants, self.source: z})
+        return values[self.nodes[-1].results[0]]
 
     def choose(self, z: jax.Array) -> Choice:
         """Slope and intercept, each of the shape of z."""
@@ -89,9 +90,7 @@ class Pointwise:
         piecewise-linear f its own derivative counts.
         """
         info, sides = jnp.finfo(z.dtype), _sides(z)
-        (value, own), *beside = (
-            jax.jvp(self._evaluate, (at,), (jnp.ones_like(z),)) for at in (z, *sides)
-        )
+        (value, own), *beside = (jax.jvp(self, (at,), (jnp.ones_like(z),)) for at in (z, *sides))
         left, right = (slope for _, slope in beside)
         takes_left = abs(left) <= abs(right)
         side = jnp.where(takes_left, left, right)
@@ -102,10 +101,6 @@ class Pointwise:
             )
             is_own |= ~(abs(at_z - value) <= 64 * info.eps * (abs(value) + abs(side * z)))
         return jnp.where(is_own, own, side)
-
-    def _evaluate(self, z: jax.Array) -> jax.Array:
-        values = interpret(self.nodes, {**self.constants, self.source: z})
-        return values[self.nodes[-1].results[0]]
 
 
 def _sides(z: jax.Array) -> tuple[jax.Array, jax.Array]:
