@@ -9,6 +9,8 @@ from functools import cached_property, partial
 from types import FunctionType, MethodType
 from typing import Any
 
+from dmbp_jax.graph.captures import captured
+
 
 class ByContent:
     """A function that equals every other with its content: a static field of an explainer."""
@@ -47,8 +49,7 @@ def content(value: Any, above: tuple[int, ...] = ()) -> Any:
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return type(value), repr(value)  # 0.0 is -0.0, and NaN is not NaN
     if isinstance(value, FunctionType):
-        captured = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
-        parts = (value.__defaults__, value.__kwdefaults__, tuple(captured))
+        parts = (value.__defaults__, value.__kwdefaults__, captured(value))
         return value.__code__, id(value.__globals__), inside(parts)
     if isinstance(value, MethodType):
         return MethodType, inside((value.__func__, value.__self__))
@@ -59,14 +60,6 @@ def content(value: Any, above: tuple[int, ...] = ()) -> Any:
     if type(value) is dict:
         return dict, tuple((inside(key), inside(one)) for key, one in value.items())
     return _Same(value)
-
-
-def _is_empty(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False
 
 
 class _Same:

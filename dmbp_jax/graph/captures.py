@@ -7,7 +7,6 @@ into the trace like a Python number, and is only found by looking where the func
 import gc
 import sys
 from collections.abc import Iterator, Set
-from contextlib import suppress
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -44,18 +43,15 @@ def may_read_arrays(*read: Any) -> bool:
 
 def _read_by(found: Any) -> Iterator[Any]:
     if isinstance(found, FunctionType):
-        captured = []
-        for cell in found.__closure__ or ():
-            with suppress(ValueError):  # it is filled later
-                captured.append(cell.cell_contents)
-        yield from captured
+        inside = captured(found)
+        yield from inside
         if _is_known(found.__module__):
             return
         yield from found.__defaults__ or ()
         yield from (found.__kwdefaults__ or {}).values()
         yield from vars(found).values()
-        modules = [vars(one) for one in captured if isinstance(one, ModuleType)]
-        yield from _named(set(_names(found.__code__)), [found.__globals__, *modules])
+        modules = [vars(one) for one in inside if isinstance(one, ModuleType)]
+        yield from _named(names_read(found.__code__), [found.__globals__, *modules])
     elif isinstance(found, type):
         if not _is_known(found.__module__):
             yield from (*vars(found).values(), *found.__bases__)
@@ -78,8 +74,18 @@ def _named(names: Set[str], scopes: list[dict[str, Any]]) -> Iterator[Any]:
                 scopes.append(vars(value))
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+def captured(function: FunctionType) -> list[Any]:
+    """What a function captured from the functions around it; None for what is filled later."""
+    found = []
+    for cell in function.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:
+            found.append(None)
+    return found
+
+
+def names_read(code: CodeType) -> set[str]:
+    """The globals and attributes that a function names, and those inside it."""
+    inner = (one for one in code.co_consts if isinstance(one, CodeType))
+    return set(code.co_names).union(*map(names_read, inner))

@@ -49,26 +49,19 @@ def as_picture(value: jax.Array, site: Site) -> jax.Array:
 
 
 def check_positions(site: Site) -> Reading:
-    """How the value of a site is read."""
-    found = _read(site)
-    if found is None:
-        raise UnknownAxesError(
-            f"Expected layers whose rows and columns can be followed from the image, got "
-            f"{site.name!r} of shape {site.shape}, which was reached by rolling, gathering or "
-            "mixing positions."
-        )
-    return found
-
-
-def _read(site: Site) -> Reading | None:
-    """None where something is lost, or rows and columns are no grid in the middle of the image."""
+    """How the value of a site is read, where its rows and columns are a grid on the whole image."""
+    unknown = UnknownAxesError(
+        f"Expected layers whose rows and columns can be followed from the image, got "
+        f"{site.name!r} of shape {site.shape}, which was reached by rolling, gathering or "
+        "mixing positions."
+    )
     if any(len(kind) > 1 for kind in site.labels):
-        return None
+        raise unknown
     none = np.zeros((1,) * len(site.shape))
     labels = [kind[0] if kind else none for kind in site.labels]
     axes = tuple(a for a in range(none.ndim) if any(label.shape[a] > 1 for label in labels))
     if _holds_parts_and_features(labels, axes, site.shape):
-        return None
+        raise unknown
     rows, columns = (
         np.broadcast_to(
             label.reshape([label.shape[a] for a in axes]), [site.shape[a] for a in axes]
@@ -84,9 +77,9 @@ def _read(site: Site) -> Reading | None:
         np.array_equal(label[order], line.repeat(times))
         for label, line in zip((rows, columns), grid, strict=True)
     ):
-        return None
+        raise unknown
     if not all(map(_is_whole, sizes, site.extent)):
-        return None
+        raise unknown
     return Reading(axes, order, *sizes)
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dmbp_jax.graph.captures import captured, names_read
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _ARRAYS = (jax.Array, np.ndarray)
 _DATA = (bool, int, float, complex, str, bytes, *_ARRAYS, np.generic, tuple, list, dict, Set)
@@ -113,25 +115,13 @@ def _array(value: jax.Array | np.ndarray) -> Any:
 def _parts(function: types.FunctionType) -> dict[str, Any]:
     """What a function computes with: its code, defaults and closure, and the globals it reads."""
     known = function.__globals__
-    names = sorted(_names(function.__code__) & set(known))
+    names = sorted(names_read(function.__code__) & set(known))
     return {
         "code": function.__code__,
         "defaults": [function.__defaults__, function.__kwdefaults__],
-        "closure": [_content(cell) for cell in function.__closure__ or ()],
+        "closure": captured(function),
         "globals": {n: known[n] for n in names if _is_followed(known[n], function.__module__)},
     }
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return None
-
-
-def _names(code: types.CodeType) -> set[str]:
-    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
 
 
 def _is_followed(value: Any, module: str) -> bool:
