@@ -4,7 +4,6 @@ The Lite networks have ReLU6 in place of SiLU and no squeeze-and-excite, and com
 """
 
 from functools import partial
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -41,7 +40,7 @@ class EfficientNet(nn.Module):
     classes: int = 1000
     activation: Activation = nn.silu
     excite: bool = True
-    padding: Literal["torch", "SAME"] = "torch"
+    padding: str = "torch"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -5,7 +5,6 @@ Shapes are NHWC and static, so what PyTorch decides at run time is plain Python 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -132,7 +131,7 @@ class InvertedResidual(nn.Module):
     activation: Activation
     kernel: int = 3
     stride: int = 1
-    padding: Literal["torch", "SAME"] = "torch"
+    padding: str = "torch"
     squeezed: int = 0
     squeeze_activation: Activation = nn.relu
     gate: Activation = nn.sigmoid

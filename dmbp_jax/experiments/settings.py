@@ -11,7 +11,6 @@ from dmbp_jax.engine.scores import PROBABILITIES
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.rows import TABLES, MethodRow, StoredRow, TableRow
 from dmbp_jax.graph.linearisation import PRODUCTS
-from dmbp_jax.metrics.curves import Activation
 
 # Dataset -> targets drawn for each class, where not all are taken. The paper's Table 1 has a
 # subset of ImageNet alone; the generated dataset is ours and has no end.
@@ -60,7 +59,7 @@ class Settings:
     redraws: int = 5
     step: int | None = None
     points: int | None = None
-    activation: Activation | None = None
+    activation: str | None = None
     last_layer: str | None = None
     batch_size: int = 8
     gallery: int = 4

@@ -8,7 +8,7 @@ other classes. Deletion (RISE) is not one of the paper's numbers; it is insertio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,6 @@ from dmbp_jax.graph.model import ApplyFn, is_traced
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.metrics.heatmaps import at_least_float32, fit_heatmap
 
-Order = Literal["decreasing", "increasing"]
-Activation = Literal["softmax", "sigmoid", "none"]
 ORDERS = ("decreasing", "increasing")
 ACTIVATIONS = (*PROBABILITIES, "none")
 DEFAULT_STEP = 224  # pixels
@@ -62,8 +60,8 @@ def insertion(
     blur: Baseline = "rise",
     step: int | None = None,
     points: int | None = None,
-    activation: Activation | None = None,
-    order: Order = "decreasing",
+    activation: str | None = None,
+    order: str = "decreasing",
     chunk_size: int | None = None,
 ) -> Curve:
     r"""Probability of the target while pixels are inserted, most important first.
@@ -127,7 +125,7 @@ def complementary_insertion(
     blur: Baseline = "rise",
     step: int | None = None,
     points: int | None = None,
-    activation: Activation | None = None,
+    activation: str | None = None,
     chunk_size: int | None = None,
 ) -> Curve:
     r"""Mean probability of the image's other labels while pixels are inserted, least first.
@@ -181,8 +179,8 @@ def deletion(
     baseline: Baseline = "zero",
     step: int | None = None,
     points: int | None = None,
-    activation: Activation | None = None,
-    order: Order = "decreasing",
+    activation: str | None = None,
+    order: str = "decreasing",
     chunk_size: int | None = None,
 ) -> Curve:
     r"""Probability of the target while pixels are deleted, most important first.
@@ -238,7 +236,7 @@ def pixel_counts(pixels: int, step: int | None = None, points: int | None = None
 
 
 @partial(jax.jit, static_argnames="order")
-def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
+def pixel_ranks(heatmap: jax.Array, order: str) -> jax.Array:
     """Place of every pixel in the order of its heat map, (N, H, W) int32, from 0.
 
     The sort is stable: pixels of equal value keep their row-major order, whichever the `order`.
@@ -255,7 +253,7 @@ def pixel_ranks(heatmap: jax.Array, order: Order) -> jax.Array:
 
 
 def _in_order(
-    call: Call, heatmap: Any, order: Order, step: int | None, points: int | None
+    call: Call, heatmap: Any, order: str, step: int | None, points: int | None
 ) -> tuple[jax.Array, np.ndarray]:
     """Place of every pixel, (N, H, W) int32, and how many have changed at each point, (S,)."""
     maps = fit_heatmap(heatmap, call.images, call.single, finite=True)

@@ -7,7 +7,7 @@ one cell of a mosaic shows the target. The paper shows localisation in pictures 
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,6 @@ from dmbp_jax.errors import InputError
 from dmbp_jax.graph.call import check_images, check_labels
 from dmbp_jax.graph.model import is_traced
 from dmbp_jax.metrics.heatmaps import check_maps, check_masks
-
-Sign = Literal["positive", "negative"]
 
 
 @jax.tree_util.register_dataclass
@@ -113,7 +111,7 @@ def _hits(maps: jax.Array, masks: jax.Array, *, tolerance: float) -> jax.Array:
 
 
 @on_any_mesh("heatmap")
-def attribution_inside(heatmap: Any, masks: ArrayLike, *, sign: Sign = "positive") -> jax.Array:
+def attribution_inside(heatmap: Any, masks: ArrayLike, *, sign: str = "positive") -> jax.Array:
     r"""Share of the attribution of one sign that lies inside a mask.
 
     \(\sum_{p \in M} h_p^\pm \,/\, \sum_p h_p^\pm\), with \(h^+ = \max(h, 0)\) and

@@ -21,7 +21,6 @@ from PIL import Image
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.networks.class_names import find_label
 from dmbp_jax.networks.preprocessing import Preprocessing
-from dmbp_jax.networks.registry import Activation
 
 
 def _by_name(function: Any) -> Any:
@@ -65,7 +64,7 @@ class Network:
     preprocessing: Preprocessing = field(metadata={"static": True}, default=Preprocessing())
     labels: tuple[str, ...] = field(metadata={"static": True}, default=())
     name: str = field(metadata={"static": True}, default="network")
-    activation: Activation = field(metadata={"static": True}, default="softmax")
+    activation: str = field(metadata={"static": True}, default="softmax")
 
     def __call__(self, x: ArrayLike) -> jax.Array:
         """Logits of preprocessed images.

@@ -7,7 +7,7 @@ Checkpoints are torchvision's (`IMAGENET1K_V1`), TorchRay's (VOC, COCO; networks
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 
@@ -18,8 +18,6 @@ from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.models.builtin import INPUT_SHAPE, MEAN, STD
 from dmbp_jax.networks.class_names import dataset_labels
 from dmbp_jax.networks.preprocessing import Preprocessing
-
-Activation = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Entry:
     checkpoint: Checkpoint | None  # None for weights inside the package
     preprocessing: Preprocessing  # what it was trained on
     labels: tuple[str, ...]  # in the order of its logits
-    activation: Activation  # turns its logits into probabilities
+    activation: str  # "softmax" or "sigmoid", turns its logits into probabilities
 
 
 # The whole SHA-256 of files for which at least two independent public records agree. Of the others
