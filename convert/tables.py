@@ -45,7 +45,7 @@ class Layer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the layer in the state dict."""
+        """Its name in the state dict."""
         return self.source or self.norm or self.path
 
 
@@ -132,7 +132,7 @@ def table(module: nn.Module, checkpoint: Checkpoint) -> tuple[Layer, ...]:
 
 
 def _first(checkpoint: Checkpoint) -> Transform:
-    """Of the first convolution; Caffe's expects blue first."""
+    """How the first convolution is turned; Caffe's expects blue first."""
     return CONV_BGR if checkpoint.bgr else CONV
 
 

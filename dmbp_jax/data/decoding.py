@@ -41,7 +41,7 @@ def open_image(
 
     The EXIF rotation is applied (and gone from the result). Transparent pixels are laid over
     white. Greyscale, palette, CMYK and Lab pictures become RGB; pictures of 12 or 16 bits are
-    scaled to 8. Of an animation, the first frame is taken.
+    scaled to 8. The first frame of an animation is taken.
 
     Args:
       source: path of a file, or a Pillow image (its current frame is used, it is not changed).

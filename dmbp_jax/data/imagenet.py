@@ -130,7 +130,7 @@ def _read_ids(path: Path) -> dict[str, int]:
 
 
 def _all_ids(names: Iterable[str], where: str) -> dict[str, int]:
-    """Of names that are those of all classes: sorting them gives their labels."""
+    """WordNet id -> label: the sorted names of all classes are in the order of the labels."""
     ids = sorted(set(names))
     if len(ids) != CLASSES:
         raise DataError(

@@ -58,7 +58,7 @@ def carry_biases(
     def piece(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
         if index not in given_by:  # of a frozen factor it is the factor's magnitude
             return abs(piece.apply(choices[index], *z))
-        # Of one input all of it, whatever its slope: a ReLU6 above 6 got its 6 from there.
+        # One input gave all of it, whatever the slope: a ReLU6 above 6 got its 6 from there.
         given = z[0] if len(z) == 1 else abs(piece.apply(choices[index], *z))
         share = jax.lax.stop_gradient(_ratio(abs(given_by[index]).astype(given.dtype), given))
         return share * given

@@ -137,7 +137,7 @@ def _folder() -> Path | None:
 
 
 def _platform(leaves: list[Any]) -> str | None:
-    """Of the one device that has all arrays; None where they are no ordinary arrays of one.
+    """The platform of the one device that has all arrays; None for any other arrays.
 
     JAX commits the results of an exported program to its device. Where that is a difference, with
     several devices and arrays that are not committed themselves, nothing is kept.

@@ -38,7 +38,7 @@ class Evaluated(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the network, or else of the function."""
+        """The name of the network, or else of the function."""
         return str(getattr(self.params, "name", getattr(self.apply_fn, "__name__", "network")))
 
 

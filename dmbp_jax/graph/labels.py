@@ -347,7 +347,7 @@ def _lost_along(label: Label, axes: Collection[int], sizes: Sequence[int]) -> La
 
 
 def _narrowed(label: Label) -> Label:
-    """Of length 1 along each axis where nothing changes; of no elements, nothing is known."""
+    """The label with length 1 along each axis where nothing changes; NaN if it has no elements."""
     if label.size == 0:
         return np.full((1,) * label.ndim, np.nan)
     for axis, size in enumerate(label.shape):

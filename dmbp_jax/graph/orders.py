@@ -146,7 +146,7 @@ _EVERY = ("window_dimensions", "window_strides", "padding", "base_dilation", "wi
 
 
 def _window(equation: Any, orders: Sequence[Order]) -> Arranged | None:
-    """Of equal winners the first of the network's stays the first."""
+    """Turned only where the first of equal winners stays the network's first."""
     wide = [axis for axis in orders[0] if equation.params["window_dimensions"][axis] > 1]
     return _per_axis(*_EVERY)(equation, orders) if wide == sorted(wide) else None
 
@@ -157,7 +157,7 @@ def _of_axes(key: str, removes: bool = True) -> Callable[..., Arranged | None]:
     def rule(equation: Any, orders: Sequence[Order]) -> Arranged | None:
         (order,), axes = orders, equation.params[key]
         is_sum = equation.primitive.name not in ("reduce_max", "reduce_min")
-        # Of equal winners the first of the network's stays the first.
+        # The first of equal winners stays the network's first.
         if not is_sum and [axis for axis in order if axis in axes] != sorted(axes):
             return None
         kept = [axis for axis in order if axis not in axes or not removes]

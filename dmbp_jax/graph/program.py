@@ -103,7 +103,7 @@ class Program:
 
     @property
     def pooled(self) -> tuple[bool, ...]:
-        """Of every masked piece, whether nothing but pools (and frozen factors) reads its value."""
+        """Whether only pools (and frozen factors) read the value of each masked piece."""
         pools = [step for step in self.steps if step.piece is not None and not step.piece.masked]
         by_pools, by_all = count_reads(pools), count_reads(self.steps)
         values = [s.results[0] for s in self.steps if s.piece is not None and s.piece.masked]

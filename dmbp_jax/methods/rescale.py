@@ -111,7 +111,7 @@ def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, 
     change = value - pool(*before)
     at_image, at_baseline = pool.choose(*z), pool.choose(*before)
     by_image, by_baseline = pool.apply(at_image, *moved), pool.apply(at_baseline, *moved)
-    # Of both winners, the one that moved at least as far as the pool, in its direction.
+    # The winner that moved at least as far as the pool, in its direction.
     takes_image = jnp.where(change >= 0, by_image >= by_baseline, by_image < by_baseline)
     winners = jnp.where(takes_image, at_image, at_baseline)
     slope = _slope(change, jnp.where(takes_image, by_image, by_baseline), fallback=True)

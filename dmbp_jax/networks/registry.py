@@ -52,8 +52,8 @@ class Entry:
     activation: str  # "softmax" or "sigmoid", turns its logits into probabilities
 
 
-# The whole SHA-256 of files for which at least two independent public records agree. Of the others
-# the 8 digits are known that are part of the file's name.
+# The whole SHA-256 of files for which at least two independent public records agree. For the
+# others the 8 digits are known that are part of the file's name.
 _SHA256 = (
     "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",  # resnet18
     "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",  # resnet34

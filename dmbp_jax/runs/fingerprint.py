@@ -98,7 +98,7 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
 
 
 def _fields(value: Any) -> tuple[str, ...]:
-    """Of a dataclass or a named tuple."""
+    """The names of the fields of a dataclass or a named tuple; else none."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return tuple(f.name for f in dataclasses.fields(value) if hasattr(value, f.name))
     return getattr(value, "_fields", ()) if isinstance(value, tuple) else ()

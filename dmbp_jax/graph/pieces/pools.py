@@ -5,7 +5,7 @@ The paper says nothing of pooling; with this rule its Eq. 4 stays true. Winners 
 gather, no scatter, and its transpose is the exact adjoint. An ordinary pool is differentiated so
 too: on a CPU XLA computes JAX's own derivative with four indices of every value and a scatter.
 
-The smallest of a window is the largest of the negatives. Of equal values the first wins, in
+The smallest of a window is the largest of the negatives. The first of equal values wins, in
 row-major order.
 """
 
