@@ -42,39 +42,29 @@ def bytes_per_image(masked: Sequence[Site]) -> int:
 
 
 class Run(NamedTuple):
-    """A batch while its masks are learned.
-
-    Attributes:
-      fixed: what is frozen at each image.
-      done: steps taken by the batch.
-    """
+    """A batch while its masks are learned."""
 
     images: jax.Array
     labels: jax.Array
-    fixed: Fixed
+    fixed: Fixed  # what is frozen at each image
     state: loop.State
     history: jax.Array  # (N, steps, 3)
-    done: jax.Array
+    done: jax.Array  # steps taken by the batch
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DmbpExplainer:
-    """An `engine.Explainer` of one network and one setting.
-
-    Attributes:
-      network: the traced network.
-      config: static.
-      biases: "drop", "spread" or "carry", as in `attribute`.
-      return_masks: whether the result keeps the masks.
-      low: the network in `config.dtype`, for the loop alone: gates of rounded values would be
-        those of another image, and they decide the maps more than all rounding in the loop.
-    """
+    """An `engine.Explainer` of one network and one setting."""
 
     network: TracedNetwork
     config: DMBP = field(metadata={"static": True})
+    # "drop", "spread" or "carry", as in `attribute`
     biases: str = field(metadata={"static": True}, default="drop")
+    # whether the result keeps the masks
     return_masks: bool = field(metadata={"static": True}, default=False)
+    # the network in `config.dtype`, for the loop alone: gates of rounded values would be those of
+    # another image, and they decide the maps more than all rounding in the loop
     low: TracedNetwork | None = None
 
     @property

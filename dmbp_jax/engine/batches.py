@@ -11,17 +11,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 class Batch(NamedTuple):
-    """Rows of one compiled shape.
+    """Rows of one compiled shape."""
 
-    Attributes:
-      rows: a pytree with the batch on axis 0, padded.
-      count: how many rows are real; those beyond repeat the first.
-      items: what the source said of each real row.
-    """
-
-    rows: Any
-    count: int
-    items: Sequence[Any] = ()
+    rows: Any  # a pytree with the batch on axis 0, padded
+    count: int  # how many rows are real; those beyond repeat the first
+    items: Sequence[Any] = ()  # what the source said of each real row
 
 
 def equal_size(count: int, largest: int) -> int:
@@ -44,16 +38,11 @@ class Cut(NamedTuple):
     Piece i has the rows i, i + pieces, i + 2 pieces, … of each shard, so that a device works on
     its own rows only; inside a trace, where nothing is known of devices, the rows of a piece are
     spread over all of them.
-
-    Attributes:
-      shards: of axis 0, each on its own device(s).
-      rows: of a shard.
-      size: rows of a piece from each shard.
     """
 
-    shards: int
-    rows: int
-    size: int
+    shards: int  # of axis 0, each on its own device(s)
+    rows: int  # of a shard
+    size: int  # rows of a piece from each shard
 
     @property
     def pieces(self) -> int:

@@ -23,25 +23,15 @@ from dmbp_jax.graph.tracing import TracedNetwork, trace
 
 @dataclass(frozen=True)
 class Call:
-    """A checked call.
-
-    Attributes:
-      network: the traced network.
-      low: the same network in a lower precision, where one was asked for.
-      images: (N, H, W, C).
-      labels: (N,) int32, or None for the network's top-1 of each image.
-      single: whether the caller gave one image, and N was added here.
-      chunk_size: images at once, or None for as many as fit.
-      params, apply_fn, key: as they were given.
-    """
+    """A checked call."""
 
     network: TracedNetwork
-    images: jax.Array
-    labels: jax.Array | None
-    single: bool
-    chunk_size: int | None = None
-    low: TracedNetwork | None = None
-    params: Any = None
+    images: jax.Array  # (N, H, W, C)
+    labels: jax.Array | None  # (N,) int32, or None for the network's top-1 of each image
+    single: bool  # whether the caller gave one image, and N was added here
+    chunk_size: int | None = None  # images at once, or None for as many as fit
+    low: TracedNetwork | None = None  # in a lower precision, where one was asked for
+    params: Any = None  # this and the next two as they were given
     apply_fn: ApplyFn | None = None
     key: Any = None
 

@@ -39,24 +39,15 @@ from dmbp_jax.graph.steps import Constant, Operand, Step, is_zero
 
 
 class Flat(NamedTuple):
-    """The equations of a network one after the other, each classified by itself.
+    """The equations of a network one after the other, each classified by itself."""
 
-    Attributes:
-      steps: in order of evaluation.
-      regions: the steps of every call that was looked into.
-      inputs: names of the network's arrays and of the constants of its trace.
-      image, image_shape: name of x, and its shape.
-      logits: what the network returns.
-      orders: of the values that are stored with their axes in another order.
-    """
-
-    steps: Sequence[Step]
-    regions: Sequence[Region]
-    inputs: tuple[int, ...]
-    image: int
+    steps: Sequence[Step]  # in order of evaluation
+    regions: Sequence[Region]  # the steps of every call that was looked into
+    inputs: tuple[int, ...]  # names of the network's arrays and of the constants of its trace
+    image: int  # name of x
     image_shape: tuple[int, ...]
-    logits: Operand
-    orders: Mapping[Operand, Order]
+    logits: Operand  # what the network returns
+    orders: Mapping[Operand, Order]  # of values that are stored with their axes in another order
 
 
 def flatten(

@@ -34,15 +34,11 @@ _RULES = ("jvp", "fwd", "bwd", "out_trees")  # parameters of custom derivatives 
 
 
 class Identity(NamedTuple):
-    """Equal in one process where both are; in another, too, where there are no `others`.
+    """Equal in one process where both are; in another, too, where there are no `others`."""
 
-    Attributes:
-      digest: SHA-256 of the equations, their parameters and constants.
-      others: what has no description by content, such as somebody's own primitive; compared by
-        its own equality.
-    """
-
-    digest: str
+    digest: str  # SHA-256 of the equations, their parameters and constants
+    # what has no description by content, such as somebody's own primitive; compared by its own
+    # equality
     others: tuple[Any, ...]
 
 

@@ -155,17 +155,13 @@ def called_jaxpr(equation: Any) -> Any:
 
 
 class Loop(NamedTuple):
-    """A scan: `body(*constants, *carry, *elements) -> (*carry, *outputs)`, `length` times.
-
-    Attributes:
-      constants, carry: how many operands of the scan they are; the others are stacked elements.
-    """
+    """A scan: `body(*constants, *carry, *elements) -> (*carry, *outputs)`, `length` times."""
 
     body: Any
     body_constants: Sequence[Any]
     length: int
     reverse: bool
-    constants: int
+    constants: int  # how many operands they are; after those of the carry come the elements
     carry: int
 
     @property

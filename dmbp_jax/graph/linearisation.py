@@ -13,17 +13,11 @@ PRODUCTS = ("refuse", "freeze")
 
 @dataclass(frozen=True)
 class Linearisation:
-    """Choices of a call, named as in the public functions; checked when made.
+    """Choices of a call, named as in the public functions; checked when made."""
 
-    Attributes:
-      pointwise: slope of an activation that is not piecewise linear.
-      segments: how many, with the slope "segments".
-      nonaffine: what becomes of products of two values that depend on x.
-    """
-
-    pointwise: str = "secant"
-    segments: int = 8
-    nonaffine: str = "refuse"
+    pointwise: str = "secant"  # slope of an activation that is not piecewise linear
+    segments: int = 8  # how many, with the slope "segments"
+    nonaffine: str = "refuse"  # what becomes of products of two values that depend on x
 
     def __post_init__(self) -> None:
         check_choice(self.pointwise, "pointwise", SLOPES)

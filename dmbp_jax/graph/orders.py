@@ -16,17 +16,11 @@ Order = tuple[int, ...]
 
 
 class Arranged(NamedTuple):
-    """An operation of operands that are stored in these orders.
+    """An operation of operands that are stored in these orders."""
 
-    Attributes:
-      params: of the primitive.
-      reads: order of each operand.
-      makes: order of each result.
-    """
-
-    params: Mapping[str, Any]
-    reads: Sequence[Order]
-    makes: Sequence[Order]
+    params: Mapping[str, Any]  # of the primitive
+    reads: Sequence[Order]  # order of each operand
+    makes: Sequence[Order]  # order of each result
 
     @property
     def is_plain(self) -> bool:

@@ -76,25 +76,16 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The flattened program of a network at one shape of x. Hashed by identity.
+    """The flattened program of a network at one shape of x. Hashed by identity."""
 
-    Attributes:
-      steps: in order of evaluation.
-      inputs: names of the network's arrays, then of the constants of its trace.
-      image: name of x.
-      logits: what the network returns.
-      sites: every piece and every bias.
-      bias_groups: last result of a bias -> (index of its site, its steps).
-      boundary: values before the first piece that later steps still read.
-    """
-
-    steps: tuple[Step, ...]
-    inputs: tuple[int, ...]
-    image: int
-    logits: Operand
-    sites: tuple[Site, ...]
+    steps: tuple[Step, ...]  # in order of evaluation
+    inputs: tuple[int, ...]  # names of the network's arrays, then of the constants of its trace
+    image: int  # name of x
+    logits: Operand  # what the network returns
+    sites: tuple[Site, ...]  # every piece and every bias
+    # last result of a bias -> (index of its site, its steps)
     bias_groups: dict[int, tuple[int, Bias]]
-    boundary: tuple[int, ...]
+    boundary: tuple[int, ...]  # values before the first piece that later steps still read
 
     @property
     def masked(self) -> tuple[Site, ...]:

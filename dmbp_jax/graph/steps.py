@@ -31,28 +31,18 @@ Operand = int | Constant  # an int names a value of the program
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One inlined equation.
+    """One inlined equation."""
 
-    Attributes:
-      kind: "constant" (does not depend on x), "affine" or "piece"; while the program is made also
-        "nonaffine", which becomes a part of a piece or an error.
-      equation: as JAX traced it.
-      operands: what it reads.
-      results: names of the values it makes.
-      scope: name scopes around it.
-      depends: which operands depend on x.
-      piece: of kind "piece".
-      index: of kind "piece": its position among them.
-    """
-
+    # "constant" (does not depend on x), "affine" or "piece"; while the program is made also
+    # "nonaffine", which becomes a part of a piece or an error
     kind: str
-    equation: Any
-    operands: tuple[Operand, ...]
-    results: tuple[int, ...]
-    scope: str
-    depends: tuple[bool, ...]
-    piece: "Piece | None" = None
-    index: int = -1
+    equation: Any  # as JAX traced it
+    operands: tuple[Operand, ...]  # what it reads
+    results: tuple[int, ...]  # names of the values it makes
+    scope: str  # name scopes around it
+    depends: tuple[bool, ...]  # which operands depend on x
+    piece: "Piece | None" = None  # of kind "piece"
+    index: int = -1  # of kind "piece": its position among them
 
     @property
     def name(self) -> str:

@@ -81,15 +81,12 @@ class TracedNetwork:
 
     It holds neither `apply_fn` nor what that captured. Its tree structure, which JAX keeps with
     what it compiled, does not keep the trace, so nothing of a network outlives it.
-
-    Attributes:
-      inputs: arrays of the network, then constants that its function captured.
-      trace: static.
-      linearisation: how it is made affine at x; static.
     """
 
+    # arrays of the network, then constants that its function captured
     inputs: tuple[jax.Array, ...]
-    trace: Trace
+    trace: Trace  # static
+    # how it is made affine at x; static
     linearisation: Linearisation = Linearisation()  # noqa: RUF009 (frozen)
 
     @property

@@ -18,19 +18,13 @@ class FrozenFactor:
     """g(z), any function of any number of values, whose choice is its value at x.
 
     A pass with recorded choices evaluates nothing of g.
-
-    Attributes:
-      name: of the last operation that is not affine, such as "rsqrt" or "softmax".
-      nodes: its steps, in order.
-      sources: names of the values z in them.
-      value: name of g(z).
-      constants: values by name, what `nodes` reads beside z.
     """
 
-    name: str
-    nodes: tuple[Step, ...]
-    sources: tuple[int, ...]
-    value: int
+    name: str  # of the last operation that is not affine, such as "rsqrt" or "softmax"
+    nodes: tuple[Step, ...]  # its steps, in order
+    sources: tuple[int, ...]  # names of the values z in them
+    value: int  # name of g(z)
+    # values by name, what `nodes` reads beside z
     constants: Mapping[int, Any] = field(default_factory=dict)
     kind: str = "frozen"
     masked: ClassVar[bool] = False

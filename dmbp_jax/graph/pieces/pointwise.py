@@ -26,21 +26,15 @@ class Pointwise:
     The slope of a piecewise-linear f is that of the piece z lies in: exact, f′(z). The slope of any
     other f is a choice: "secant" is (f(z) − f(0)) / z, and f′(z) near 0; "tangent" is f′(z);
     "segments" is that of the segment z lies in, of f drawn as a polygon (`segment_of`).
-
-    Attributes:
-      kind: what the list of sites calls it.
-      exact: whether f is piecewise linear.
-      nodes: its steps, in order.
-      source: name of z in them.
-      linearisation: its slope.
-      constants: values by name, what `nodes` reads beside z.
     """
 
-    kind: str
-    exact: bool
-    nodes: tuple[Step, ...]
-    source: int
+    kind: str  # what the list of sites calls it
+    exact: bool  # whether f is piecewise linear
+    nodes: tuple[Step, ...]  # its steps, in order
+    source: int  # name of z in them
+    # its slope
     linearisation: Linearisation = Linearisation()  # noqa: RUF009 (frozen)
+    # values by name, what `nodes` reads beside z
     constants: Mapping[int, Any] = field(default_factory=dict)
     masked: ClassVar[bool] = True
     has_intercept: ClassVar[bool] = True
