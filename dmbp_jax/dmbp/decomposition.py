@@ -99,12 +99,7 @@ def _divided_first(divisors: Sequence[jax.Array]) -> Callable[..., jax.Array]:
 def masked_map(
     network: FrozenNetwork, x: jax.Array, divisors: Sequence[jax.Array], label: jax.Array
 ) -> jax.Array:
-    """The map ∇ₓF ⊙ x (1, H, W, C) of one sign's masks, by the masked backward pass (Eq. 7).
-
-    Args:
-      x: (1, H, W, C).
-      divisors: 1 / σ_l, as in `gated_logits`.
-    """
+    """The map ∇ₓF ⊙ x (1, H, W, C) of one sign's masks, by the masked backward pass (Eq. 7)."""
     rules = network.rules(_divided_first(divisors))
 
     def logit(x: jax.Array) -> jax.Array:
@@ -126,15 +121,9 @@ def bias_products(
 def attribution_by_backward(
     network: FrozenNetwork, x: jax.Array, masks: Sequence[jax.Array], label: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """y± and its map by the paper's backward form (Eq. 11, 14), for one sign's masks.
+    """y± and its map (1, H, W, C) by the paper's backward form (Eq. 11, 14), for one sign's masks.
 
     y± = ∇ₓFᵀx + Σ_l ∇_{b_l}Fᵀb_l (the output bias left out), map = ∇ₓF ⊙ x.
-
-    Args:
-      x: (1, H, W, C).
-
-    Returns:
-      `(y_signed scalar, map (1, H, W, C))`.
     """
     found = bias_products(network, x, masks, label)
     return signed_value(network, found, label), found[0]

@@ -95,13 +95,9 @@ def terms_and_gradient(
 def multiply_after(
     activations: Masks, after: Masks, _: Any, theta: Masks, scalars: Sequence[Any]
 ) -> Masks:
-    """∂L/∂θ = ±w u ⊙ c ⊙ (1 − m) of one sign.
+    """∂L/∂θ = ±w u ⊙ c ⊙ (1 − m) of one sign: u are `activations`, c is `after`.
 
-    Args:
-      activations: u.
-      after: c.
-      theta: θ.
-      scalars: for each site the sign and ±w, the sign times the weight of y± in the loss.
+    `scalars` are for each site the sign and ±w, the sign times the weight of y± in the loss.
     """
     sites = zip(activations, after, theta, scalars, strict=True)
     return tuple(_by_cotangent_after(u, c, t, *scalar) for u, c, t, scalar in sites)

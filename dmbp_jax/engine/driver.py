@@ -31,8 +31,7 @@ def explain(
     """The results for arrays in memory, `chunk_size` rows at a time; they lie where the rows do.
 
     Args:
-      explainer: what is computed.
-      rows: a pytree with the batch on axis 0.
+      explainer, rows: what is computed, and of what: a pytree with the batch on axis 0.
       chunk_size: rows at once, of all devices together and at least one on each; None takes as
         many as fit.
       progress: title of a bar over the steps, or None; ignored inside a trace.

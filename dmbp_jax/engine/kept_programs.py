@@ -51,10 +51,8 @@ class Place(NamedTuple):
 def find_place(explainer: Any, rows: Any) -> Place | None:
     """Where the programs of an explainer are kept; None where they cannot be.
 
-    Args:
-      explainer: has an attribute `identity` if its programs can be kept: a text that, with the
-        shapes of its arrays, says everything that they depend on.
-      rows: a pytree of arrays.
+    They can if it has an attribute `identity`: a text that, with the shapes of its arrays, says
+    everything that they depend on.
     """
     folder = _folder()
     identity = getattr(explainer, "identity", None) if folder else None

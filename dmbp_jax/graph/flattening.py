@@ -53,13 +53,9 @@ class Flat(NamedTuple):
 def flatten(
     jaxpr: Any, zeros: Sequence[bool], families: tuple[PieceFamily, ...], turned: bool = False
 ) -> Flat:
-    """The equations of a network whose last argument is x.
+    """The equations of `(inputs..., x) -> logits`; arguments as of `passes.make_program`.
 
-    Args:
-      jaxpr: equations of `(inputs..., x) -> logits`.
-      zeros: which inputs are known to be zero everywhere.
-      families: what may be a piece.
-      turned: whether values are stored as convolutions want them; x and the logits are not.
+    With `turned` values are stored as convolutions want them; x and the logits are not.
     """
     flat = _Flattener(families, turned)
     inputs, image = [flat.new(zero) for zero in zeros], flat.new()

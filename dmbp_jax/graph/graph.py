@@ -247,23 +247,16 @@ class FrozenNetwork:
         label: jax.Array,
         after: Callable[[int, jax.Array], jax.Array] | None = None,
     ) -> tuple[jax.Array, list[jax.Array]]:
-        """The map ∇ₓF ⊙ x and every ∇_{b_l}F ⊙ b_l of Eq. 14.
+        """The map ∇ₓF ⊙ x (1, H, W, C) and every ∇_{b_l}F ⊙ b_l of Eq. 14; `after` as in `rules`.
 
-        Args:
-          x: (1, H, W, C).
-          after: as in `rules`.
-
-        Returns:
-          `(map (1, H, W, C), one array per bias, in the shape of the value it is added to)`.
+        The array of a bias has the shape of the value that it is added to.
         """
         return self._products(self.graph.run, x, label, after)
 
     def output_products(self, x: jax.Array, label: jax.Array) -> list[jax.Array]:
-        """The part of `bias_products` that is F_0: what reaches the logit past all activations.
+        """The part of every bias product that is F_0: what reaches the logit past all activations.
 
-        Returns:
-          One array per bias, in the shape of the value it is added to; their sum is F_0 of the
-          label.
+        The sum of all is F_0 of the label.
         """
         return self._products(self.graph.run_closed, jnp.zeros_like(x), label)[1]
 

@@ -172,11 +172,6 @@ def trace(
     arrays are inputs; any other once. Equal programs are one trace, so that a function written anew
     for each call is compiled once. A second trace shows whether the network mixes images: one image
     too is refused then, as it is not the one that a batch has.
-
-    Args:
-      model: the network.
-      image: what it is traced with.
-      precision: of convolutions and matrix products, as in `jax.default_matmul_precision`.
     """
     image = jax.ShapeDtypeStruct(image.shape, image.dtype)
     shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
