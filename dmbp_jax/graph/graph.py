@@ -25,14 +25,9 @@ class Graph:
 
     Values that depend on the parameters alone are computed once here, so that they stay unbatched
     when `run` is vmapped over images.
-
-    Attributes:
-      program: what is evaluated.
-      masked, biases: its sites, in order of evaluation; `pooled` as in `Program`.
-      affine: the rule that evaluates affine steps.
     """
 
-    affine: Rule
+    affine: Rule  # evaluates affine steps
 
     def __init__(
         self,
