@@ -1,6 +1,7 @@
 """Draws the results of `faithfulness.py`: IM against passes, and maps side by side.
 
-python -m benchmarks faithfulness_picture --picture docs/pictures/faithfulness.png
+python -m benchmarks faithfulness_picture --networks resnet50 resnet50-mosaics vgg16 resnet20 \
+    --picture docs/pictures/faithfulness.png
 python -m benchmarks faithfulness_sheet --network resnet20 --numbers 0 3 7 12 21 \
     --rows gradient fullgrad quick quick:spread quick:carry --picture docs/pictures/carried.png
 """
@@ -43,13 +44,14 @@ _LABELS = {
 
 def draw_panels() -> None:
     """IM against passes from the results of `faithfulness`: a panel for each network."""
-    options = _parser(draw_panels).parse_args()
+    parser = _parser(draw_panels)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, required=True)
+    options = parser.parse_args()
     panels = []
-    for network, title in NETWORKS.items():
+    for network in options.networks:
         lines = read_lines(options.out / f"{network}.jsonl", options.half)
-        if network != "builtin-one" and lines:
-            records = {row: as_record(of_row) for row, of_row in lines.items()}
-            panels.append(draw_panel(title, points_of(records)))
+        records = {row: as_record(of_row) for row, of_row in lines.items()}
+        panels.append(draw_panel(NETWORKS[network], points_of(records)))
     columns = 2
     rows = -(-len(panels) // columns)
     sheet = Image.new("RGB", (columns * _SIZE, rows * _SIZE), "white")
@@ -60,12 +62,15 @@ def draw_panels() -> None:
 
 
 def points_of(records: dict) -> dict[str, tuple[int, float]]:
-    """Passes and mean IM of every row that has a label."""
-    return {
-        label: (record["passes"], float(np.mean(record["numbers"]["IM"])))
-        for row, label in _LABELS.items()
-        if (record := records.get(row))
-    }
+    """Passes and mean IM of every row that has a label, where all pictures were measured."""
+    most = max(len(record["pictures"]) for record in records.values())
+    points = {}
+    for row, record in records.items():
+        name = row if row in _LABELS else row.partition(":")[0]
+        label = None if name in ("paper", "quick") and name != row else _LABELS.get(name)
+        if label and len(record["pictures"]) == most:
+            points[label] = record["passes"], float(np.mean(record["numbers"]["IM"]))
+    return points
 
 
 def draw_panel(title: str, points: dict[str, tuple[int, float]]) -> Image.Image:

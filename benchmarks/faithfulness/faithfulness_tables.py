@@ -13,6 +13,7 @@ _MEANS = (
     *("IM blur", "IM mean", "deletion", "cIM", "pointing", "inside", "rival"),
     *("re-drawn", "re-drawn, |h|", "lattice", "lattice of the photo"),
 )
+_PAIRED = ("IM", "deletion", "cIM")
 _MEDIANS = ("carried+", "carried-", "nuisance", "y+", "y-", "against")
 _HEADS = {"nuisance": "&#124;ỹ&#124; / max", "y+": "y⁺", "y-": "y⁻", "against": "−y⁻ / y⁺"}
 _HEADS |= {"carried+": "carried⁺", "carried-": "carried⁻", "deletion": "deletion (low is good)"}
@@ -29,7 +30,7 @@ def tables(
     """Two tables of one network: how faithful the maps are, and what they carry and cost.
 
     Args:
-      against: the row that the paired differences of IM are taken to.
+      against: the row that the paired differences of IM, deletion and cIM are taken to.
       network: "resnet50" and "vgg16" have the paper's numbers on ImageNet beside them.
     """
     counts = sorted({len(record["pictures"]) for record in rows.values()})
@@ -39,9 +40,11 @@ def tables(
     used = {name for record in rows.values() for name in record["numbers"]}
     means = [name for name in _MEANS if name in used]
     medians = [name for name in _MEDIANS if name in used]
-    faithful = [
-        ["", "IM", f"− {_title(against)}, paired", *(_HEADS.get(name, name) for name in means)]
-    ]
+    faithful = [[""]]
+    for name in ("IM", *means):
+        faithful[0].append(_HEADS.get(name, name))
+        if name in _PAIRED:
+            faithful[0].append(f"− {_title(against)}, paired")
     if of_paper:
         faithful[0].append("paper's IM")
     if len(counts) > 1:
@@ -49,14 +52,16 @@ def tables(
     costs = [["", *(_HEADS.get(name, name) for name in medians), "ρ⁻ to quick", "passes", "s"]]
     for row, record in rows.items():
         numbers = record["numbers"]
-        cells = [_mean(numbers.get(name)) for name in means]
+        cells = []
+        for name in ("IM", *means):
+            cells.append(_mean(numbers.get(name)))
+            if name in _PAIRED:
+                cells.append(_difference(rows, row, against, name))
         if of_paper:
             cells.append(_of_paper(row, network))
         if len(counts) > 1:
             cells.append(str(len(record["pictures"])))
-        faithful.append(
-            [_title(row), _mean(numbers["IM"]), _difference(rows, row, against), *cells]
-        )
+        faithful.append([_title(row), *cells])
         seconds = record["seconds"]
         costs.append(
             [
@@ -108,15 +113,16 @@ def _median(values: list[float] | None) -> str:
     return "" if values is None else f"{np.median(values):.3g}"
 
 
-def _difference(rows: dict[str, Any], row: str, against: str) -> str:
-    """Mean paired difference of IM to another row and its standard error."""
+def _difference(rows: dict[str, Any], row: str, against: str, measure: str) -> str:
+    """Mean paired difference of a measure to another row and its standard error."""
     if row == against or against not in rows:
         return ""
     own, other = (
-        dict(zip(rows[name]["pictures"], rows[name]["numbers"]["IM"], strict=True))
+        dict(zip(rows[name]["pictures"], rows[name]["numbers"].get(measure, ()), strict=False))
         for name in (row, against)
     )
-    differences = np.array([own[name] - other[name] for name in own if name in other])
+    both = [own[name] - other[name] for name in own if name in other]
+    differences = np.array([one for one in both if np.isfinite(one)])
     if len(differences) < 2:
         return ""
     error = differences.std(ddof=1) / np.sqrt(len(differences))
