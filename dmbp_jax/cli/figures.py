@@ -71,8 +71,10 @@ def photos(net: Network, paths: Sequence[Path], chosen: Sequence[str]) -> list[Q
         crop = net.crop(path)
         x = net.preprocessing.normalise(crop)
         ranked = [int(label) for label in np.argsort(-np.asarray(net(x)))]
-        others = (label for label in ranked if label not in given)
-        first, second = (*given, *(next(others) for _ in range(2 - len(given))))
+        classes = [*given, *(label for label in ranked if label not in given)]
+        if len(classes) < 2:
+            raise InputError(f"--network: Expected one of two classes at least, got {net.name}.")
+        first, second = classes[:2]
         names = net.labels[first], net.labels[second]
         questions.append(Question(crop, x, (first, second), names))
     return questions

@@ -128,8 +128,19 @@ class Run:
         done = sorted(records.committed(self.store))
         for first in range(0, len(done), _AT_ONCE):
             shards = done[first : first + _AT_ONCE]
-            found = records.read_records(self.store, shards, rows=rows)
+            found = self._records(shards, rows=rows)
             yield from (record for record in found if record is not None)
+
+    def _records(self, shards: list[int], *, rows: bool = True) -> list[records.Record | None]:
+        """The records of shards, None where there is none; of this run and no other."""
+        found = records.read_records(self.store, shards, rows=rows)
+        for record in found:
+            if record is not None and record.fingerprint != self.fingerprint:
+                raise StoreError(
+                    f"{self.store.url}: {records.key_of(record.shard)} is of another run. "
+                    "dmbp verify opens its shard again."
+                )
+        return found
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """The rows without a map, each with its reason; reads the heads of all records."""
@@ -177,7 +188,7 @@ class Run:
     def shard_rows(self, shard: int) -> tuple[dict[str, Any], ...]:
         """The rows of a shard; those not done yet have status "missing"."""
         if self._record is None or self._record.shard != shard:
-            (self._record,) = records.read_records(self.store, [shard])
+            (self._record,) = self._records([shard])
         if self._record is not None:
             return self._record.rows
         first = shard * self.shard_size

@@ -189,8 +189,10 @@ def test_other_formats(format, rng, network, tmp_path):
     assert path.stat().st_size > 1000
 
 
-def test_the_command_refuses_what_it_would_ignore(tiny, folder, capsys):
+def test_the_command_refuses_what_it_would_ignore(tiny, folder, capsys, monkeypatch):
     assert "--label: Expected only with IMAGE" in refused(capsys, "figures", "--label", "ant")
     three = ["--label", "ant"] * 3
     assert "at most two classes" in refused(capsys, "figures", "good0.png", *three)
     assert "IMAGE: Expected pictures" in refused(capsys, "figures", *TINY)
+    monkeypatch.setattr("dmbp_jax.Network.__call__", lambda net, x: np.zeros(1))
+    assert "two classes at least" in refused(capsys, "figures", "good0.png", *TINY)

@@ -17,6 +17,7 @@ from dmbp_jax.errors import (
     DeviceMemoryError,
     InputError,
     NoReluError,
+    StoreError,
     UnsupportedNetworkError,
 )
 from dmbp_jax.methods import METHODS
@@ -154,6 +155,18 @@ def test_a_finished_run_does_nothing_and_a_half_one_the_rest(tmp_path):
     assert sum(done.rows for done in batches) == 4
     assert run.missing == []
     assert contents(tmp_path / "out") == whole
+
+
+def test_a_record_of_another_run_is_not_read(tmp_path):
+    plan = small_plan(write_pictures(tmp_path / "in", 2), method="gradient", config=None)
+    store = runs.Store(tmp_path / "out")
+    runs.open_manifest(store, plan)
+    assert runs.commit(store, "another", runs.Worker(plan).process_shard(0))
+    run = runs.Run(store)
+    for read in (lambda: run.rows[0], lambda: list(run.commits()), lambda: list(run.failures())):
+        with pytest.raises(StoreError, match=r"00000000\.jsonl is of another run"):
+            read()
+    assert [problem.shard for problem in run.verify()] == [0]
 
 
 def test_maps_that_are_not_done_are_nan(tmp_path):
