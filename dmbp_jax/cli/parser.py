@@ -228,7 +228,8 @@ its shard. Shards that differ are opened again: the same dmbp run command does t
 example:
   dmbp verify maps.zarr
 
-Exit code: 0 everything is as it was committed; 1 some shards are not, each named; 2 no store.
+Exit code: 0 everything is as it was committed; 1 some shards are not, each named; 2 no store, or
+one whose description is damaged.
 """,
         {"store": {}, "--dry-run": flag("only name the shards that differ")},
     ),

@@ -8,7 +8,7 @@ from dmbp_jax.catalogue import CATALOGUE, ROWS, Method
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.engine.scores import PROBABILITIES
-from dmbp_jax.errors import InputError
+from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.experiments.rows import TABLES, MethodRow, StoredRow, TableRow
 from dmbp_jax.graph.linearisation import PRODUCTS
 
@@ -147,7 +147,10 @@ def _make_row(name: str, method: Method, settings: Settings, network: str) -> Me
         variant = method.variants[method.rows.index(name)]
         title = f"{title}, {variant}"
         changes = {field: given.pop(field) for field in fields_of_dmbp if field in given}
-        given["config"] = replace(given.get("config", DMBP()), loss=variant, **changes)
+        config = given.get("config", DMBP())
+        if not isinstance(config, DMBP):
+            raise InputTypeError(f"config: Expected a DMBP, got {type(config).__name__}.")
+        given["config"] = replace(config, loss=variant, **changes)
         # A chunk chosen from free memory would make the last bits depend on the moment.
         given["chunk_size"] = settings.batch_size
     options = tuple(sorted(given.items()))

@@ -33,6 +33,7 @@ from dmbp_jax.methods import METHODS
         ({"options": {"rise": {"mask": 3}}}, InputError, "option of rise .n_masks, cells"),
         ({"options": {"magic": {}}}, InputError, "Expected a method"),
         ({"options": {"dmbp": {"loss": "all"}}}, InputError, "option of dmbp"),
+        ({"options": {"dmbp": {"config": 3}}}, InputTypeError, "config: Expected a DMBP, got int"),
         ({"options": {"gradient": {"steps": 3}}}, InputError, "option of gradient"),
         ({"options": {"dmbp": {"steps": -1}}}, InputError, "steps: Expected at least 0"),
         ({"points": 3, "step": 3}, InputError, "got both"),
