@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from dmbp_jax.checks import check_number
 from dmbp_jax.dmbp.decomposition import Masks, attribution_by_backward, mask_dtype
 from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
-from dmbp_jax.graph.model import ApplyFn, is_traced
+from dmbp_jax.graph.model import ApplyFn, is_traced, plain_array
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
@@ -68,7 +69,7 @@ def init_masks(
       One float32 array per ReLU (float64 where x is): its shape per image, with the leading N of x.
 
     Raises:
-      InputError: `value` outside [0, 1]; and as `attribute`.
+      InputTypeError, InputError: `value` is no number in [0, 1]; and as `attribute`.
 
     Example:
       >>> import dmbp_jax, jax.numpy as jnp
@@ -78,8 +79,7 @@ def init_masks(
       >>> [mask.shape for mask in masks]
       [(2, 3)]
     """
-    if not 0 <= value <= 1:
-        raise InputError(f"value: Expected a mask value in [0, 1], got {value}.")
+    check_number(plain_array(value, "value").tolist(), "value", low=0, high=1)
     call = check_call(params, x, apply_fn=apply_fn, nonaffine=nonaffine)
     return tuple(jnp.full(shape, value, mask_dtype(call.images)) for shape in _mask_shapes(call))
 
@@ -110,7 +110,8 @@ def decompose(
       A `Decomposition`.
 
     Raises:
-      InputError: number, shapes or range of the masks are wrong; and as `attribute`.
+      InputTypeError, InputError: masks are no arrays of numbers, or number, shapes or range are
+        wrong; and as `attribute`.
 
     Example:
       >>> import dmbp_jax, jax.numpy as jnp
@@ -148,11 +149,10 @@ def _check_masks(masks: Any, call: Call) -> Masks:
         raise InputError(f"masks: Expected {len(shapes)} arrays, one per ReLU, got {len(masks)}.")
     checked = []
     for index, (mask, shape) in enumerate(zip(masks, shapes, strict=True)):
-        if np.shape(mask) != shape:
-            raise InputError(f"masks[{index}]: Expected shape {shape}, got {np.shape(mask)}.")
-        if not is_traced(mask) and not bool(
-            ((np.asarray(mask) >= 0) & (np.asarray(mask) <= 1)).all()
-        ):
+        mask = mask if is_traced(mask) else plain_array(mask, f"masks[{index}]")
+        if mask.shape != shape:
+            raise InputError(f"masks[{index}]: Expected shape {shape}, got {mask.shape}.")
+        if not is_traced(mask) and not (np.isrealobj(mask) and ((mask >= 0) & (mask <= 1)).all()):
             raise InputError(f"masks[{index}]: Expected values in [0, 1].")
         mask = jnp.asarray(mask, mask_dtype(call.images))
         checked.append(mask[None] if call.single else mask)

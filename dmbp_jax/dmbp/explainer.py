@@ -181,7 +181,9 @@ class DmbpExplainer:
             total = signed_value(whole, found, label)
             image_map, products = found
             if self.biases == "spread":
-                complete = spread_biases(image_map, products, graph.biases, total)
+                outside = whole.output_products(x, label)
+                inside = [part - out for part, out in zip(products, outside, strict=True)]
+                complete = spread_biases(image_map, inside, graph.biases, total)
             else:
                 complete = carry_biases(whole, x, label, found, total)
             return total, image_map.sum().astype(dtype), complete

@@ -19,12 +19,12 @@ def spread_biases(
     """The map with the biases' part added, so that it sums to `total`.
 
     Every layer's ∇b ⊙ b is summed over channels and resized to the picture, bilinear, each cell
-    keeping its sum. Biases without positions (dense layers), less the output bias, are shared
-    equally by all pixels. A pixel's share is divided equally between its colour channels.
+    keeping its sum. Biases without positions (dense layers) are shared equally by all pixels. A
+    pixel's share is divided equally between its colour channels.
 
     Args:
       image_map: (1, H, W, C), ∇ₓF ⊙ x.
-      products: ∇_{b_l}F ⊙ b_l of every bias.
+      products: ∇_{b_l}F ⊙ b_l of every bias, less what of it is F_0.
       sites: these biases.
       total: scalar, y⁺ or y⁻.
     """

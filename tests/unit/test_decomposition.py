@@ -194,8 +194,16 @@ def test_masks_are_checked():
         dmbp_jax.decompose(params, x, LABEL, [masks[0] + 1, masks[1]], apply_fn=apply_fn)
     with pytest.raises(InputTypeError, match="masks: Expected a tuple"):
         dmbp_jax.decompose(params, x, LABEL, masks[0], apply_fn=apply_fn)
-    with pytest.raises(InputError, match=r"value: Expected a mask value in \[0, 1\]"):
+    for mask in (masks[0].astype(str), masks[0].astype(object), None):
+        with pytest.raises(InputTypeError, match=r"masks\[0\]: Expected an array of numbers"):
+            dmbp_jax.decompose(params, x, LABEL, [mask, masks[1]], apply_fn=apply_fn)
+    with pytest.raises(InputError, match=r"masks\[0\]: Expected values in \[0, 1\]"):
+        dmbp_jax.decompose(params, x, LABEL, [masks[0] + 0j, masks[1]], apply_fn=apply_fn)
+    with pytest.raises(InputError, match=r"value: Expected a number in \[0, 1\]"):
         dmbp_jax.init_masks(params, x, 1.5, apply_fn=apply_fn)
+    for value in ("½", None, [0.5, 0.5]):
+        with pytest.raises(InputTypeError, match="value: Expected a"):
+            dmbp_jax.init_masks(params, x, value, apply_fn=apply_fn)
 
 
 def test_init_masks_has_one_mask_per_relu():

@@ -197,6 +197,22 @@ def test_a_layer_is_enlarged_with_the_sum_of_every_cell(size, shape, rng):
     np.testing.assert_allclose(enlarged.sum(), layer.sum(), rtol=1e-12)
 
 
+def test_a_layer_after_every_activation_is_not_spread():
+    """Its bias is part of F_0, whatever positions it has."""
+    rng = np.random.default_rng(0)
+    one, two, w = (rng.normal(size=shape) for shape in ((2, 3), (3, 2), (8, 2)))
+    b, late = rng.normal(size=(2, 2, 3)), rng.normal(size=(2, 2, 2))
+    x = rng.normal(size=(2, 2, 2))
+
+    def network(_, x):
+        return (jax.nn.relu(x @ one + b) @ two + late).reshape(len(x), -1) @ w
+
+    found = dmbp_jax.attribute(None, x, 0, apply_fn=network, config=DMBP(steps=0), biases="spread")
+    at_unit = ((x @ one + b) > 0) * (w[:, 0].reshape(2, 2, 2) @ two.T) / 2
+    expected = (at_unit @ one.T) * x + (at_unit * b).sum(-1, keepdims=True) / 2
+    np.testing.assert_allclose(found.positive, expected, **CLOSE)
+
+
 def test_spread_map_is_pixels_plus_the_enlarged_layer_plus_the_rest():
     """One convolution with a bias (2 × 2 positions), one dense layer: every part by hand."""
     layers = [("conv", 3, 2, 2, 0), ("relu",), ("flatten",), ("dense", 5), ("relu",), ("dense", 4)]
