@@ -280,6 +280,25 @@ def test_what_is_static_in_params_is_read_anew():
     np.testing.assert_allclose(METHODS["gradient"](network, X, 1), 10 * before, rtol=1e-5)
 
 
+@jax.tree_util.register_pytree_node_class
+class OfArraysAlone(OfOneBox):
+    """Its arrays are looked at whenever it is made."""
+
+    def tree_flatten(self):
+        return (self.box,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        return cls(leaves[0].astype(np.float32))
+
+    def __call__(self, x):
+        return numbers(x) @ self.box
+
+
+def test_a_class_that_takes_no_placeholders():
+    assert trace(bind(OfArraysAlone(np.eye(3))), IMAGE).classes == 3
+
+
 def test_a_setting_of_jax_that_changes_constants_is_another_network():
     def network(_, x):
         return numbers(x) * jax.random.normal(jax.random.key(0), (3,))

@@ -60,7 +60,15 @@ def one_after_the_other(x):
     return classify(x) + lax.scan(step, jnp.zeros(3), x)[1]
 
 
+def deviation_of_groups(x):
+    """As the last layer of StyleGAN's discriminator."""
+    size = min(4, len(x))
+    deviation = x.reshape(size, -1, *x.shape[1:]).std(0).mean((1, 2, 3))
+    return classify(x) + jnp.tile(deviation, size)[:, None]
+
+
 MIXED = {
+    "groups of four images": (deviation_of_groups, "'reduce_sum'"),
     "the mean of the batch": (lambda x: classify(x - x.mean(0)), "'reduce_sum'"),
     "all pixels of all images": (lambda x: classify(x) + x.sum(), "'reduce_sum'"),
     "batch normalisation": (batch_norm, "'reduce_sum'"),
@@ -85,7 +93,7 @@ MIXED = {
     "products of images": (lambda x: classify(x) @ classify(x).T @ classify(x), "'dot_general'"),
     "a softmax over images": (lambda x: classify(x) * jax.nn.softmax(x.sum((1, 2)), 0), ""),
     "images as features": (
-        lambda x: classify(x.transpose(1, 0, 2, 3).reshape(x.shape)),
+        lambda x: classify(x.transpose(3, 0, 1, 2).reshape(x.shape)),
         "'reshape'",
     ),
     "images one after the other": (one_after_the_other, "'scan'"),
@@ -217,5 +225,5 @@ def test_a_network_of_one_image_at_a_time():
     )
     expected = METHODS["gradient"](None, X, 1, apply_fn=lambda _, x: classify(x))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    with pytest.raises(InputError, match=r"\(1, 3\) for \(5, 4, 4, 3\).*jax.vmap"):
+    with pytest.raises(InputError, match=r"\(1, 3\) for \(4, 4, 4, 3\).*jax.vmap"):
         METHODS["gradient"](None, X, 1, apply_fn=lambda _, x: classify(x[0][None]))
