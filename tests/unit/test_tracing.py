@@ -33,7 +33,7 @@ def make_network():
     return network, runs
 
 
-RUNS = [(1, 4, 4, 3), (5, 4, 4, 3)]  # its program, and whether it mixes images
+RUNS = [(1, 4, 4, 3), (4, 4, 4, 3)]  # its program, and whether it mixes images
 
 
 @pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"progress": True}])
