@@ -221,4 +221,4 @@ def carried_share(sums: jax.Array, totals: jax.Array) -> jax.Array:
     """|Σ map| / (|Σ map| + |biases' part|) of each sign, in [0, 1]; 1 where both are 0."""
     by_pixels, by_biases = jnp.abs(sums), jnp.abs(totals - sums)
     whole = by_pixels + by_biases
-    return jnp.where(whole > 0, by_pixels / jnp.where(whole > 0, whole, 1), 1)
+    return jnp.where(whole == 0, 1, by_pixels / jnp.where(whole == 0, 1, whole))

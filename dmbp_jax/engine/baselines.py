@@ -11,7 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from PIL import Image
 
-from dmbp_jax.checks import check_count
+from dmbp_jax.checks import check_count, check_number
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_images
 
@@ -45,7 +46,7 @@ def make_baseline(baseline: Baseline, call: Call, name: str = "baseline") -> jax
             f"{name}: Expected one of 'zero', 'mean', 'black', 'blur', 'rise', or "
             f'("gaussian", size, sigma), or an array, got {baseline!r}.'
         )
-    if isinstance(baseline, (float, np.ndarray, jax.Array)) and np.ndim(baseline) == 0:
+    if isinstance(baseline, (float, np.floating, np.ndarray, jax.Array)) and not np.ndim(baseline):
         baseline = jnp.full(images.shape[1:], baseline, images.dtype)
     given, _ = check_images(baseline, name)
     if given.shape[1:] != images.shape[1:] or len(given) not in (1, len(images)):
@@ -100,11 +101,10 @@ def blur_taps(blur: Blur = "rise") -> np.ndarray:
     if isinstance(blur, str) and blur == "blur":
         return gaussian_taps(BLUR_SIGMA, kernel_radius(BLUR_SIGMA))
     if isinstance(blur, tuple) and len(blur) == 3 and blur[0] == "gaussian":
-        size, sigma = check_count(blur[1], "blur size"), float(blur[2])
+        size = check_count(blur[1], "blur size")
+        sigma = check_number(blur[2], "blur sigma", low=0, above=True)
         if size % 2 == 0:
             raise InputError(f"blur: Expected an odd size, got {size}.")
-        if not (np.isfinite(sigma) and sigma > 0):
-            raise InputError(f"blur: Expected sigma > 0, got {blur[2]}.")
         taps = np.exp(-0.5 * ((np.arange(size) - size // 2) / sigma) ** 2)
         return taps / taps.sum()
     raise InputError(f'blur: Expected "rise", "blur" or ("gaussian", size, sigma), got {blur!r}.')
@@ -117,7 +117,7 @@ def _blur(images: jax.Array, taps: jax.Array) -> jax.Array:
 
 def blur_images(x: jax.Array, blur: Blur = "rise") -> jax.Array:
     """Blur every channel of images (N, H, W, C), zeros beyond the border."""
-    precise = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+    precise = at_least_float32(x)
     return _blur(precise, jnp.asarray(blur_taps(blur), precise.dtype)).astype(x.dtype)
 
 

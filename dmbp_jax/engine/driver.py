@@ -4,6 +4,7 @@
 runs are its callers.
 """
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -120,7 +121,7 @@ def _memory_errors(size: int) -> Any:
 
 
 def _progress_bar(title: str | None, total: int) -> AbstractContextManager[Any]:
-    if title is None:
+    if title is None or sys.stderr is None:  # without a console there is nothing to draw on
         return nullcontext()
     from tqdm.auto import tqdm
 

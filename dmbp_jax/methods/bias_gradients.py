@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.engine.mapping import each_image
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -66,13 +67,14 @@ def _fullgrad(
     network: TracedNetwork, image: jax.Array, label: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     frozen = network.graph().freeze(image[None])
-    image_map, products = frozen.bias_products(image[None], label)
-    value = frozen.fixed.logits[label]
-    residual = image_map.sum() + sum(product.sum() for product in products) - value
+    products = frozen.bias_products(image[None], label)
+    image_map, terms = jax.tree.map(at_least_float32, products)
+    value = at_least_float32(frozen.fixed.logits[label])
+    residual = image_map.sum() + sum(term.sum() for term in terms) - value
     layers = [image_map]
     layers += [
-        as_picture(product, site)
-        for product, site in zip(products, frozen.graph.biases, strict=True)
+        as_picture(term, site)
+        for term, site in zip(terms, frozen.graph.biases, strict=True)
         if site.has_positions
     ]
     maps = [enlarge(scale_to_unit(layer).sum(-1)[0], image.shape[:2]) for layer in layers]

@@ -7,6 +7,7 @@ import jax
 
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.mapping import each_image
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -106,8 +107,9 @@ def smoothgrad(
     ) -> jax.Array:
         sigma = share * (image.max() - image.min())
         noise = jax.random.normal(jax.random.fold_in(key, i), image.shape, image.dtype)
-        g = jax.grad(logit, argnums=1)(network, image + sigma * noise, label) / n
-        return g * image if multiply_by_inputs else g
+        g = at_least_float32(jax.grad(logit, argnums=1)(network, image + sigma * noise, label)) / n
+        return g * at_least_float32(image) if multiply_by_inputs else g
 
     keys = image_keys(call.key, len(call.images))
-    return sum_samples(sample, call, n, keys, title="smoothgrad" if progress else None)
+    heat = sum_samples(sample, call, n, keys, title="smoothgrad" if progress else None)
+    return heat.astype(call.images.dtype)

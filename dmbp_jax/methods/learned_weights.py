@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from dmbp_jax.checks import check_count, check_number
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.driver import explain
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -89,7 +90,8 @@ def lpr(
     rows = (call.images, call.labels, make_baseline(baseline, call))
     call.network.program()  # refuses what is not supported, before anything is compiled
     title = "lpr" if progress else None
-    return explain(explainer, rows, chunk_size=call.chunk_size, progress=title)
+    heat = explain(explainer, rows, chunk_size=call.chunk_size, progress=title)
+    return heat.astype(call.images.dtype)
 
 
 class Run(NamedTuple):
@@ -124,7 +126,8 @@ class LprExplainer:
         """Gates and winners of every image, θ = 0."""
         graph, images = self.network.graph(), rows[0]
         fixed = jax.vmap(lambda image: graph.freeze(image[None]).fixed)(images)
-        theta = tuple(jnp.zeros((len(images), *site.shape), images.dtype) for site in graph.masked)
+        dtype = at_least_float32(images).dtype
+        theta = tuple(jnp.zeros((len(images), *site.shape), dtype) for site in graph.masked)
         return Run(*rows, fixed, theta, jax.vmap(self._adam().init)(theta))
 
     def advance(self, state: Run, steps: int) -> Run:
@@ -174,8 +177,10 @@ def loss(
 ) -> jax.Array:
     """relu(F_c(x) − F_c(x_m)) / |F_c(x)| + λ mean(m); not divided where F_c(x) = 0."""
     mask = clipped_mask(evidence(network, theta, image, label))
-    shown = mask[..., None] * image + (1 - mask[..., None]) * fill
-    y, masked = network.fixed.logits[label], network.graph.run(shown[None])[0, label]
+    kept = mask[..., None].astype(image.dtype)
+    shown = kept * image + (1 - kept) * fill
+    logits = network.fixed.logits, network.graph.run(shown[None])[0]
+    y, masked = (at_least_float32(one[label]) for one in logits)
     size = jnp.where(y == 0, 1, jnp.abs(y))
     return jax.nn.relu(y - masked) / size + area_weight * mask.mean()
 
@@ -195,6 +200,10 @@ def evidence(
     Weights on the values give the same gradient as weights on the cotangents, since the network
     with frozen gates is linear between its sites, and can be differentiated with respect to w.
     """
-    rules = network.rules(after=lambda number, value: jax.nn.sigmoid(theta[number]) * value)
+
+    def weighted(number: int, value: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(theta[number]).astype(value.dtype) * value
+
+    rules = network.rules(after=weighted)
     g = jax.grad(lambda image: network.graph.run(image[None], rules)[0, label])(image)
-    return jax.nn.relu((g * image).sum(-1))
+    return jax.nn.relu((at_least_float32(g) * at_least_float32(image)).sum(-1))

@@ -19,6 +19,7 @@ from dmbp_jax.engine.baselines import (
     make_baseline,
 )
 from dmbp_jax.engine.mapping import each_image
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.tracing import TracedNetwork
@@ -86,18 +87,19 @@ def integrated_gradients(
     def sample(
         network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array, start: jax.Array
     ) -> jax.Array:
-        alphas, weights = (jnp.asarray(a, image.dtype) for a in quadrature(n, rule))
-        on_path = start + alphas[i] * (image - start)
-        return weights[i] * jax.grad(logit, argnums=1)(network, on_path, label)
+        change = at_least_float32(image - start)
+        alphas, weights = (jnp.asarray(a, change.dtype) for a in quadrature(n, rule))
+        on_path = start + (alphas[i] * change).astype(image.dtype)
+        g = at_least_float32(jax.grad(logit, argnums=1)(network, on_path, label))
+        return weights[i] * g
 
     title = "integrated_gradients" if progress else None
     mean_gradient = sum_samples(sample, call, n, start, title=title)
-    shares = mean_gradient * (call.images - start)
-    heat = shares if multiply_by_inputs else mean_gradient
+    shares = mean_gradient * at_least_float32(call.images - start)
+    heat = (shares if multiply_by_inputs else mean_gradient).astype(call.images.dtype)
     if not return_residual:
         return heat
-    residual = shares.sum((1, 2, 3)) - each_image(_change_of_logit, call, start)
-    return heat, residual
+    return heat, shares.sum((1, 2, 3)) - each_image(_change_of_logit, call, start)
 
 
 @lru_cache(maxsize=16)
@@ -114,7 +116,8 @@ def quadrature(n_steps: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
 def _change_of_logit(
     network: TracedNetwork, image: jax.Array, label: jax.Array, start: jax.Array
 ) -> jax.Array:
-    return logit(network, image, label) - logit(network, start, label)
+    here, there = logit(network, image, label), logit(network, start, label)
+    return at_least_float32(here) - at_least_float32(there)
 
 
 @method()
@@ -179,22 +182,27 @@ def blur_ig(
     def sample(
         network: TracedNetwork, image: jax.Array, label: jax.Array, i: jax.Array
     ) -> jax.Array:
-        tables = (jnp.asarray(t, image.dtype) for t in _path(widest, n, delta, spacing))
+        precise = at_least_float32(image)
+        tables = (jnp.asarray(t, precise.dtype) for t in _path(widest, n, delta, spacing))
         width, blur, further, slope = (table[i] for table in tables)
-        blurred = filter_separably(image, blur, blur)
+        blurred = filter_separably(precise, blur, blur).astype(image.dtype)
         # (B′xB′ᵀ − BxBᵀ)/δ with B′ = B + δD
-        change = filter_separably(image, slope, further) + filter_separably(image, blur, slope)
-        return -width * jax.grad(logit, argnums=1)(network, blurred, label) * change
+        change = filter_separably(precise, slope, further) + filter_separably(precise, blur, slope)
+        g = at_least_float32(jax.grad(logit, argnums=1)(network, blurred, label))
+        return -width * g * change
 
-    heat = sum_samples(sample, call, n, title="blur_ig" if progress else None)
+    shares = sum_samples(sample, call, n, title="blur_ig" if progress else None)
+    heat = shares.astype(call.images.dtype)
     if not return_residual:
         return heat
 
     def change(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:
-        taps = jnp.asarray(gaussian_taps(widest, kernel_radius(widest)), image.dtype)
-        return _change_of_logit(network, image, label, filter_separably(image, taps, taps))
+        precise = at_least_float32(image)
+        taps = jnp.asarray(gaussian_taps(widest, kernel_radius(widest)), precise.dtype)
+        blurred = filter_separably(precise, taps, taps).astype(image.dtype)
+        return _change_of_logit(network, image, label, blurred)
 
-    return heat, heat.sum((1, 2, 3)) - each_image(change, call)
+    return heat, shares.sum((1, 2, 3)) - each_image(change, call)
 
 
 @lru_cache(maxsize=8)

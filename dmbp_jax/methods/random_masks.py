@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from dmbp_jax.checks import check_count, check_number
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation
 from dmbp_jax.graph.call import Call
@@ -77,11 +78,12 @@ def rise(
     ) -> jax.Array:
         height, width, _ = image.shape
         mask = random_mask(jax.random.fold_in(key, i), height, width, cells, p, image.dtype)
-        probability = PROBABILITIES[chosen](network.logits(image * mask[..., None]))[label]
-        return probability * mask / (n * p)
+        logits = at_least_float32(network.logits(image * mask[..., None]))
+        return PROBABILITIES[chosen](logits)[label] * at_least_float32(mask) / (n * p)
 
     keys = shared_keys(call.key, len(call.images))
-    return sum_samples(sample, call, n, keys, title="rise" if progress else None)
+    heat = sum_samples(sample, call, n, keys, title="rise" if progress else None)
+    return heat.astype(call.images.dtype)
 
 
 def random_mask(

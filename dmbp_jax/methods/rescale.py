@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from dmbp_jax.engine.baselines import make_baseline
 from dmbp_jax.engine.mapping import each_image
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.graph import Graph
 from dmbp_jax.graph.pieces import FrozenFactor, Piece
@@ -32,7 +33,8 @@ def deeplift(
     m is the gradient with these multipliers in place of local derivatives, for a site's input
     z at x and z′ at the baseline x′:
 
-    * ReLU and every other function f of one value: (f z − f z′) / (z − z′), per element (Rescale).
+    * ReLU and every other function f of one value: (f z − f z′) / (z − z′), per element (Rescale);
+      f′ where z and z′ are so near that the difference of f is rounding alone.
     * max-pool, per window: the pair with the larger maximum names the position k (the winner at x
       if pool z ≥ pool z′, the winner at x′ otherwise), and its multiplier is
       (pool z − pool z′) / (z_k − z′_k), which lies in [0, 1]. Windows that share k **add up**.
@@ -65,7 +67,7 @@ def deeplift(
     Captum. Captum loses part of the sum where pooling windows overlap (the last share written
     wins) and where a ReLU module touches a pooling module (its hooks run in the wrong order), and
     takes the derivative of image 0 for a whole batch where z = z′. Here shares are added, and
-    z = z′ falls back to the element's own derivative. RevealCancel, the origin's rule for dense
+    z = z′ takes the element's own derivative. RevealCancel, the origin's rule for dense
     layers, is not offered.
     """
     start = make_baseline(baseline, call)
@@ -92,8 +94,7 @@ def _deeplift(
         if len(z) > 1 or not piece.masked:
             return _by_winners(piece, z, before[index])
         (z_here,), (z_there,) = z, before[index]
-        value, fallback = jax.jvp(piece, (z_here,), (jnp.ones_like(z_here),))
-        slope = _slope(value - piece(z_there), z_here - z_there, fallback)
+        value, slope = _rescale(piece, z_here, z_there)
         return _linearise(value, slope * z_here)
 
     def logit_by_slopes(image: jax.Array) -> jax.Array:
@@ -101,8 +102,20 @@ def _deeplift(
 
     logit, multipliers = jax.value_and_grad(logit_by_slopes)(image)
     shares = multipliers * (image - start)
-    residual = shares.sum() - (logit - logits_at_start[0, label])
+    change = at_least_float32(logit) - at_least_float32(logits_at_start[0, label])
+    residual = at_least_float32(shares).sum() - change
     return (shares if multiply_by_inputs else multipliers), residual
+
+
+def _rescale(piece: Piece, z: jax.Array, before: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """f(z), and (f z − f z′) / (z − z′); the derivative where the difference is rounding alone."""
+    value, here = jax.jvp(piece, (z,), (jnp.ones_like(z),))
+    value_before, there = jax.jvp(piece, (before,), (jnp.ones_like(z),))
+    near = jnp.sqrt(jnp.finfo(z.dtype).eps) * jnp.maximum(1, abs(value))
+    # No corner of f lies between two values with about one derivative.
+    is_rounding = (abs(z - before) <= near) & (abs(here - there) <= near)
+    slope = _slope(value - value_before, z - before, fallback=0)
+    return value, jax.lax.stop_gradient(jnp.where(is_rounding, (here + there) / 2, slope))
 
 
 def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, ...]) -> jax.Array:
@@ -114,7 +127,7 @@ def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, 
     # The winner that moved at least as far as the pool, in its direction.
     takes_image = jnp.where(change >= 0, by_image >= by_baseline, by_image < by_baseline)
     winners = jnp.where(takes_image, at_image, at_baseline)
-    slope = _slope(change, jnp.where(takes_image, by_image, by_baseline), fallback=True)
+    slope = _slope(change, jnp.where(takes_image, by_image, by_baseline), fallback=1)
     return _linearise(value, slope * pool.apply(winners, *z))
 
 
@@ -139,16 +152,15 @@ def _record(
     return inputs, frozen, logits
 
 
-def _slope(change_out: jax.Array, change_in: jax.Array, fallback: jax.Array | bool) -> jax.Array:
+def _slope(change_out: jax.Array, change_in: jax.Array, fallback: float) -> jax.Array:
     """change_out / change_in, a constant for differentiation; `fallback` where change_in is 0.
 
     |change_out| ≤ |change_in| at every ReLU and pool, so the ratio is in [0, 1] however small it
-    gets; of any other function it is at most the largest derivative. No further epsilon is needed.
+    gets. No further epsilon is needed.
     """
     moved = abs(change_in) >= jnp.finfo(change_in.dtype).tiny
     ratio = change_out / jnp.where(moved, change_in, 1)
-    fallback = jnp.asarray(fallback, ratio.dtype)
-    return jax.lax.stop_gradient(jnp.where(moved, ratio, fallback))
+    return jax.lax.stop_gradient(jnp.where(moved, ratio, jnp.asarray(fallback, ratio.dtype)))
 
 
 def _linearise(value: jax.Array, linear: jax.Array) -> jax.Array:

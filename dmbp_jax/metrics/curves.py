@@ -18,13 +18,14 @@ from jax.typing import ArrayLike
 from dmbp_jax.checks import check_choice, check_count
 from dmbp_jax.engine.baselines import Baseline, make_baseline
 from dmbp_jax.engine.meshes import on_any_mesh
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.engine.sampling import sum_samples
 from dmbp_jax.engine.scores import PROBABILITIES, find_activation, target_labels
 from dmbp_jax.errors import InputError, InputTypeError
 from dmbp_jax.graph.call import Call, check_call
 from dmbp_jax.graph.model import ApplyFn, is_traced
 from dmbp_jax.graph.tracing import TracedNetwork
-from dmbp_jax.metrics.heatmaps import at_least_float32, fit_heatmap
+from dmbp_jax.metrics.heatmaps import fit_heatmap
 
 ORDERS = ("decreasing", "increasing")
 ACTIVATIONS = (*PROBABILITIES, "none")
@@ -135,7 +136,8 @@ def complementary_insertion(
     (pixels of equal value: row-major).
 
     An image without another label has no cIM: its scores and area are **NaN**, never zero, so
-    take means with `jnp.nanmean`.
+    take means with `jnp.nanmean`. Inside `jax.jit`, where nothing can be raised, they are NaN too
+    where labels or a map are refused outside.
 
     Args:
       labels_other: the other labels of each image, the target not among them. A list of ints for
@@ -255,11 +257,17 @@ def pixel_ranks(heatmap: jax.Array, order: str) -> jax.Array:
 def _in_order(
     call: Call, heatmap: Any, order: str, step: int | None, points: int | None
 ) -> tuple[jax.Array, np.ndarray]:
-    """Place of every pixel, (N, H, W) int32, and how many have changed at each point, (S,)."""
+    """Place of every pixel, (N, H, W) int32, and how many have changed at each point, (S,).
+
+    The places are -1 in a traced map that is not finite.
+    """
     maps = fit_heatmap(heatmap, call.images, call.single, finite=True)
     counts = pixel_counts(maps[0].size, step, points)
     check_choice(order, "order", ORDERS)
-    return pixel_ranks(maps, order), counts
+    ranks = pixel_ranks(maps, order)
+    if is_traced(maps):
+        ranks = jnp.where(jnp.isfinite(maps).all((1, 2), keepdims=True), ranks, -1)
+    return ranks, counts
 
 
 def _curve(
@@ -274,7 +282,7 @@ def _curve(
 ) -> Curve:
     """Scores while pixels go from `start` to `finish`, images (N, H, W, C), in the given order.
 
-    The score is the mean over the labels (N, K) that are not -1, NaN if all are.
+    The score is the mean over the labels (N, K) that are not -1, NaN if all are, or all ranks.
     """
     changed = jnp.broadcast_to(jnp.asarray(counts, jnp.int32), (len(start), counts.size))
     rows = (start, finish, ranks, labels, changed)
@@ -287,9 +295,10 @@ def _curve(
         x = jnp.where((ranks < counts[i])[..., None], finish, start)
         logits = at_least_float32(network.logits(x))
         values = logits if activation == "none" else PROBABILITIES[activation](logits)
-        number = (labels >= 0).sum().astype(values.dtype)
+        counted = (labels >= 0) & (ranks.max() >= 0)
+        number = counted.sum().astype(values.dtype)
         # 0 / 0 = NaN: no label, undefined
-        value = jnp.where(labels >= 0, values[jnp.maximum(labels, 0)], 0).sum() / number
+        value = jnp.where(counted, values[jnp.maximum(labels, 0)], 0).sum() / number
         return jnp.where(jnp.arange(counts.size) == i, value, 0)
 
     scores = sum_samples(score, call, counts.size, *rows)
@@ -311,9 +320,7 @@ def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
             raise InputError(
                 f"{name}: Expected ({batch}, K) under tracing, got shape {labels.shape}."
             )
-        if labels.dtype == bool:
-            return jnp.where(labels, jnp.arange(labels.shape[1], dtype=jnp.int32), -1)
-        return labels.astype(jnp.int32)
+        return _traced_label_sets(labels, call.network.classes, name)
     rows = [labels] if call.single else labels
     try:
         lists = [np.asarray(row) for row in rows]  # pyrefly: ignore[not-iterable]
@@ -328,6 +335,20 @@ def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
     for row, values in zip(padded, chosen, strict=True):
         row[: len(values)] = values
     return jnp.asarray(padded)
+
+
+def _traced_label_sets(labels: jax.Array, classes: int, name: str) -> jax.Array:
+    """Labels (N, K) of which no value is known; all -1 in a row with one that would be refused."""
+    if labels.dtype == bool:
+        if labels.shape[1] != classes:
+            raise InputError(f"{name}: Expected {classes} booleans, got {labels.shape[1]}.")
+        return jnp.where(labels, jnp.arange(classes, dtype=jnp.int32)[None], -1)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InputTypeError(f"{name}: Expected integers, got dtype {labels.dtype}.")
+    labels = labels.astype(jnp.int32)
+    equal = (labels[:, :, None] == labels[:, None]) & (labels >= 0)[:, None]
+    is_wrong = (labels < -1) | (labels >= classes) | (equal.sum(1) > 1)
+    return jnp.where(is_wrong.any(1, keepdims=True), -1, labels)
 
 
 def _label_list(row: np.ndarray, image: int, classes: int, name: str) -> np.ndarray:

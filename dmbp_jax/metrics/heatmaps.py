@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.errors import InputError, InputTypeError
-from dmbp_jax.graph.model import is_traced
+from dmbp_jax.graph.model import is_traced, plain_array
 
 
 def fit_heatmap(
@@ -52,13 +53,16 @@ def check_masks(masks: ArrayLike, maps: jax.Array, single: bool) -> jax.Array:
     expected = maps.shape[1:] if single else maps.shape
     if array.shape != expected:
         raise InputError(f"masks: Expected shape {expected} as the maps, got {array.shape}.")
-    if not is_traced(array) and not bool(((array == 0) | (array == 1)).all()):
-        raise InputError("masks: Expected booleans or 0/1, got other values.")
+    with jax.ensure_compile_time_eval():  # of an array that a jitted function captured
+        if not is_traced(array) and not bool(((array == 0) | (array == 1)).all()):
+            raise InputError("masks: Expected booleans or 0/1, got other values.")
     return (array[None] if single else array).astype(bool)
 
 
 def as_array(values: ArrayLike, name: str) -> jax.Array:
     """A real-valued array in a floating-point dtype."""
+    if hasattr(values, "dtype") and not isinstance(values, jax.Array):
+        values = plain_array(values, name)
     try:
         array = jnp.asarray(values)
     except (TypeError, ValueError) as error:
@@ -68,15 +72,11 @@ def as_array(values: ArrayLike, name: str) -> jax.Array:
     return at_least_float32(array)
 
 
-def at_least_float32(array: jax.Array) -> jax.Array:
-    """float64 stays, everything else becomes float32: metrics are never taken in half precision."""
-    return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
-
-
 def check_finite(values: jax.Array, name: str) -> None:
-    """Refuse NaN and infinity: pixels with such values have no order."""
-    if is_traced(values) or bool(jnp.isfinite(values).all()):
-        return
+    """Refuse NaN and infinity: pixels with such values have no order. Traced, they score NaN."""
+    with jax.ensure_compile_time_eval():  # of an array that a jitted function captured
+        if is_traced(values) or bool(jnp.isfinite(values).all()):
+            return
     host = np.asarray(values)
     index = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
     raise InputError(f"{name}: Expected finite values, got {host[index]} at index {index}.")

@@ -15,7 +15,7 @@ from dmbp_jax.engine.keys import check_key
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError, SiteNotFoundError
 from dmbp_jax.graph.call import Call, check_call
-from dmbp_jax.graph.model import ApplyFn, split_arrays
+from dmbp_jax.graph.model import ApplyFn, is_traced, split_arrays
 from dmbp_jax.graph.tracing import TracedNetwork
 
 
@@ -96,6 +96,11 @@ def _search(network: TracedNetwork, image: jax.Array, weights: dict[str, int]) -
     candidates = [name for name, i in weights.items() if classes in network.inputs[i].shape]
     indices = tuple(weights[name] for name in candidates)
     fits = run(_depends_on_own_slice, network, image, candidates=indices)
+    if is_traced(fits):
+        raise InputError(
+            "last_layer: Expected a name, as it cannot be searched inside a trace, got None. "
+            f"One of {', '.join(weights)}."
+        )
     fitting = [name for name, fit in zip(candidates, fits, strict=True) if fit]
     if len(fitting) == 1:
         return fitting[0]

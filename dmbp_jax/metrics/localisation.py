@@ -85,7 +85,10 @@ def pointing_game(
         return PointingGame(
             hit[0] if single else hit, empty.astype(jnp.int32), empty, empty, jnp.nanmean(hit)
         )
-    labels = np.asarray(check_labels(label, len(maps), 2**31 - 1, single))
+    if is_traced(label):
+        raise InputError("label: Expected classes that are known, got traced ones. Leave them out.")
+    with jax.ensure_compile_time_eval():  # of a traced map
+        labels = np.asarray(check_labels(label, len(maps), 2**31 - 1, single))
     classes = np.unique(labels)
     members = jnp.asarray(labels == classes[:, None])  # (K, N)
     own = jnp.where(members, hit[None], jnp.nan)
@@ -105,7 +108,8 @@ def _hits(maps: jax.Array, masks: jax.Array, *, tolerance: float) -> jax.Array:
         squared = down**2 + across**2
         near = (squared == 0) | (squared.astype(jnp.float32) < tolerance**2)
         hit = (mask & near).any() & (values.max() > values.min())
-        return jnp.where(mask.any(), hit.astype(values.dtype), jnp.nan)
+        is_defined = mask.any() & jnp.isfinite(values).all()
+        return jnp.where(is_defined, hit.astype(values.dtype), jnp.nan)
 
     return jax.vmap(one)(maps, masks)
 
@@ -153,7 +157,10 @@ def attribution_inside(heatmap: Any, masks: ArrayLike, *, sign: str = "positive"
 
 @jax.jit
 def share_inside(maps: jax.Array, masks: jax.Array) -> jax.Array:
-    """Σ max(h, 0) inside the mask over Σ max(h, 0), (N,) of maps (N, H, W); 0 where that is 0."""
+    """Σ max(h, 0) inside the mask over Σ max(h, 0), (N,) of maps (N, H, W); 0 where that is 0.
+
+    NaN of a map that is not finite.
+    """
     positive = jnp.maximum(maps, 0)
     # Scaled by the maximum first, so that no sum overflows. In two steps: the reciprocal of 1e38
     # is below the normal float32 numbers, which XLA rounds to 0 on CPUs.
@@ -161,7 +168,8 @@ def share_inside(maps: jax.Array, masks: jax.Array) -> jax.Array:
     scale = 1 / jnp.sqrt(jnp.where(largest > 0, largest, 1))
     positive = positive * scale * scale
     inside, total = jnp.where(masks, positive, 0).sum((1, 2)), positive.sum((1, 2))
-    return jnp.where(total > 0, inside / jnp.where(total > 0, total, 1), 0).clip(0, 1)
+    shares = jnp.where(total > 0, inside / jnp.where(total > 0, total, 1), 0).clip(0, 1)
+    return jnp.where(jnp.isfinite(maps).all((1, 2)), shares, jnp.nan)
 
 
 @on_any_mesh("images")
@@ -229,5 +237,5 @@ def grid_pointing_game(heatmap: Any, cell: ArrayLike, n: int) -> jax.Array:
     cells = check_labels(cell, len(maps), n * n, single, "cell")
     row, column = (jnp.arange(side) // (side // n) for side in maps.shape[1:])
     own = (n * row[:, None] + column)[None] == jnp.asarray(cells)[:, None, None]
-    shares = share_inside(maps, own)
+    shares = jnp.where(jnp.asarray(cells) >= 0, share_inside(maps, own), jnp.nan)
     return shares[0] if single else shares

@@ -84,6 +84,24 @@ def test_steps_are_those_of_adam_on_the_oracles_loss():
     assert np.abs(heat - METHODS["lpr"](params, x, LABEL, apply_fn=f, steps=0)).max() > 1e-4
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_images_in_half_precision(dtype):
+    """In float16 Adam's epsilon is 0, and 0 / 0 was learned where no gradient arrives."""
+    rng = np.random.default_rng(0)
+    params, x = rng.normal(size=(2, 3, 3)), rng.normal(size=(4, 4, 3))
+
+    def network(params, x):
+        return jax.nn.relu(x @ params[0]).mean((1, 2)) @ params[1]
+
+    def run(dtype):
+        cast = jax.tree.map(lambda a: jnp.asarray(a, dtype), (params, x))
+        return METHODS["lpr"](*cast, LABEL, apply_fn=network, steps=5)
+
+    full, half = run("float32"), run(dtype)
+    assert half.dtype == dtype
+    np.testing.assert_allclose(half.astype(np.float32), full, rtol=0.1, atol=0.03 * full.max())
+
+
 @pytest.fixture(scope="module")
 def generated():
     """The built-in network, forty targets as `dmbp evaluate` draws them, and their maps.

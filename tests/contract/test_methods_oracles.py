@@ -180,6 +180,20 @@ def test_deeplift_at_its_own_baseline_gives_the_local_derivative():
     np.testing.assert_allclose(multipliers, oracle.gradient(x), **CLOSE)
 
 
+@pytest.mark.parametrize("f", [jax.nn.sigmoid, jax.nn.hard_sigmoid, lambda z: jax.nn.gelu(z) + 50])
+def test_deeplift_takes_the_derivative_where_a_difference_is_rounding_alone(f):
+    """Of an even region under an edge filter: f z = f z′ to the last digit, z ≠ z′."""
+    edge = np.array([[1.0], [-1.0], [1e-17]])
+    x = np.full((4, 4, 3), 0.37)
+
+    def network(edge, x):
+        return f(x @ edge).sum((1, 2))
+
+    heat = METHODS["deeplift"](edge, x, 0, apply_fn=network)
+    expected = x * edge[:, 0] * jax.grad(f)(0.0)
+    np.testing.assert_allclose(heat, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", SPATIAL)
 def test_gradcam_and_guided_gradcam(name):
     f, params, x, oracle = make_case(name)

@@ -1,5 +1,6 @@
 """What a map carries of its own total, worked by hand and against `Attribution.carried`."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ def test_scale_and_sign_do_not_matter():
 def test_a_single_map_gives_a_scalar():
     assert carried(MAPS[0], 6.0).shape == ()
     assert float(carried(MAPS[0], 6.0)) == 0.5
+
+
+def test_what_is_not_finite_carries_nothing_known():
+    maps = MAPS.copy()
+    maps[0, 0, 0], maps[1, 0, 0] = np.nan, np.inf  # refused outside
+    shares = jax.jit(carried)(maps, np.zeros(5))
+    np.testing.assert_array_equal(np.isnan(shares), [True, True, False, False, False])
 
 
 @pytest.mark.usefixtures("x64")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -41,6 +42,26 @@ def test_three_ways_to_say_the_other_labels() -> None:
     boolean = complementary_insertion(ONE, x, mask, maps, apply_fn=sums)
     np.testing.assert_array_equal(ragged.scores, filled.scores)
     np.testing.assert_array_equal(ragged.scores, boolean.scores)
+
+
+def test_inside_jit_wrong_other_labels_are_undefined_or_refused() -> None:
+    @jax.jit
+    def area(others: jax.Array, maps: jax.Array) -> jax.Array:
+        return complementary_insertion(WEIGHTS, X, others, maps, apply_fn=small_cnn, points=3).auc
+
+    right = [[0, 4], [3, -1], [1, 2]]
+    expected = area(jnp.array(right), MAPS)
+    assert np.isfinite(expected).all()
+    for wrong in ([3, 5], [3, -2], [3, 3]):  # as outside: no class, no filling, named twice
+        found = area(jnp.array([right[0], wrong, right[2]]), MAPS)
+        np.testing.assert_array_equal(found, expected.at[1].set(jnp.nan))
+    bad = MAPS.copy()
+    bad[1, 2, 3] = np.nan
+    np.testing.assert_array_equal(area(jnp.array(right), bad), expected.at[1].set(jnp.nan))
+    with pytest.raises(InputTypeError, match="labels_other: Expected integers"):
+        area(jnp.ones((3, 2)), MAPS)
+    with pytest.raises(InputError, match="labels_other: Expected 5 booleans, got 4"):
+        area(jnp.ones((3, 4), bool), MAPS)
 
 
 @pytest.mark.parametrize(

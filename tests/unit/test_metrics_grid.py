@@ -53,6 +53,8 @@ def test_jit() -> None:
     heatmap = jnp.arange(32.0).reshape(2, 4, 4) - 9
     jitted = jax.jit(lambda h, c: grid_pointing_game(h, c, 2))(heatmap, jnp.array([1, 3]))
     np.testing.assert_allclose(jitted, grid_pointing_game(heatmap, [1, 3], 2), rtol=1e-6)
+    outside = jax.jit(lambda c: grid_pointing_game(heatmap, c, 2))(jnp.array([-1, 4]))
+    assert np.isnan(outside).all()  # refused outside
 
 
 @pytest.mark.parametrize(

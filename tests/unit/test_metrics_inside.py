@@ -83,6 +83,17 @@ def test_jit_and_vmap() -> None:
     expected = [3 / 4, 3 / 4]
     np.testing.assert_allclose(jax.jit(attribution_inside)(maps, masks), expected, rtol=1e-6)
     np.testing.assert_allclose(jax.vmap(attribution_inside)(maps, masks), expected, rtol=1e-6)
+    captured = jax.jit(lambda scale: scale * attribution_inside(maps, masks))(1.0)
+    np.testing.assert_allclose(captured, expected, rtol=1e-6)
+    bad = maps.at[1, 0, 0].set(jnp.nan)  # refused outside
+    np.testing.assert_allclose(jax.jit(attribution_inside)(bad, masks), [3 / 4, np.nan], rtol=1e-6)
+
+
+def test_arrays_of_other_libraries() -> None:
+    for dtype in (">f4", np.longdouble, np.float16):
+        assert attribution_inside(MAP.astype(dtype), LEFT) == pytest.approx(3 / 4)
+    with pytest.raises(InputTypeError, match="heatmap: Expected an array, got one with masked"):
+        attribution_inside(np.ma.masked_array(MAP, LEFT), LEFT)
 
 
 @pytest.mark.parametrize(

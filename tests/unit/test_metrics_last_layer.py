@@ -73,6 +73,19 @@ def test_two_heads_are_ambiguous_until_one_is_named() -> None:
             redraw_last_layer(params, X, apply_fn=apply_fn, key=jax.random.key(0), last_layer=name)
 
 
+def test_inside_jit_the_layer_has_to_be_named() -> None:
+    params, apply_fn = linen("two")
+
+    def redraw(x: jax.Array, name: str | None) -> Any:
+        options = {"apply_fn": apply_fn, "key": jax.random.key(0), "last_layer": name}
+        return redraw_last_layer(params, x, **options)["params"]["one"]["kernel"]
+
+    redraw = jax.jit(redraw, static_argnums=1)
+    np.testing.assert_allclose(redraw(X, "params/one"), redraw.__wrapped__(X, "params/one"), 1e-6)
+    with pytest.raises(InputError, match=r"last_layer: Expected a name.*params/one/kernel"):
+        redraw(X, None)
+
+
 def test_a_network_without_weights_has_no_last_layer() -> None:
     with pytest.raises(InputError, match="found none"):
         redraw_last_layer(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -61,6 +62,16 @@ def test_the_first_of_two_peaks_counts() -> None:
     heatmap[0, 39] = heatmap[39, 0] = 1
     assert pointing_game(heatmap, mask(0, 39), tolerance=1).hit == 1
     assert pointing_game(heatmap, mask(39, 0), tolerance=1).hit == 0
+
+
+def test_inside_jit() -> None:
+    maps = np.stack([peak(0, 0), peak(39, 39), np.full((40, 40), np.nan)])
+    masks = np.stack([mask(0, 5)] * 3)
+    game = jax.jit(lambda maps: pointing_game(maps, masks, [7, 7, 2]))(maps)
+    np.testing.assert_array_equal(game.hit, [1, 0, np.nan])
+    np.testing.assert_array_equal(game.class_accuracy, [np.nan, 1 / 2])
+    with pytest.raises(InputError, match="label: Expected classes that are known"):
+        jax.jit(lambda label: pointing_game(maps, masks, label))(np.array([7, 7, 2]))
 
 
 @pytest.mark.parametrize(
