@@ -66,11 +66,11 @@ def redraw_last_layer(
 
 def find_last_layer(params: Any, call: Call, last_layer: str | None) -> int:
     """Index among the arrays of `params` of the last layer's weights."""
-    # the leaves that are arrays, in the order of the network's arrays
-    leaves = [(p, leaf) for p, leaf in jax.tree.leaves_with_path(params) if hasattr(leaf, "ndim")]
+    # the leaves that are arrays, in the order of the network's arrays, which are JAX's or NumPy's
+    paths = [path for path, leaf in jax.tree.leaves_with_path(params) if hasattr(leaf, "ndim")]
     weights = {
         jax.tree_util.keystr(path, simple=True, separator="/"): i
-        for i, (path, array) in enumerate(leaves)
+        for i, (path, array) in enumerate(zip(paths, call.network.inputs, strict=False))
         if array.ndim >= 2 and jnp.issubdtype(array.dtype, jnp.floating)
     }
     if last_layer is not None:

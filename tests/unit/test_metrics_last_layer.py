@@ -73,6 +73,27 @@ def test_two_heads_are_ambiguous_until_one_is_named() -> None:
             redraw_last_layer(params, X, apply_fn=apply_fn, key=jax.random.key(0), last_layer=name)
 
 
+class Foreign:
+    """An array of another library, whose dtypes are its own."""
+
+    dtype = object()
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape, self.ndim = values, values.shape, values.ndim
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.values
+
+
+def test_arrays_of_other_libraries(rng: np.random.Generator) -> None:
+    params = {"w": Foreign(rng.normal(size=(1, 3)).astype(np.float32))}
+    net = lambda params, x: x.mean((1, 2)) @ params["w"]  # noqa: E731
+    x, key = np.ones((4, 4, 1), np.float32), jax.random.key(0)
+    new = redraw_last_layer(params, x, apply_fn=net, key=key)["w"]
+    native = redraw_last_layer({"w": params["w"].values}, x, apply_fn=net, key=key)["w"]
+    np.testing.assert_array_equal(new, native)
+
+
 def test_inside_jit_the_layer_has_to_be_named() -> None:
     params, apply_fn = linen("two")
 
