@@ -50,7 +50,7 @@ def test_a_finished_evaluation_is_only_read(whole: Evaluation, tmp_path: Path) -
     shutil.copytree(whole.folder, tmp_path / "copy")
     unread = watched(lambda name: pytest.fail(f"{name} was opened"))
     again = run(tmp_path / "copy", dataset=unread)
-    assert again.tables == whole.tables
+    assert repr(again.tables) == repr(whole.tables)  # which hold NaN
     assert str(again) == str(whole)
 
 
@@ -66,7 +66,7 @@ def test_stopped_between_batches_it_continues(whole: Evaluation, tmp_path: Path)
         run(tmp_path, dataset=watched(stop))
     assert log_of(tmp_path)
     result = run(tmp_path)
-    assert result.tables == whole.tables
+    assert repr(result.tables) == repr(whole.tables)  # which hold NaN
     assert log_of(tmp_path) == log_of(whole.folder)
 
 
@@ -81,7 +81,7 @@ def test_parts_that_are_not_there_are_made_again(whole: Evaluation, tmp_path: Pa
         for part in kept:
             (own / RECORDS / part.name).write_bytes(part.read_bytes())
         result = run(tmp_path)
-        assert result.tables == whole.tables
+        assert repr(result.tables) == repr(whole.tables)  # which hold NaN
         stored = [json.loads(line) for line in log_of(tmp_path).splitlines()]
         keys = [(line["picture"], line["label"], line["method"]) for line in stored]
         assert len(set(keys)) == len(keys) == 21
@@ -207,7 +207,7 @@ def with_optimizer(rate: float) -> Settings:
 
 def test_an_optax_optimiser_is_continued_and_another_one_refused(tmp_path: Path) -> None:
     first = run(tmp_path, with_optimizer(0.1))
-    assert run(tmp_path, with_optimizer(0.1)).tables == first.tables
+    assert repr(run(tmp_path, with_optimizer(0.1)).tables) == repr(first.tables)  # which hold NaN
     with pytest.raises(ResumeError, match=r"another options of dmbp\b.*: stored "):
         run(tmp_path, with_optimizer(0.2))
 
@@ -276,7 +276,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path: Path) ->
     half.write_bytes(b'{"picture": "1/')
     assert start().wait() == 0
     result = run(out, LONG)
-    assert result.tables == expected.tables
+    assert repr(result.tables) == repr(expected.tables)  # which hold NaN
     for name in ("tables.md", "tables.csv", "evaluation.html"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     keys = [record.key for record in result.records]
