@@ -50,6 +50,8 @@ def draw_panels() -> None:
     panels = []
     for network in options.networks:
         lines = read_lines(options.out / f"{network}.jsonl", options.half)
+        if not lines:
+            raise SystemExit(f"{network}: Expected results in {options.out}, got none.")
         records = {row: as_record(of_row) for row, of_row in lines.items()}
         panels.append(draw_panel(NETWORKS[network], points_of(records)))
     columns = 2
@@ -66,8 +68,8 @@ def points_of(records: dict) -> dict[str, tuple[int, float]]:
     most = max(len(record["pictures"]) for record in records.values())
     points = {}
     for row, record in records.items():
-        name = row if row in _LABELS else row.partition(":")[0]
-        label = None if name in ("paper", "quick") and name != row else _LABELS.get(name)
+        method = row.partition(":")[0]  # its number of samples is not part of the label
+        label = _LABELS.get(row if method in ("paper", "quick") else method)
         if label and len(record["pictures"]) == most:
             points[label] = record["passes"], float(np.mean(record["numbers"]["IM"]))
     return points

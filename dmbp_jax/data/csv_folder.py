@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dmbp_jax.data.folders import check_root, list_folder
 from dmbp_jax.data.samples import Dataset, FilePicture, Skipped
-from dmbp_jax.data.tables import read_table
+from dmbp_jax.data.tables import find_name, read_table
 from dmbp_jax.errors import DataError
 from dmbp_jax.networks.class_names import find_label
 
@@ -42,15 +42,11 @@ def list_csv_folder(
     table = folder / "labels.csv" if table is None else Path(table)
     listing = list_folder(folder)
     known = {path.relative_to(folder).as_posix() for path in listing.files}
-    own = table.absolute().parent
     labels: dict[str, set[int]] = {}
     for line, file, label in read_table(table, partial(find_label, tuple(classes))).rows:
         if label is None:
             raise DataError(f"{table}, line {line}: Expected at least one label, got none.")
-        if file not in known:
-            below = Path(os.path.relpath(own / file, folder)).as_posix()
-            file = below if below in known else file
-        labels.setdefault(file, set()).add(label)
+        labels.setdefault(find_name(file, known, folder, table), set()).add(label)
     outside = [name for name in labels if Path(name).is_absolute() or ".." in Path(name).parts]
     skipped = [Skipped(name, f"lies outside of {folder}") for name in outside]
     pictures = tuple(

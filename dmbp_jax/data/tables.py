@@ -4,7 +4,8 @@ Whatever wrote the table: commas, semicolons or tabs, any case, quotes, byte-ord
 """
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,17 @@ class Table(NamedTuple):
 def is_table(name: str) -> bool:
     """Whether a name is that of a table rather than of a picture or a class."""
     return Path(name).suffix.lower() in SUFFIXES
+
+
+def find_name(file: str, known: Collection[str], root: Path, table: Path) -> str:
+    """The name among `known`, which start from `root`, that a table means by `file`.
+
+    It starts from there, or from the table's own folder; as it is where neither is known.
+    """
+    if file in known:
+        return file
+    below = Path(os.path.relpath(table.absolute().parent / file, root)).as_posix()
+    return below if below in known else file
 
 
 def read_table(table: Path, resolve: Resolve, *, needed: bool = True) -> Table:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dmbp_jax.data.folders import Listing, list_folder, list_pictures
 from dmbp_jax.data.samples import Skipped
-from dmbp_jax.data.tables import Resolve, is_table, read_table
+from dmbp_jax.data.tables import Resolve, find_name, is_table, read_table
 from dmbp_jax.errors import DataError, InputError
 from dmbp_jax.files import read_json
 
@@ -196,12 +196,10 @@ def label_files(
         yield from ((file, one) for file in files)
         return
     path = Path(labels)
-    known, own = set(files), path.absolute().parent
+    known = set(files)
     named: dict[str, list[int | None]] = {}
     for row in read_table(path, resolve).rows:
-        file = row.file
-        if file not in known:
-            file = Path(os.path.relpath(own / file, root)).as_posix()
+        file = find_name(row.file, known, root, path)
         given = named.setdefault(file, [])
         if row.label in given:
             where = f"{path}, line {row.line}"
