@@ -40,7 +40,6 @@ class Follower:
         self._literals: set[int] = set()  # constants that no array of the network is read for
         self._mixture: bool | None = None  # whether a product mixes positions
         self._kinds_summed = 0  # that change along what it sums
-        self._number = 0  # which result of a step is asked for
 
     def follow(self, steps: Sequence[Step], found: dict[int, Labels]) -> Iterator[Step]:
         """Add the labels of all values to those of x; yields each step that depends on x."""
@@ -55,15 +54,16 @@ class Follower:
                 if step.name == "dot_general":
                     self._mixture = self._mixes(step, read)
                 for number, name in enumerate(step.results):
-                    self._number = number
-                    found[name] = tuple(self._one_kind(step, read, k) for k in kinds)
+                    found[name] = tuple(self._one_kind(step, read, k, number) for k in kinds)
                 yield step
             elif all(isinstance(o, Constant) or o in self._literals for o in step.operands):
                 self._literals.update(step.results)
 
-    def _one_kind(self, step: Step, read: Sequence[Labels | None], kind: int) -> tuple[Label, ...]:
+    def _one_kind(
+        self, step: Step, read: Sequence[Labels | None], kind: int, number: int
+    ) -> tuple[Label, ...]:
         """The labels of one kind of one result of a step."""
-        shape = step.equation.outvars[self._number].aval.shape
+        shape = step.equation.outvars[number].aval.shape
         each = [() if labels is None else labels[kind] for labels in read]
         if step.name == "stack":
             at = step.params["axis"]
@@ -76,7 +76,7 @@ class Follower:
         if move is None and (step.piece is not None or step.name in _ELEMENTWISE):
             move = Follower._keep
         moved = [
-            _lost(shape) if move is None else move(self, step, label, side)
+            _lost(shape) if move is None else move(self, step, label, side, number)
             for side, labels in enumerate(each)
             for label in labels
         ]
@@ -104,20 +104,20 @@ class Follower:
         slack = 0 if self.exact else SLACK * cell(one)
         return np.allclose(one, other, rtol=0, atol=slack, equal_nan=True)
 
-    def _keep(self, step: Step, label: Label, side: int) -> Label | None:
+    def _keep(self, step: Step, label: Label, side: int, number: int) -> Label | None:
         """Element by element; of several results each has the labels of its operand."""
-        shape = step.equation.outvars[self._number].aval.shape
-        if len(step.results) > 1 and side != self._number:
+        shape = step.equation.outvars[number].aval.shape
+        if len(step.results) > 1 and side != number:
             return None
         if label.ndim != len(shape):
             return label.reshape([1] * len(shape)) if label.size == 1 else _lost(shape)
         fits = all(one in (1, size) for one, size in zip(label.shape, shape, strict=True))
         return label if fits else _lost(shape)
 
-    def _transpose(self, step: Step, label: Label, side: int) -> Label:
+    def _transpose(self, step: Step, label: Label, side: int, number: int) -> Label:
         return label.transpose(step.params["permutation"])
 
-    def _along(self, step: Step, label: Label, side: int) -> Label:
+    def _along(self, step: Step, label: Label, side: int, number: int) -> Label:
         """An operation that works along some of the axes."""
         axes = np.ravel([v for k, v in step.params.items() if k in ("axis", "dimension")])
         if step.name == "rev":
@@ -125,7 +125,7 @@ class Follower:
         is_told = step.name.startswith("cum") and not self.exact
         return label if is_told else _lost_along(label, axes, step.shape)
 
-    def _reduce(self, step: Step, label: Label, side: int) -> Label:
+    def _reduce(self, step: Step, label: Label, side: int, number: int) -> Label:
         axes = step.params.get("axes", step.params.get("dimensions"))
         return self._mean(label, axes).squeeze(tuple(axes))
 
@@ -134,13 +134,13 @@ class Follower:
             return np.full([1 if at in axes else n for at, n in enumerate(label.shape)], np.nan)
         return label.mean(tuple(axes), keepdims=True)
 
-    def _broadcast(self, step: Step, label: Label, side: int) -> Label:
+    def _broadcast(self, step: Step, label: Label, side: int, number: int) -> Label:
         shape = [1] * len(step.shape)
         for at, size in zip(step.params["broadcast_dimensions"], label.shape, strict=True):
             shape[at] = size
         return label.reshape(shape)
 
-    def _reshape(self, step: Step, label: Label, side: int) -> Label:
+    def _reshape(self, step: Step, label: Label, side: int, number: int) -> Label:
         shape = step.shapes[side]
         if step.params["dimensions"] is not None or 0 in shape:
             return _lost(step.shape)
@@ -153,7 +153,7 @@ class Follower:
                     made[axis] = step.shape[axis]
         return np.broadcast_to(label, wide).reshape(made)
 
-    def _convolution(self, step: Step, label: Label, side: int) -> Label:
+    def _convolution(self, step: Step, label: Label, side: int, number: int) -> Label:
         params, numbers = step.params, step.params["dimension_numbers"]
         if side > 0 or params["batch_group_count"] > 1:
             return _lost(step.shape)
@@ -164,12 +164,12 @@ class Follower:
         made = self._slide(read, windows, [step.shape[axis] for axis in numbers.out_spec])
         return made.transpose(np.argsort(numbers.out_spec))
 
-    def _pool(self, step: Step, label: Label, side: int) -> Label:
+    def _pool(self, step: Step, label: Label, side: int, number: int) -> Label:
         keys = "window_dimensions", "window_strides", "padding", "window_dilation", "base_dilation"
         windows = zip(*map(step.params.get, keys), strict=True)
         return self._slide(label, windows, step.shape)
 
-    def _pad(self, step: Step, label: Label, side: int) -> Label | None:
+    def _pad(self, step: Step, label: Label, side: int, number: int) -> Label | None:
         if side > 0:  # of what is around
             return _lost(step.shape) if self.exact else None
         config = step.params["padding_config"]
@@ -195,17 +195,16 @@ class Follower:
             label = first + step * middle.reshape([-1] + [1] * (label.ndim - 1 - axis))
         return label
 
-    def _slice(self, step: Step, label: Label, side: int) -> Label:
+    def _slice(self, step: Step, label: Label, side: int, number: int) -> Label:
         starts, stops = step.params["start_indices"], step.params["limit_indices"]
         strides = step.params["strides"] or (1,) * label.ndim
         for axis, cut in enumerate(map(slice, starts, stops, strides)):
             label = self._cut(label, axis, cut)
         return label
 
-    def _split(self, step: Step, label: Label, side: int) -> Label:
-        sizes = step.params["sizes"]
-        start, end = sum(sizes[: self._number]), sum(sizes[: self._number + 1])
-        return self._cut(label, step.params["axis"], slice(start, end))
+    def _split(self, step: Step, label: Label, side: int, number: int) -> Label:
+        sizes, start = step.params["sizes"], sum(step.params["sizes"][:number])
+        return self._cut(label, step.params["axis"], slice(start, start + sizes[number]))
 
     def _cut(self, label: Label, axis: int, part: slice) -> Label:
         """Part of an axis; a map of the middle is not one of the picture."""
@@ -218,14 +217,14 @@ class Follower:
                 return _lost(kept.shape)
         return kept
 
-    def _resized(self, step: Step, label: Label, side: int) -> Label:
+    def _resized(self, step: Step, label: Label, side: int, number: int) -> Label:
         """Some elements along an axis, nobody knows which."""
         if side > 0 or label.ndim != len(step.shape):
             return _lost(step.shape)
         pairs = enumerate(zip(step.shapes[0], step.shape, strict=True))
         return _lost_along(label, [at for at, (old, new) in pairs if old != new], step.shape)
 
-    def _gather(self, step: Step, label: Label, side: int) -> Label:
+    def _gather(self, step: Step, label: Label, side: int, number: int) -> Label:
         numbers, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
         whole = [one == length for one, length in zip(sizes, step.shapes[0], strict=True)]
         is_picked = any(n > 1 and not all_ for n, all_ in zip(label.shape, whole, strict=False))
@@ -285,7 +284,7 @@ class Follower:
         )
         return distinct(lines) == math.prod(sizes)
 
-    def _product(self, step: Step, label: Label, side: int) -> Label:
+    def _product(self, step: Step, label: Label, side: int, number: int) -> Label:
         summed, batch = (each[side] for each in step.params["dimension_numbers"])
         gone = [axis for each in step.params["dimension_numbers"] for axis in each[1 - side]]
         new = [size for axis, size in enumerate(step.shapes[1 - side]) if axis not in gone]
