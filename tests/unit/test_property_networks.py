@@ -12,7 +12,7 @@ from jax import lax
 from random_networks import CLASSES, IMAGE, Frozen, InJax, layers, make_params, networks, run
 
 import dmbp_jax
-from dmbp_jax.errors import NonAffineError, UnsupportedNetworkError
+from dmbp_jax.errors import ControlFlowError, NonAffineError, UnsupportedNetworkError
 
 pytestmark = pytest.mark.usefixtures("x64")
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -73,6 +73,17 @@ def _gathered(x):
     return x + jnp.take_along_axis(x, best, axis=-1)
 
 
+def _of_one_image(function):
+    """A decision for a batch would mix its images, which is refused by another name."""
+
+    def layer(x):
+        if len(x) != 1:
+            raise ValueError(f"Expected one image, got {len(x)}.")
+        return function(x)
+
+    return layer
+
+
 UNSUPPORTED = {  # name -> layer, operations that may be named, error
     "product": (lambda x: x * jnp.flip(x, 1), "mul", NonAffineError),
     "quotient": (lambda x: x / (2 + jnp.flip(x, 1)), "div", NonAffineError),
@@ -82,15 +93,13 @@ UNSUPPORTED = {  # name -> layer, operations that may be named, error
     "cumulative product": (lambda x: lax.cumprod(x, 1), "cumprod", NonAffineError),
     "norm": (lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True), "div", NonAffineError),
     "softmax": (lambda x: jax.nn.softmax(x, axis=-1), "div|exp|stop_gradient", NonAffineError),
-    # The sum is over all images: whether it decides anything for the numbers that are tried says
-    # whether images are mixed, or control flow is refused.
     "while": (
-        lambda x: lax.while_loop(lambda h: h.sum() > 1, lambda h: h / 2, x),
+        _of_one_image(lambda x: lax.while_loop(lambda h: h.sum() > 1, lambda h: h / 2, x)),
         "while",
-        UnsupportedNetworkError,
+        ControlFlowError,
     ),
     "cond": (
-        lambda x: lax.cond(x.sum() > 0, lambda h: h, lambda h: 2 * h, x),
+        _of_one_image(lambda x: lax.cond(x.sum() > 0, lambda h: h, lambda h: 2 * h, x)),
         "cond|gt",
         UnsupportedNetworkError,
     ),
