@@ -8,6 +8,7 @@ A default test (one without the marker `slow`) fails if it takes more than `--cp
 time, 3 unless told, or its fixtures more than twice that; 0 switches that off. CPU time and not the
 clock, and more of it where importing JAX took more: a busy machine fails nothing. Children that the
 test waited for count.
+Python collects garbage seldom: what JAX traces is millions of objects, of which few are garbage.
 """
 
 import ctypes
@@ -18,6 +19,8 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+
+gc.set_threshold(50_000, 10, 10)  # 700 unless told: a tenth of the time of all tests
 
 # For `benchmarks`, and last: the package itself is the installed one.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -32,7 +35,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 _NEW_FOLDER = None
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and what they start inherit it
     _NEW_FOLDER = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dmbp-tests-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# A program that compiles faster costs more to write and to read: most are one operation each.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
@@ -68,6 +72,13 @@ def pytest_addoption(parser):
 def pytest_unconfigure(config):
     if _NEW_FOLDER and not hasattr(config, "workerinput"):
         shutil.rmtree(_NEW_FOLDER, ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Modules and tests stay until the end: no later collection need look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 def _limited(item, times, what):
