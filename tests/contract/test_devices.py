@@ -1,5 +1,7 @@
 """Several devices: each computes its own rows, chunked or not, on meshes of every kind."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,12 +55,11 @@ def assert_close(ours, theirs):
 
 
 WHOLE = [(name, None) for name in LAYOUTS if not name.startswith("over the batch")]
+DEAR = [*((name, 4) for name in LAYOUTS), ("over two axes", 3), ("everywhere", 3)]
 CASES = [(name, chunk_size) for name in LAYOUTS for chunk_size in (None, 4, 3)]
 
 
-@pytest.mark.parametrize(
-    ("name", "chunk_size"), slow_beside(CASES, *WHOLE, *((name, 4) for name in LAYOUTS))
-)
+@pytest.mark.parametrize(("name", "chunk_size"), slow_beside(CASES, *WHOLE, *DEAR))
 def test_results_lie_where_the_images_do(name, chunk_size, expected):
     x = LAYOUTS[name](IMAGES)
     result = attribute(x, chunk_size=chunk_size)
@@ -102,8 +103,14 @@ def test_a_device_computes_its_own_rows(options, monkeypatch):
         assert 0.9 < 4 * counted["flops"] / (alone * images) < 1.1
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize(
+    ("kind", "chunk_size"),
+    slow_beside(
+        list(itertools.product([AxisType.Auto, AxisType.Explicit], [None, 4])),
+        (AxisType.Auto, 4),
+        (AxisType.Explicit, None),
+    ),
+)
 def test_inside_jit_a_device_computes_its_own_rows(kind, chunk_size, expected):
     x = lay(IMAGES, ["data"], kind)
     call = jax.jit(lambda x, label: attribute(x, label, chunk_size=chunk_size))

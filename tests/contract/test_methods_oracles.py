@@ -21,7 +21,7 @@ from dmbp_jax.methods.paths import RULES, quadrature
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "pool"))
 def test_gradient(name):
     f, params, x, oracle = make_case(name)
     bare = METHODS["gradient"](params, x, LABEL, apply_fn=f, multiply_by_inputs=False)
@@ -38,8 +38,14 @@ def test_guided_backprop(name):
     assert np.abs(oracle.guided_backprop(x) - oracle.gradient(x)).max() > 1e-3
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["pool", "residual"])
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    slow_beside(
+        list(itertools.product(["pool", "residual"], RULES)),
+        *(("pool", rule) for rule in RULES if rule != "trapezoid"),
+        ("residual", "trapezoid"),
+    ),
+)
 def test_integrated_gradients(name, rule):
     f, params, x, oracle = make_case(name)
     start = make_image(7)
@@ -86,8 +92,14 @@ def test_named_baselines(name):
         np.testing.assert_allclose(got, want, **CLOSE)
 
 
-@pytest.mark.parametrize("spacing", ["linear", "sqrt"])
-@pytest.mark.parametrize("name", ["pool", "residual"])
+@pytest.mark.parametrize(
+    ("name", "spacing"),
+    slow_beside(
+        list(itertools.product(["pool", "residual"], ["linear", "sqrt"])),
+        ("pool", "sqrt"),
+        ("residual", "linear"),
+    ),
+)
 def test_blur_ig(name, spacing):
     f, params, x, oracle = make_case(name)
     fraction = np.arange(9) / 8
@@ -114,7 +126,7 @@ def test_square_root_spacing_ends_at_max_sigma_and_reaches_the_authors_schedule(
     np.testing.assert_allclose(wider, oracle.blur_ig(x, ours, 0.01), rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["pool", "residual"])
+@pytest.mark.parametrize("name", slow_beside(["pool", "residual"], "pool"))
 def test_blur_ig_is_complete(name):
     f, params, x, oracle = make_case(name)
     heat, residual = METHODS["blur_ig"](
@@ -194,7 +206,7 @@ def test_deeplift_takes_the_derivative_where_a_difference_is_rounding_alone(f):
     np.testing.assert_allclose(heat, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", SPATIAL)
+@pytest.mark.parametrize("name", slow_beside(SPATIAL, "pool"))
 def test_gradcam_and_guided_gradcam(name):
     f, params, x, oracle = make_case(name)
     sites = [s for s in dmbp_jax.sites(params, x, apply_fn=f) if s.kind != "bias"]

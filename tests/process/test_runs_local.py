@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from short_methods import slow_beside
 from small_runs import contents, overflowing_network, small_plan, tiny_network, write_pictures
 
 import dmbp_jax
@@ -57,7 +58,7 @@ def test_rows_and_maps_are_those_of_attribute(tmp_path):
             assert row[name] == pytest.approx(float(getattr(expected, name)[i]), rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("biases", ["spread", "carry"])
+@pytest.mark.parametrize("biases", slow_beside(["spread", "carry"], "spread"))
 def test_complete_maps_are_those_of_attribute(tmp_path, biases):
     folder = write_pictures(tmp_path / "in", 4)
     plan = small_plan(folder, save="positive", dtype="float32", biases=biases)

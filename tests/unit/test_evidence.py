@@ -3,6 +3,8 @@
 The oracle is the literal NumPy one; what it has no word for is written out here, with plain loops.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +70,7 @@ def carried_by(oracle, of_input, masks):
 
 
 @pytest.mark.parametrize("seed", slow_beside([0, 1], 1))
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv"))
 def test_evidence_of_the_input_is_the_gated_network_at_x_less_that_at_zero(name, seed):
     a, oracle, of_input, (masks, inverse) = learn(name, seed, evidence="input")
     y, y_positive, y_negative = of_input.terms(masks)
@@ -122,7 +124,7 @@ def random_masks(oracle):
     return [rng.uniform(0.1, 0.9, size=shape) for shape in oracle.shapes]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "conv"))
 def test_mask_gradient_of_the_input_evidence_is_the_oracles(name):
     *_, of_input = make_case(name)
     masks = random_masks(of_input)
@@ -152,8 +154,16 @@ def test_mask_gradient_of_the_input_evidence_is_the_finite_difference(name):
     np.testing.assert_allclose(analytic, numeric, rtol=1e-7)
 
 
-@pytest.mark.parametrize("evidence", ["all", "input"])
-@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv"))
+@pytest.mark.parametrize(
+    ("name", "evidence"),
+    slow_beside(
+        list(itertools.product(NETWORKS, ["all", "input"])),
+        *itertools.product(["dense", "conv"], ["all", "input"]),
+        ("pool", "input"),
+        ("pointwise", "all"),
+        ("residual", "input"),
+    ),
+)
 def test_maps_with_spread_biases_sum_to_the_gated_network(name, evidence):
     a, oracle, of_input, (masks, inverse) = learn(name, biases="spread", evidence=evidence)
     closed = oracle.output_bias()
@@ -188,7 +198,12 @@ def tent_weights(cell, cells, pixels):
 
 
 @pytest.mark.parametrize(
-    ("size", "shape"), [((3, 2), (6, 5)), ((1, 1), (4, 3)), ((4, 5), (4, 5)), ((2, 3), (7, 3))]
+    ("size", "shape"),
+    slow_beside(
+        [((3, 2), (6, 5)), ((1, 1), (4, 3)), ((4, 5), (4, 5)), ((2, 3), (7, 3))],
+        ((4, 5), (4, 5)),
+        ((2, 3), (7, 3)),
+    ),
 )
 def test_a_layer_is_enlarged_with_the_sum_of_every_cell(size, shape, rng):
     layer = rng.normal(size=size)

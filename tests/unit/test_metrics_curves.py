@@ -1,5 +1,6 @@
 """The three curves against a literal loop, and what must not change them."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -20,13 +21,21 @@ from curve_oracle import (
     small_cnn,
     sums,
 )
+from short_methods import slow_beside
 
 from benchmarks.faithfulness import real_networks
 from dmbp_jax.metrics import Curve, complementary_insertion, deletion, insertion
 
 
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("step", [1, 7, 10])
+@pytest.mark.parametrize(
+    ("step", "activation"),
+    slow_beside(
+        list(itertools.product([1, 7, 10], ["softmax", "sigmoid"])),
+        (1, "sigmoid"),
+        (7, "softmax"),
+        (10, "sigmoid"),
+    ),
+)
 def test_against_the_literal_oracle(step: int, activation: Any) -> None:
     options = {"apply_fn": small_cnn, "step": step, "activation": activation}
     inserted = insertion(WEIGHTS, X, LABELS, MAPS, **options)
@@ -68,7 +77,7 @@ def test_increasing_insertion_is_deletion_backwards(rng: np.random.Generator) ->
     np.testing.assert_allclose(there.auc, back.auc, rtol=1e-6)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 5, 10, 30, 31, 1000])
+@pytest.mark.parametrize("chunk_size", slow_beside([1, 2, 5, 10, 30, 31, 1000], 2, 5, 31))
 def test_chunk_size_does_not_change_values(chunk_size: int) -> None:
     options = {"apply_fn": small_cnn, "step": 7}
     whole = insertion(WEIGHTS, X, LABELS, MAPS, **options)

@@ -20,7 +20,9 @@ EXACT = {"rtol": 1e-12, "atol": 1e-13}
 FEW = dmbp_jax.DMBP(steps=3)
 
 
-@pytest.mark.parametrize("name", slow_beside(NETWORKS, "nested", "over rows", "of parameters"))
+@pytest.mark.parametrize(
+    "name", slow_beside(NETWORKS, "plain", "nested", "over rows", "of parameters")
+)
 def test_its_maps_are_those_of_a_python_loop(name):
     scanned, looped = both(name)
     assert "scan[" in str(jax.make_jaxpr(scanned)(PARAMS, X[None]))
@@ -54,7 +56,7 @@ READ_THE_PROGRAM = ("deeplift", "guided_backprop", "gradcam", "fullgrad", "lpr",
 
 
 @pytest.mark.parametrize(
-    "method", slow_beside(READ_THE_PROGRAM, "guided_backprop", "gradcam", "lpr")
+    "method", slow_beside(READ_THE_PROGRAM, "guided_backprop", "gradcam", "fullgrad", "lpr")
 )
 def test_every_method_sees_the_same_network(method):
     found, expected = (

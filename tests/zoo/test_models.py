@@ -32,7 +32,7 @@ def logits_shape(module, side: int) -> tuple[int, ...]:
         (models.ResNet34(), 21_797_672, 8_512),
         (models.ResNet50(), 25_557_032, 26_560),
         (models.ResNet101(), 44_549_160, 52_672),
-        (models.ResNet152(), 60_192_808, 75_712),
+        pytest.param(models.ResNet152(), 60_192_808, 75_712, marks=pytest.mark.slow),
         (models.WideResNet50(), 68_883_240, 34_112),
         (models.ResNeXt50(), 25_028_904, 34_112),
         (models.AlexNet(), 61_100_840, 0),
