@@ -25,7 +25,6 @@ class Method:
     Attributes:
       name: its key in `METHODS`, on the command line and in records.
       title: in tables and pictures.
-      abbreviation: in the head of the paper's tables.
       signed: whether negative values mean evidence against the label.
       coarse: whether the map is (H, W), without channels.
       has_zero: whether zero means "no evidence"; if not, pictures are drawn around the mean.
@@ -36,7 +35,6 @@ class Method:
 
     name: str
     title: str
-    abbreviation: str = ""
     signed: bool = True
     coarse: bool = False
     has_zero: bool = True
@@ -61,18 +59,18 @@ class Method:
 
 
 CATALOGUE: tuple[Method, ...] = (
-    Method("gradient", "ND = gradient × input", "Grad"),
-    Method("integrated_gradients", "Integrated Gradients", "IG"),
-    Method("smoothgrad", "SmoothGrad", "SG", random=True),
-    Method("blur_ig", "Blur IG", "BIG"),
-    Method("deeplift", "DeepLift", "DL"),
-    Method("guided_backprop", "Guided Backprop", "GBp"),
-    Method("guided_gradcam", "Guided Grad-CAM", "GGC"),
-    Method("gradcam", "Grad-CAM", "GC", signed=False, coarse=True),
-    Method("fullgrad", "FullGrad", "FG", signed=False, coarse=True),
-    Method("rise", "RISE", "RISE", signed=False, coarse=True, has_zero=False, random=True),
-    Method("lpr", "LPR", "LPR", signed=False, coarse=True),
-    Method("dmbp", "DMBP", "DMBP", variants=("positive", "positive-negative", "all")),
+    Method("gradient", "ND = gradient × input"),
+    Method("integrated_gradients", "Integrated Gradients"),
+    Method("smoothgrad", "SmoothGrad", random=True),
+    Method("blur_ig", "Blur IG"),
+    Method("deeplift", "DeepLift"),
+    Method("guided_backprop", "Guided Backprop"),
+    Method("guided_gradcam", "Guided Grad-CAM"),
+    Method("gradcam", "Grad-CAM", signed=False, coarse=True),
+    Method("fullgrad", "FullGrad", signed=False, coarse=True),
+    Method("rise", "RISE", signed=False, coarse=True, has_zero=False, random=True),
+    Method("lpr", "LPR", signed=False, coarse=True),
+    Method("dmbp", "DMBP", variants=("positive", "positive-negative", "all")),
 )
 
 ROWS: tuple[str, ...] = tuple(row for method in CATALOGUE for row in method.rows)
