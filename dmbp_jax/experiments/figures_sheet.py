@@ -16,13 +16,17 @@ from dmbp_jax.files import replacing
 from dmbp_jax.pictures.fonts import find_font
 
 TILE, GAP, LINE = 1.7, 0.1, 0.22  # inches
-CURVES = (4.5, 2.0)  # least width, and height, of the axes of the curves, inches
-LEFT = 0.6  # of the axes, for their labels
+CURVES = (4.5, 2.5)  # least width, and height, of the curves, inches
 SETTINGS = {
     "font.size": 8,
+    "axes.titlesize": 8,  # of captions
+    "figure.titlesize": 8,  # of the titles of rows
+    "figure.constrained_layout.w_pad": GAP / 2,
+    "figure.constrained_layout.h_pad": GAP / 2,
     "svg.hashsalt": "dmbp-jax",  # the same sheet gives the same bytes
     "image.composite_image": False,
 }
+_NO_DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # other formats have none
 
 
 class Tile(NamedTuple):
@@ -62,49 +66,38 @@ def save_sheet(sheet: Sheet, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = max(len(row) for row in sheet.rows)
-    width, height = columns * (TILE + GAP) + GAP, GAP
-    height += sum(TILE + LINE + GAP + (LINE if title else 0) for title in sheet.titles)
+    columns = max(map(len, sheet.rows))
+    heights = [GAP + TILE + LINE * (2 if title else 1) for title in sheet.titles]
+    width = GAP + columns * (GAP + TILE)
     if sheet.curves:
-        width, height = max(width, CURVES[0] + LEFT + 2 * GAP), height + CURVES[1] + 3 * LINE
+        width, heights = max(width, CURVES[0]), [*heights, CURVES[1]]
+    kind = path.suffix.removeprefix(".")
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(width, height))
-
-        def write(left: float, down: float, text: str, **style: Any) -> None:
-            _write(figure, left / width, 1 - down / height, text, **style)
-
-        def add_axes(left: float, down: float, wide: float, high: float) -> Any:
-            box = (left / width, 1 - (down + high) / height, wide / width, high / height)
-            return figure.add_axes(box)
-
-        down = GAP
-        for title, row in zip(sheet.titles, sheet.rows, strict=True):
+        figure = Figure((width, sum(heights)), dpi=150, layout="constrained")
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, title, row in zip(parts, sheet.titles, sheet.rows, strict=False):
             if title:
-                write(GAP, down, title, weight="bold")
-                down += LINE
-            for column, tile in enumerate(row):
+                text, style = _in_letters(title)
+                part.suptitle(text, x=GAP / 2 / width, ha="left", weight="bold", **style)
+            for axes, tile in zip(part.subplots(1, columns, squeeze=False)[0], row, strict=False):
                 if tile.picture is not None:
-                    left = GAP + column * (TILE + GAP)
-                    write(left, down, tile.caption)
-                    axes = add_axes(left, down + LINE, TILE, TILE)  # every pixel a square
+                    text, style = _in_letters(tile.caption)
+                    axes.set_title(text, loc="left", **style)
                     axes.imshow(np.asarray(tile.picture), interpolation="none")
-                    axes.set_axis_off()
-            down += TILE + LINE + GAP
+            for axes in part.axes:
+                axes.set_axis_off()
         if sheet.curves:
-            top = height - 2 * LINE - CURVES[1]
-            _draw_curves(add_axes(LEFT, top, width - LEFT - 2 * GAP, CURVES[1]), sheet.curves)
-        with replacing(path) as part:
-            _save(figure, part, path.suffix.removeprefix("."))
+            _draw_curves(parts[-1].subplots(), sheet.curves)
+        with replacing(path) as file:
+            figure.savefig(file, format=kind, metadata=_NO_DATES.get(kind))
 
 
-def _write(figure: Any, left: float, top: float, text: str, **style: Any) -> None:
+def _in_letters(text: str) -> tuple[str, dict[str, Any]]:
     """A line of text as it is, in a font that has its letters."""
     from matplotlib.font_manager import FontProperties, findfont
 
     path, text = find_font(text, ImageFont.truetype(findfont(FontProperties()), 16))
-    if path is not None:
-        style["font"] = path
-    figure.text(left, top, text, va="top", parse_math=False, **style)
+    return text, {"parse_math": False} | ({} if path is None else {"font": path})
 
 
 def _draw_curves(axes: Any, curves: Curves) -> None:
@@ -118,8 +111,3 @@ def _draw_curves(axes: Any, curves: Curves) -> None:
     axes.set_ylabel("probability of the label")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-
-
-def _save(figure: Any, path: Path, format: str) -> None:
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # other formats have none
-    figure.savefig(path, format=format, dpi=150, metadata=dates.get(format))
