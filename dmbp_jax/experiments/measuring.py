@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from dmbp_jax.data.samples import Picture, Target
+from dmbp_jax.engine.batches import collect_rows
+from dmbp_jax.engine.keys import THREEFRY
 from dmbp_jax.errors import InputError
 from dmbp_jax.experiments.gallery import shrink
 from dmbp_jax.experiments.plan import Evaluated, Plan, Transform
@@ -56,47 +58,37 @@ def make_batch(
     good = [target for target in targets if target.picture.name in decoded]
     if not good:
         return None
-    for target in good:
-        x, first = (decoded[one.picture.name].x for one in (target, good[0]))
-        if x.shape != first.shape:
+    shape = decoded[good[0].picture.name].x.shape
+    for name in (target.picture.name for target in good):
+        if (other := decoded[name].x.shape) != shape:
             raise InputError(
-                f"preprocess: Expected arrays of one shape, got {first.shape} and {x.shape} "
-                f"for {target.picture.name}."
+                f"preprocess: Expected arrays of one shape, got {shape} and {other} for {name}."
             )
-    rows = good + [good[0]] * (plan.size - len(good))
-    x = np.stack([decoded[target.picture.name].x for target in rows])
-    crops = {target.key: decoded[target.picture.name].crop for target in good}
-    filled = [[*target.others, *[-1] * (plan.others - len(target.others))] for target in rows]
-    return Batch(
-        good,
-        {target: small for target, small in crops.items() if small is not None},
-        jnp.asarray(x),
-        jnp.asarray([target.label for target in rows], jnp.int32),
-        np.array(filled, np.int32).reshape(len(rows), plan.others),
-        _masks(rows, x.shape[1:3], crop),
-        jnp.stack([image_key(seed, f"{target.picture.name}/{target.label}") for target in rows]),
-    )
+    rows, crops = [], {}
+    for target in good:
+        x, small = decoded[target.picture.name]
+        others = np.full(plan.others, -1, np.int32)
+        others[: len(target.others)] = target.others
+        mask = _mask(target, shape[:2], crop)
+        key = jax.random.key_data(image_key(seed, f"{target.picture.name}/{target.label}"))
+        rows.append((target, (x, np.int32(target.label), others, mask, key)))
+        if small is not None:
+            crops[target.key] = small
+    (batch,) = collect_rows(rows, plan.size)
+    x, labels, others, masks, keys = batch.rows
+    keys = jax.random.wrap_key_data(keys, impl=THREEFRY)
+    return Batch(good, crops, jnp.asarray(x), jnp.asarray(labels), others, masks, keys)
 
 
-def _masks(
-    rows: Sequence[Target], shape: tuple[int, ...], crop: Transform | None
-) -> np.ndarray | None:
-    """Where each target is, in the pixels of x; None where no picture says so."""
-    if crop is None:
-        return None
-    pictures = [target.picture.mask(target.label) for target in rows]
-    if all(picture is None for picture in pictures):
-        return None
-    masks = np.zeros((len(rows), *shape), bool)
-    for i, picture in enumerate(pictures):
-        if picture is not None:
-            mask = np.asarray(crop(picture.convert("RGB")))[..., 0]
-            if mask.shape != shape:
-                raise InputError(
-                    f"crop: Expected pictures of x's {shape} pixels, got {mask.shape}."
-                )
-            masks[i] = mask > 127
-    return masks
+def _mask(target: Target, shape: tuple[int, ...], crop: Transform | None) -> np.ndarray:
+    """Where a target is, in the pixels of x; nowhere where no picture says so."""
+    picture = None if crop is None else target.picture.mask(target.label)
+    if crop is None or picture is None:
+        return np.zeros(shape, bool)
+    mask = np.asarray(crop(picture.convert("RGB")))[..., 0]
+    if mask.shape != shape:
+        raise InputError(f"crop: Expected pictures of x's {shape} pixels, got {mask.shape}.")
+    return mask > 127
 
 
 def measure(
@@ -147,7 +139,7 @@ def measure(
         )
         values["rank"] = np.array(redrawn.correlation)
         values["rank_absolute"] = np.array(redrawn.correlation_absolute)
-    if "im" in measures and batch.masks is not None:
+    if "im" in measures:
         values |= localise(np.asarray(heat), batch.masks)
     records = []
     for i, target in enumerate(batch.targets):

@@ -59,7 +59,7 @@ class Batch(NamedTuple):
     x: jax.Array  # (N, H, W, C)
     labels: jax.Array  # (N,) int32
     others: np.ndarray  # (N, K) int32, the other labels of each picture, filled up with -1
-    masks: np.ndarray | None  # (N, H, W) bool, where the target is; None where no picture says so
+    masks: np.ndarray  # (N, H, W) bool, where the target is; nowhere where no picture says so
     keys: jax.Array  # (N,) random keys
 
 

@@ -180,7 +180,7 @@ def make_tables(
     by_method: dict[str, list[Record]] = {}
     for record in records:
         by_method.setdefault(record.method, []).append(record)
-    localised = any("inside" in record.values for record in records)
+    localised = any(not math.isnan(one.values.get("inside", math.nan)) for one in records)
     tables = []
     for number, of_table in rows.items():
         made = []
