@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from dmbp_jax.data.loading import ReadAhead
 from dmbp_jax.engine.batches import Batch, collect_rows, equal_size
 from dmbp_jax.errors import DmbpError, DownloadError, ImageError, InputError
 from dmbp_jax.files import replacing
-from dmbp_jax.runs.explaining import explain_images
+from dmbp_jax.runs.explaining import Explained, explain_images
 from dmbp_jax.runs.inputs import label_files
 
 LONGEST_NAME = 255  # bytes of a file's name on nearly every system
@@ -36,17 +35,6 @@ class Photo(NamedTuple):
     label: int | None  # None for the network's first choice
     crop: Image.Image  # the part that the network gets, for drawing
     digest: str  # SHA-256 of the bytes that were decoded
-
-
-class PhotoMap(NamedTuple):
-    """The map of one photo."""
-
-    label: int
-    numbers: str  # printed beside it
-    map: np.ndarray  # (H, W) or (H, W, C), as it is drawn
-    parts: tuple[np.ndarray, np.ndarray] | None  # positive and negative, of dmbp
-    save: Callable[[Path], object]  # writes the arrays to a path
-    note: str = ""  # what a reader of the map should know
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,18 +71,18 @@ def run(args: argparse.Namespace) -> int:
     for number, batch in enumerate(collect_rows(photos, size)):
         if number == 0 and (note := frozen_note(net, batch.rows, options)):
             print(f"{args.network}: {note}", flush=True)
-        maps = explain_photos(net, batch, args.method, options, progress=not args.quiet)
-        for photo, one in zip(batch.items, maps, strict=True):
-            name = net.labels[one.label] if net.labels else "class"
+        found = explain_photos(net, batch, args.method, options, progress=not args.quiet)
+        for photo, one in zip(batch.items, found, strict=True):
+            name = f"{net.labels[one.label] if net.labels else 'class'} ({one.label})"
+            numbers, note = describe(one, options)
             try:
-                save(args, photo, one, name)
+                save(args, photo, one, f"{name}: {numbers}")
             except (DmbpError, OSError) as error:  # numbers that overflowed, a disk that is full
                 failed(photo.path, error)
                 continue
-            numbers = f"{name} ({one.label})  {one.numbers}"
-            print(f"{photo.path}: {numbers}  -> {photo.target}", flush=True)
-            if one.note:
-                print(f"{photo.path}: {one.note}", flush=True)
+            print(f"{photo.path}: {name}  {numbers}  -> {photo.target}", flush=True)
+            if note:
+                print(f"{photo.path}: {note}", flush=True)
     return BAD_INPUT if failures else 0
 
 
@@ -106,13 +94,21 @@ def choose_targets(args: argparse.Namespace, images: Sequence[Path]) -> list[Pat
     return targets
 
 
-def save(args: argparse.Namespace, photo: Photo, one: PhotoMap, name: str) -> None:
+def save(args: argparse.Namespace, photo: Photo, one: Explained, title: str) -> None:
     """Write the picture of a map, and its arrays where they are asked for."""
+    att, heat = one.attribution, np.asarray(one.map)
+    parts = () if att is None else (np.asarray(att.positive), np.asarray(att.negative))
+    drawn = heat if find_method(args.method).has_zero else heat - heat.mean()
     with replacing(photo.target) as part:
-        draw(args.style, photo.crop, one, name).save(part)
+        draw(args.style, photo.crop, drawn, parts, title).save(part)
     if args.npz:
         with replacing(photo.target.with_suffix(".npz")) as part:
-            one.save(part)
+            if att is not None:
+                att.save(part)
+            else:
+                np.savez_compressed(
+                    part, map=heat, label=int(one.label), logit=one.logits[one.label]
+                )
 
 
 def label_photos(
@@ -175,8 +171,8 @@ def read(
 
 def explain_photos(
     net: Network, batch: Batch, method: str, options: Mapping[str, Any], *, progress: bool
-) -> Iterator[PhotoMap]:
-    """The maps of a batch of photos."""
+) -> Iterator[Explained]:
+    """The maps of a batch of photos, one by one."""
     photos: Sequence[Photo] = batch.items
     filled = [*photos, *[photos[0]] * (len(batch.rows) - batch.count)]
     found = explain_images(
@@ -188,43 +184,41 @@ def explain_photos(
         identities=[photo.digest for photo in filled],
     )
     for i in range(batch.count):
-        label = int(found.label[i])
-        if found.attribution is not None:  # of Eq. 9
-            one = found.attribution[i]
-            numbers = (
-                f"y {one.y:.3f}  y+ {one.y_positive:.3f}  y- {one.y_negative:.3f}  "
-                f"y~ {one.y_nuisance:.3f}  carried {one.carried[0]:.2f} {one.carried[1]:.2f}"
-            )
-            parts = np.asarray(one.positive), np.asarray(one.negative)
-            note = carried_note(np.asarray(one.carried), options["biases"])
-            yield PhotoMap(label, numbers, np.asarray(one.map), parts, one.save, note)
-            continue
-        heat, logit = np.asarray(found.map[i]), np.asarray(found.logits[i, label])
-        save = partial(np.savez_compressed, map=heat, label=label, logit=logit)
-        drawn = heat if find_method(method).has_zero else heat - heat.mean()
-        yield PhotoMap(label, f"logit {logit:.3f}", drawn, None, save)
+        att = None if found.attribution is None else found.attribution[i]
+        yield Explained(found.label[i], found.logits[i], found.map[i], att)
 
 
-def carried_note(carried: np.ndarray, biases: str) -> str:
-    """One sentence where the pixels carry less than half of the evidence of a sign."""
-    signs = [sign for sign, share in zip(("for", "against"), carried, strict=True) if share < 0.5]
-    if not signs or biases != "drop":
-        return ""
-    return (
+def describe(one: Explained, options: Mapping[str, Any]) -> tuple[str, str]:
+    """The numbers of Eq. 9, or the logit; and a sentence where the pixels carry less than half of
+    the evidence of a sign.
+    """
+    att = one.attribution
+    if att is None:
+        return f"logit {one.logits[one.label]:.3f}", ""
+    numbers = (
+        f"y {att.y:.3f}  y+ {att.y_positive:.3f}  y- {att.y_negative:.3f}  "
+        f"y~ {att.y_nuisance:.3f}  carried {att.carried[0]:.2f} {att.carried[1]:.2f}"
+    )
+    signs = [
+        sign for sign, share in zip(("for", "against"), att.carried, strict=True) if share < 0.5
+    ]
+    if not signs or options["biases"] != "drop":
+        return numbers, ""
+    return numbers, (
         f"the pixels carry less than half of the evidence {' and '.join(signs)} the label; "
         "the rest comes from biases and is not in the map (--biases carry draws it)"
     )
 
 
-def draw(style: str, crop: Image.Image, one: PhotoMap, name: str) -> Image.Image:
-    """The picture of one map."""
+def draw(
+    style: str, crop: Image.Image, heat: np.ndarray, parts: Sequence[np.ndarray], title: str
+) -> Image.Image:
+    """The picture of one map; `parts` are positive and negative, of dmbp alone."""
     if style == "map":
-        return pictures.diverging(one.map)
-    if style == "authors" and one.parts is not None:
-        return pictures.authors_overlay(crop, *one.parts)
-    positive, negative = one.parts or (None, None)
+        return pictures.diverging(heat)
+    if style == "authors":
+        return pictures.authors_overlay(crop, *parts)
+    positive, negative = parts or (None, None)
     if style == "overlay":
-        heatmap = one.map if one.parts is None else None
-        return pictures.overlay(crop, positive, negative, heatmap=heatmap)
-    title = f"{name} ({one.label}): {one.numbers}"
-    return pictures.panel(crop, positive, negative, one.map, title=title)
+        return pictures.overlay(crop, positive, negative, heatmap=None if parts else heat)
+    return pictures.panel(crop, positive, negative, heat, title=title)
