@@ -130,7 +130,7 @@ def _skipped(skipped: Sequence[Skipped]) -> str:
 
 
 def _words(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
         return json.dumps(value) if value else "–"

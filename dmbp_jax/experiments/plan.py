@@ -5,6 +5,7 @@ All of it is made from the arguments alone, so that a run that continues makes t
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from dmbp_jax.runs.fingerprint import describe, fingerprint
 from dmbp_jax.version import __version__
 
 FORMAT = 5  # raised when results of an older version cannot be continued
+_APART = ("methods", "options", "nonaffine", "gallery")  # rows say the first three; of the page
 
 Transform = Callable[[Image.Image], Any]
 
@@ -128,27 +130,20 @@ def configure(
     Long values, such as weights and code, are there as SHA-256 of what `describe` says of them.
     """
     chosen = [(target.key, target.picture.labels) for target in plan.targets]
+    given = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in _APART}
+    given["images_per_class"] = settings.per_class(dataset.name)
     return {
         "format": FORMAT,
         "version": __version__,
         "jax": jax.__version__,
         "device": next(iter(jnp.zeros(()).devices())).device_kind,
-        "tables": list(settings.tables),
         "dataset": dataset.name,
         **_describe_network(evaluated),
         "preprocess": _describe_transform(evaluated.preprocess),
         "crop": _describe_transform(evaluated.crop),
-        "images per class": settings.per_class(dataset.name),
-        "limit": settings.limit,
-        "seed": settings.seed,
-        "redraws": settings.redraws,
+        **{name.replace("_", " "): value for name, value in given.items()},
         "targets": len(chosen),
         "chosen targets": fingerprint(chosen),
-        "batch size": settings.batch_size,
-        "step": settings.step,
-        "points": settings.points,
-        "activation": settings.activation,
-        "last layer": settings.last_layer,
         "methods": [row.name for row in plan.rows],
         "code of methods": fingerprint([row.identity for row in plan.rows]),
     } | {f"options of {row.name}": describe(dict(row.options)) for row in plan.rows}
