@@ -2,9 +2,7 @@
 
 import os
 import re
-import sys
 import unicodedata
-from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,15 @@ from PIL import ImageFont
 
 _NOWHERE = "\U0010ffff"  # no character, so that what is drawn for it is the sign of a missing one
 _STYLED = re.compile("bold|italic|oblique|light|thin|black|mono", re.IGNORECASE)  # tried last
+_FOLDERS = (  # besides those of XDG_DATA_DIRS
+    "~/.local/share/fonts",
+    "~/.fonts",
+    "/System/Library/Fonts",
+    "/Library/Fonts",
+    "~/Library/Fonts",
+    "$WINDIR/Fonts",
+    "$LOCALAPPDATA/Microsoft/Windows/Fonts",
+)
 
 
 def find_font(text: str, usual: ImageFont.FreeTypeFont) -> tuple[Path | None, str]:
@@ -74,16 +81,8 @@ def _system_fonts() -> tuple[Path, ...]:
     return tuple(sorted(found, key=lambda path: (bool(_STYLED.search(path.stem)), path)))
 
 
-def _folders() -> Iterator[Path]:
-    """Where systems keep their fonts."""
-    if sys.platform == "win32":
-        yield Path(os.environ.get("WINDIR", "C:/Windows"), "Fonts")
-        yield Path(os.environ.get("LOCALAPPDATA", ""), "Microsoft", "Windows", "Fonts")
-    elif sys.platform == "darwin":
-        yield from map(Path, ("/System/Library/Fonts", "/Library/Fonts"))
-        yield Path.home() / "Library" / "Fonts"
-    else:
-        data = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
-        yield from (Path(folder, "fonts") for folder in data.split(":"))
-        yield Path.home() / ".local" / "share" / "fonts"
-        yield Path.home() / ".fonts"
+def _folders() -> list[str]:
+    """Where systems keep their fonts; the folders of other systems are not there."""
+    data = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    folders = *(f"{folder}/fonts" for folder in data.split(":")), *_FOLDERS
+    return [os.path.expanduser(os.path.expandvars(folder)) for folder in folders]

@@ -11,6 +11,7 @@ from dmbp_jax.experiments.figures_sheet import Sheet, Tile, save_sheet
 from dmbp_jax.pictures import fonts, grid
 
 USUAL = ImageFont.load_default(16)
+FOLDERS = fonts._folders
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,13 @@ def test_letters_that_no_font_has_are_written_in_ascii(text, expected):
     path, shown = fonts.find_font(text, USUAL)
     assert path is None
     assert shown == expected or shown == expected.replace("č", "c")
+
+
+def test_folders_are_where_the_variables_of_the_system_say(monkeypatch):
+    monkeypatch.setenv("XDG_DATA_DIRS", "/one:/two")
+    monkeypatch.setenv("WINDIR", "/windows")
+    monkeypatch.setenv("HOME", "/home")
+    assert {"/one/fonts", "/two/fonts", "/windows/Fonts", "/home/.fonts"} <= set(FOLDERS())
 
 
 def test_a_title_is_never_drawn_as_boxes(no_fonts):
