@@ -140,7 +140,6 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": lambda *_ignored: {},
     "numpy._core.multiarray._reconstruct": _array,
-    "numpy.core.multiarray._reconstruct": _array,
     "torch.Size": _size,
     "torch._utils._rebuild_parameter": lambda data, *_ignored: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, *_ignored: data,
@@ -154,8 +153,8 @@ _DTYPES = {
 }  # fmt: skip
 _STORAGES = {f"torch.{name}Storage": np.dtype(dtype) for name, dtype in _DTYPES.items()}
 
-# What training scripts keep beside the weights and what has no capital, or is Python's own.
-# By module; a private one is written where Python keeps the class in some versions.
+# What training scripts keep beside the weights and what has no capital, or is Python's own,
+# by module.
 _HARMLESS = {
     "_codecs": "encode",
     "argparse": "Namespace",
@@ -170,11 +169,8 @@ _HARMLESS = {
     "numpy": "dtype ndarray",
     "numpy._core.multiarray": "scalar",
     "numpy._core.numeric": "_frombuffer",
-    "numpy.core.multiarray": "scalar",
-    "numpy.core.numeric": "_frombuffer",
     "numpy.random._pickle": "__bit_generator_ctor __generator_ctor __randomstate_ctor",
     "pathlib": "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath",
-    "pathlib._local": "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath",
     "random": "Random",
     "torch": "device",
     "torch.serialization": "_get_layout",
@@ -182,14 +178,21 @@ _HARMLESS = {
     "uuid": "UUID",
     "zoneinfo": "ZoneInfo._unpickle",
 }
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+# Modules as other versions of Python and NumPy call them.
+_RENAMED = {
+    "__builtin__": "builtins",
+    "copy_reg": "copyreg",
+    "numpy.core.multiarray": "numpy._core.multiarray",
+    "numpy.core.numeric": "numpy._core.numeric",
+    "pathlib._local": "pathlib",
+}
 
 
 def find_global(module: Any, name: Any) -> Any:
     """What stands for a global: a builder, the dtype of a storage, or a stand-in."""
     if not isinstance(module, str) or not isinstance(name, str):
         raise CorruptCheckpointError("Expected the name of a global, got no string.")
-    module = _PYTHON_2.get(module, module)
+    module = _RENAMED.get(module, module)
     full = f"{module}.{name}"
     if full in _BUILDERS:
         return _BUILDERS[full]

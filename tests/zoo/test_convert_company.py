@@ -92,6 +92,12 @@ BODIES = {key: value(content) for key, content in OBJECTS.items()} | {
     "optimiser": mapping({"state": b"}(" + value(0) + mapping({"momentum": tensor()}) + b"u"}),
     "quantised": reduced("torch._utils", "_rebuild_qtensor", storage(kind="QInt8Storage")),
     "scheduler": name("torch.optim.lr_scheduler", "StepLR") + b")\x81" + value({"gamma": 1}) + b"b",
+    "modules of other versions": b"("
+    + reduced("pathlib._local", "PosixPath", value("runs"))
+    + reduced("numpy.core.multiarray", "scalar", name("numpy", "dtype"), value("12345678"))
+    + reduced("numpy.core.multiarray", "_reconstruct", name("numpy", "ndarray"), value((0,)))
+    + reduced("numpy.core.numeric", "_frombuffer", value("1234"), name("numpy", "dtype"))
+    + b"l",
     "nested": b"(" + value({"a": [Config(), {"b": Mode.FAST}]}) + b"l",
 }
 
@@ -129,6 +135,7 @@ REFUSED = {
     "partial of a function": reduced("functools", "partial", name("os", "system")),
     "reconstructor of a function": reduced("copyreg", "_reconstructor", name("os", "system")),
     "array of another class": reduced("numpy._core.multiarray", "_reconstruct", name("a", "B")),
+    "the same of NumPy 1": reduced("numpy.core.multiarray", "_reconstruct", name("a", "B")),
     "class of Python": reduced("subprocess", "Popen", value("x")),
     "lambda": reduced("__main__", "<lambda>"),
 }  # fmt: skip
