@@ -19,8 +19,6 @@ class BasicBlock(nn.Module):
     features: int
     stride: int = 1
 
-    expansion: ClassVar[int] = 1
-
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, C) -> (N, H / stride, W / stride, features)."""
