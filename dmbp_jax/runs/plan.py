@@ -111,7 +111,7 @@ def plan(
 
     row = find_method(method)
     options = dict(options or {})
-    for name in ("nonaffine", "biases"):
+    for name in ("config", "nonaffine", "biases"):
         if name in options:
             raise InputError(f"options: Expected {name} as an argument of its own.")
     check_choice(biases, "biases", BIASES)

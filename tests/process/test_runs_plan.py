@@ -134,6 +134,7 @@ def test_a_plan_is_cut_into_shards(tmp_path):
         ({"biases": "paint"}, "biases: Expected one of 'drop', 'spread', 'carry', got 'paint'"),
         ({"options": {"biases": "carry"}}, "options: Expected biases as an argument"),
         ({"method": "gradient", "config": None, "biases": "carry"}, "biases: Expected none with"),
+        ({"options": {"config": DMBP(steps=1)}}, "options: Expected config as an argument"),
         ({"network": "resnet5O"}, "resnet50"),
     ],
 )
