@@ -8,9 +8,7 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image
 
-from dmbp_jax.data.samples import Target
-from dmbp_jax.experiments.plan import Plan
-from dmbp_jax.experiments.results import PICTURES, Key, Record, ResultFolder
+from dmbp_jax.experiments.results import PICTURES, ResultFolder
 from dmbp_jax.experiments.rows import TableRow
 from dmbp_jax.files import replacing
 from dmbp_jax.pictures import diverging
@@ -19,21 +17,6 @@ SIDE = 144  # pixels of the longer side
 
 TargetName = tuple[str, int]  # picture, label
 Ends = tuple[list[TargetName], list[TargetName]]  # best first; worst first
-
-
-def score_targets(
-    plan: Plan, records: Mapping[Key, Record], targets: Iterable[Target]
-) -> dict[TargetName, float]:
-    """The score of each target that is measured in all rows, by the map of the row that is shown.
-
-    It is the IM, or where there is none minus the absolute rank correlation.
-    """
-    scores = {}
-    for target in targets:
-        if all((*target.key, row.name) in records for row in plan.rows):
-            values = records[(*target.key, plan.shown)].values
-            scores[target.key] = values.get("im", -abs(values.get("rank", math.nan)))
-    return scores
 
 
 def choose_ends(scores: Mapping[TargetName, float], count: int) -> Ends:

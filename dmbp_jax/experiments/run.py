@@ -4,14 +4,15 @@ Every map is made once and measured at once; what is measured is on disk before 
 """
 
 import itertools
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dmbp_jax.data.loading import ReadAhead, skip
-from dmbp_jax.data.samples import Dataset, Skipped
+from dmbp_jax.data.samples import Dataset, Skipped, Target
 from dmbp_jax.errors import DataError, ImageError, InputError
 from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.measuring import Decoded, decode, make_batch, measure
@@ -29,6 +30,8 @@ from dmbp_jax.experiments.results import (
     PAGE,
     SKIPPED,
     TEXT,
+    Key,
+    Record,
     ResultFolder,
     open_folder,
 )
@@ -141,7 +144,7 @@ def _measure_missing(
     keys = plan.map_keys()
     done = sum(key in folder.records for key in keys)
     unread: dict[str, Skipped] = {}
-    scores = gallery.score_targets(plan, folder.records, plan.targets)
+    scores = _score_targets(plan, folder.records, plan.targets)
     ends = gallery.keep_ends(folder, scores, settings.gallery)
     with (
         closing(_read_batches(folder, evaluated, plan, settings, unread)) as batches,
@@ -154,9 +157,24 @@ def _measure_missing(
                 records, maps = measure(evaluated, batch, row, plan.measures[row.name], settings)
                 gallery.save_maps(folder, row, batch.crops, maps)
                 bar.update(folder.append(records))
-            scores |= gallery.score_targets(plan, folder.records, batch.targets)
+            scores |= _score_targets(plan, folder.records, batch.targets)
             ends = gallery.keep_ends(folder, scores, settings.gallery)
     return tuple(unread.values()), ends
+
+
+def _score_targets(
+    plan: Plan, records: Mapping[Key, Record], targets: Iterable[Target]
+) -> dict[gallery.TargetName, float]:
+    """The score of each target that is measured in all rows, by the map of the row that is shown.
+
+    It is the IM, or where there is none minus the absolute rank correlation.
+    """
+    scores = {}
+    for target in targets:
+        if all((*target.key, row.name) in records for row in plan.rows):
+            values = records[(*target.key, plan.shown)].values
+            scores[target.key] = values.get("im", -abs(values.get("rank", math.nan)))
+    return scores
 
 
 def _read_batches(
