@@ -15,7 +15,7 @@ from dmbp_jax.data.samples import Picture, Target
 from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.engine.keys import THREEFRY
 from dmbp_jax.errors import InputError
-from dmbp_jax.experiments.gallery import shrink
+from dmbp_jax.experiments.page import shrink
 from dmbp_jax.experiments.plan import Evaluated, Plan, Transform
 from dmbp_jax.experiments.results import Record
 from dmbp_jax.experiments.rows import Batch, TableRow

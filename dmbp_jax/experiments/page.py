@@ -1,19 +1,31 @@
-"""The result as one HTML page that needs no other file, no network and no script."""
+"""The result as one HTML page that needs no other file, no network and no script.
+
+Its small pictures of the best and the worst maps are written while the maps exist.
+"""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from html import escape
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from dmbp_jax.data.samples import Skipped
-from dmbp_jax.experiments import gallery
-from dmbp_jax.experiments.results import Record, ResultFolder
+from dmbp_jax.experiments.results import PICTURES, Record, ResultFolder
+from dmbp_jax.experiments.rows import TableRow
 from dmbp_jax.experiments.tables import MEASURES, Evaluation, ResultTable, cells, header, mean_curve
+from dmbp_jax.files import replacing
 from dmbp_jax.metrics.curves import pixel_counts
+from dmbp_jax.pictures import diverging
 from dmbp_jax.pictures.pages import embed, fill_page, table
+
+SIDE = 144  # pixels of the longer side of a picture
+TargetName = tuple[str, int]  # picture, label
+Ends = tuple[list[TargetName], list[TargetName]]  # best first; worst first
 
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 34
@@ -30,7 +42,7 @@ def make_page(
     configuration: Mapping[str, Any],
     classes: Sequence[str],
     shown: str,
-    ends: gallery.Ends,
+    ends: Ends,
 ) -> str:
     """The page of what a folder holds: tables, curves, the pictures at both ends, the settings.
 
@@ -94,14 +106,14 @@ def _curves(
 
 def _row(
     folder: ResultFolder,
-    target: gallery.TargetName,
+    target: TargetName,
     titles: Mapping[str, str],
     classes: Sequence[str],
 ) -> str:
     """One target: the picture, and the map of every method with its score."""
     picture, label = target
     named = classes[label] if label < len(classes) else f"class {label}"
-    tiles = [_tile(folder, gallery.picture_name(target), f"{picture}: {named}")]
+    tiles = [_tile(folder, picture_name(target), f"{picture}: {named}")]
     for method, title in titles.items():
         values = folder.records[(picture, label, method)].values
         text = ", ".join(
@@ -109,7 +121,7 @@ def _row(
             for name, measure in MEASURES.items()
             if measure.short and not math.isnan(values.get(name, math.nan))
         )
-        tiles.append(_tile(folder, gallery.picture_name(target, method), f"{title} {text}"))
+        tiles.append(_tile(folder, picture_name(target, method), f"{title} {text}"))
     return f'<div class="row">{"".join(tiles)}</div>' if any(tiles) else ""
 
 
@@ -189,3 +201,68 @@ def _draw_curves(
 
 def _svg_text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def choose_ends(scores: Mapping[TargetName, float], count: int) -> Ends:
+    """The `count` best targets and the `count` worst, each from its end, and none in both."""
+    known = (target for target, score in scores.items() if not math.isnan(score))
+    order = sorted(known, key=lambda target: (-scores[target], target))
+    half = -(-len(order) // 2)
+    return order[:half][:count], order[half:][::-1][:count]
+
+
+def keep_ends(folder: ResultFolder, scores: dict[TargetName, float], count: int) -> Ends:
+    """`choose_ends`; the others lose their pictures, and their scores.
+
+    A target that `count` others beat from either side stays beaten, so a batch costs the same
+    whatever was measured before it.
+    """
+    ends = choose_ends(scores, count)
+    for target in scores.keys() - {*ends[0], *ends[1]}:
+        shutil.rmtree((folder.own / picture_name(target)).parent, ignore_errors=True)
+        del scores[target]
+    return ends
+
+
+def picture_name(target: TargetName, row: str | None = None) -> str:
+    """File of the map of a row, or of the picture itself, relative to the folder of its own.
+
+    Names of pictures and rows may be no names of files, so these are hashes.
+    """
+    folder = _hash(f"{target[0]}/{target[1]}")
+    return f"{PICTURES}/{folder}/{'picture' if row is None else f'map-{_hash(row)}'}.png"
+
+
+def _hash(name: str) -> str:
+    return sha256(name.encode(errors="surrogateescape")).hexdigest()[:20]
+
+
+def save_crops(folder: ResultFolder, crops: Mapping[TargetName, Image.Image]) -> None:
+    """Write the crop of each target."""
+    for target, crop in crops.items():
+        _save(crop, folder, picture_name(target))
+
+
+def save_maps(
+    folder: ResultFolder, row: TableRow, targets: Iterable[TargetName], maps: np.ndarray
+) -> None:
+    """Write a picture of the map of each target (none if there are none), if it is finite."""
+    for target, heat in zip(targets, maps, strict=False):
+        if np.isfinite(heat).all():
+            picture = diverging(heat if row.has_zero else heat - heat.mean())
+            small = shrink(picture).quantize(64)  # a quarter of the bytes
+            _save(small, folder, picture_name(target, row.name))
+
+
+def shrink(picture: Image.Image) -> Image.Image:
+    """The picture in RGB, its longer side at most `SIDE`."""
+    small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    return small
+
+
+def _save(picture: Image.Image, folder: ResultFolder, name: str) -> None:
+    path = folder.own / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        picture.save(part, "PNG")

@@ -14,9 +14,8 @@ from typing import Any
 from dmbp_jax.data.loading import ReadAhead, skip
 from dmbp_jax.data.samples import Dataset, Skipped, Target
 from dmbp_jax.errors import DataError, ImageError, InputError
-from dmbp_jax.experiments import gallery
 from dmbp_jax.experiments.measuring import Decoded, decode, make_batch, measure
-from dmbp_jax.experiments.page import make_page
+from dmbp_jax.experiments.page import Ends, TargetName, keep_ends, make_page, save_crops, save_maps
 from dmbp_jax.experiments.plan import (
     Evaluated,
     Plan,
@@ -134,7 +133,7 @@ def _measure_missing(
     settings: Settings,
     *,
     progress: bool,
-) -> tuple[tuple[Skipped, ...], gallery.Ends]:
+) -> tuple[tuple[Skipped, ...], Ends]:
     """Measure what is missing; the pictures that could not be read, and the ends of the gallery."""
     if progress:
         from tqdm.auto import tqdm
@@ -145,26 +144,26 @@ def _measure_missing(
     done = sum(key in folder.records for key in keys)
     unread: dict[str, Skipped] = {}
     scores = _score_targets(plan, folder.records, plan.targets)
-    ends = gallery.keep_ends(folder, scores, settings.gallery)
+    ends = keep_ends(folder, scores, settings.gallery)
     with (
         closing(_read_batches(folder, evaluated, plan, settings, unread)) as batches,
         tqdm(total=len(keys), initial=done, unit="map", smoothing=0, disable=not progress) as bar,
     ):
         for batch in batches:
-            gallery.save_crops(folder, batch.crops)
+            save_crops(folder, batch.crops)
             for row in plan.missing(folder.records, batch.targets):
                 bar.set_postfix_str(row.name)
                 records, maps = measure(evaluated, batch, row, plan.measures[row.name], settings)
-                gallery.save_maps(folder, row, batch.crops, maps)
+                save_maps(folder, row, batch.crops, maps)
                 bar.update(folder.append(records))
             scores |= _score_targets(plan, folder.records, batch.targets)
-            ends = gallery.keep_ends(folder, scores, settings.gallery)
+            ends = keep_ends(folder, scores, settings.gallery)
     return tuple(unread.values()), ends
 
 
 def _score_targets(
     plan: Plan, records: Mapping[Key, Record], targets: Iterable[Target]
-) -> dict[gallery.TargetName, float]:
+) -> dict[TargetName, float]:
     """The score of each target that is measured in all rows, by the map of the row that is shown.
 
     It is the IM, or where there is none minus the absolute rank correlation.

@@ -17,7 +17,7 @@ from tiny_evaluation import SIDE, crop, make_params, network, preprocess, run
 
 from dmbp_jax.data import list_generated
 from dmbp_jax.experiments import Evaluation, Settings
-from dmbp_jax.experiments.gallery import choose_ends, keep_ends, picture_name
+from dmbp_jax.experiments.page import choose_ends, keep_ends, picture_name
 from dmbp_jax.experiments.results import OWN
 from dmbp_jax.methods import METHODS
 from dmbp_jax.pictures import diverging
