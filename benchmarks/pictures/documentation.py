@@ -22,8 +22,7 @@ from benchmarks.faithfulness.real_photos import crop
 from dmbp_jax.catalogue import CATALOGUE
 from dmbp_jax.cli.demo import compare, generate_pair
 from dmbp_jax.data.generated import generate
-from dmbp_jax.experiments.figures import Question, paper_figures
-from dmbp_jax.experiments.figures_sheet import save_sheet
+from dmbp_jax.experiments.figures import Question, paper_figures, save_sheet
 from dmbp_jax.methods import METHODS
 from dmbp_jax.pictures import diverging, grid, panel
 

@@ -14,8 +14,7 @@ from dmbp_jax.cli.output import make_folder, refuse_overwrite
 from dmbp_jax.cli.settings import make_config, use_compilation_cache
 from dmbp_jax.data.generated import CLASSES, rival
 from dmbp_jax.errors import InputError
-from dmbp_jax.experiments.figures import Question, draw_figures
-from dmbp_jax.experiments.figures_sheet import check_matplotlib
+from dmbp_jax.experiments.figures import Question, check_matplotlib, draw_figures
 
 SHOWN = ("star", "striped disc", "checked square")  # labels of the generated pictures
 

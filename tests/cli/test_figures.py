@@ -20,8 +20,8 @@ from dmbp_jax.experiments.figures import (
     insert,
     mappings,
     paper_figures,
+    save_sheet,
 )
-from dmbp_jax.experiments.figures_sheet import save_sheet
 
 pytestmark = pytest.mark.slow
 drawing = pytest.mark.skipif(
@@ -156,7 +156,7 @@ def test_mistakes_are_refused(rng, network):
 
 
 def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("dmbp_jax.experiments.figures_sheet.find_spec", lambda name: None)
+    monkeypatch.setattr("dmbp_jax.experiments.figures.find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"pip install 'dmbp-jax\[figures\]'"):
         save_sheet(None, tmp_path / "figure1.svg")
     assert "matplotlib" in refused(capsys, "figures", "-o", str(tmp_path / "out"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from dmbp_jax.experiments.figures_sheet import Sheet, Tile, save_sheet
+from dmbp_jax.experiments.figures import Sheet, Tile, save_sheet
 from dmbp_jax.pictures import fonts, grid
 
 USUAL = ImageFont.load_default(16)
