@@ -6,7 +6,6 @@
 user's code are kept by JAX's own `source_info_util`.
 """
 
-import itertools
 import math
 import re
 import traceback
@@ -81,10 +80,8 @@ def without_dead_code(jaxpr: Any) -> tuple[Body, tuple[Any, ...]]:
     Constants are inputs before the last one. Prints and callbacks whose values nobody reads count
     as dead.
     """
-    live = inside(jaxpr)
-    if live.effects or not _all_is_read(live):
-        silent = _without_side_effects(live)
-        live, _ = partial_eval.dce_jaxpr(silent, [True] * len(live.outvars), True)
+    silent = _without_side_effects(inside(jaxpr))
+    live, _ = partial_eval.dce_jaxpr(silent, [True] * len(silent.outvars), True)
     _keep_literals(live)
     read = {id(atom) for equation in live.eqns for atom in equation.invars}
     read |= {id(atom) for atom in live.outvars}
@@ -103,18 +100,6 @@ def _keep_literals(jaxpr: Any) -> None:
                 atom.val = atom.val.copy()
         for inner in inner_jaxprs(equation):
             _keep_literals(inner)
-
-
-def _all_is_read(jaxpr: Any, inputs: Sequence[Any] = ()) -> bool:
-    """Whether a jaxpr and its calls read all of these inputs and of what they compute."""
-    read = {id(atom) for equation in jaxpr.eqns for atom in equation.invars}
-    read |= {id(atom) for atom in jaxpr.outvars}
-    made = itertools.chain(inputs, *(equation.outvars for equation in jaxpr.eqns))
-    return all(id(variable) in read for variable in made) and all(
-        _all_is_read(inner, inner.invars)
-        for equation in jaxpr.eqns
-        for inner in inner_jaxprs(equation)
-    )
 
 
 def _without_side_effects(jaxpr: Any) -> Any:
