@@ -245,13 +245,7 @@ def pixel_ranks(heatmap: jax.Array, order: str) -> jax.Array:
     """
     flat = heatmap.reshape(heatmap.shape[0], -1)
     places = jnp.argsort(-flat if order == "decreasing" else flat, axis=-1, stable=True)
-    rows = jnp.arange(flat.shape[0])[:, None]
-    ranks = jnp.zeros(flat.shape, jnp.int32)
-    return (
-        ranks.at[rows, places]
-        .set(jnp.arange(flat.shape[1], dtype=jnp.int32))
-        .reshape(heatmap.shape)
-    )
+    return jnp.argsort(places, axis=-1).astype(jnp.int32).reshape(heatmap.shape)
 
 
 def _in_order(
@@ -302,13 +296,11 @@ def _curve(
         return jnp.where(jnp.arange(counts.size) == i, value, 0)
 
     scores = sum_samples(score, call, counts.size, *rows)
-    fractions = counts / counts[-1]
-    widths = np.diff(fractions)
-    weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
-    auc = (scores * jnp.asarray(weights[None], scores.dtype)).sum(-1)
+    fractions = jnp.asarray(counts / counts[-1], scores.dtype)
+    auc = jnp.trapezoid(scores, fractions[None])
     if call.single:
         scores, auc = scores[0], auc[0]
-    return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
+    return Curve(fractions, scores, auc)
 
 
 def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
