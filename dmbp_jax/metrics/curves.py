@@ -107,11 +107,9 @@ def insertion(
       ([0.0, 3.0, 3.0], 2.25)
     """
     call = check_call(params, x, label, apply_fn, chunk_size)
-    score = find_activation(activation, call, ACTIVATIONS)
-    ranks, counts = _in_order(call, heatmap, order, step, points)
     start = make_baseline(blur, call, "blur")
     return _curve(
-        call, start, call.images, ranks, counts, target_labels(call)[:, None], activation=score
+        call, start, call.images, heatmap, order, step=step, points=points, activation=activation
     )
 
 
@@ -163,11 +161,19 @@ def complementary_insertion(
       ([0.0, 1.0, 1.0], 0.75)
     """
     call = check_call(params, x, None, apply_fn, chunk_size)
-    score = find_activation(activation, call, ACTIVATIONS)
-    ranks, counts = _in_order(call, heatmap, "increasing", step, points)
     labels = _check_label_sets(labels_other, call)
     start = make_baseline(blur, call, "blur")
-    return _curve(call, start, call.images, ranks, counts, labels, activation=score)
+    return _curve(
+        call,
+        start,
+        call.images,
+        heatmap,
+        "increasing",
+        step=step,
+        points=points,
+        activation=activation,
+        labels=labels,
+    )
 
 
 @on_any_mesh("x")
@@ -213,11 +219,9 @@ def deletion(
       ([3.0, 0.0, 0.0], 0.75)
     """
     call = check_call(params, x, label, apply_fn, chunk_size)
-    score = find_activation(activation, call, ACTIVATIONS)
-    ranks, counts = _in_order(call, heatmap, order, step, points)
     finish = make_baseline(baseline, call)
     return _curve(
-        call, call.images, finish, ranks, counts, target_labels(call)[:, None], activation=score
+        call, call.images, finish, heatmap, order, step=step, points=points, activation=activation
     )
 
 
@@ -268,16 +272,23 @@ def _curve(
     call: Call,
     start: jax.Array,
     finish: jax.Array,
-    ranks: jax.Array,
-    counts: np.ndarray,
-    labels: jax.Array,
+    heatmap: Any,
+    order: str,
     *,
-    activation: str,
+    step: int | None,
+    points: int | None,
+    activation: str | None,
+    labels: jax.Array | None = None,
 ) -> Curve:
-    """Scores while pixels go from `start` to `finish`, images (N, H, W, C), in the given order.
+    """Scores while pixels go from `start` to `finish`, images (N, H, W, C), in the order of a map.
 
-    The score is the mean over the labels (N, K) that are not -1, NaN if all are, or all ranks.
+    The score is the mean over the labels (N, K) that are not -1, NaN if all are, or all ranks; None
+    stands for the target.
     """
+    activation = find_activation(activation, call, ACTIVATIONS)
+    ranks, counts = _in_order(call, heatmap, order, step, points)
+    if labels is None:
+        labels = target_labels(call)[:, None]
     changed = jnp.broadcast_to(jnp.asarray(counts, jnp.int32), (len(start), counts.size))
     rows = (start, finish, ranks, labels, changed)
 
