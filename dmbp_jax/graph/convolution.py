@@ -2,8 +2,9 @@
 
 A 1 x 1 convolution is a matrix product, and is written as one. Any other reads a kernel prepared
 for its input gradient: JAX's transpose of a convolution reads the same kernel flipped, with in and
-out features swapped; inside a loop XLA flips it again every step, and on CPU misses its fast
-kernels for that layout. The adjoint kernel does not change while the masks are learned.
+out features swapped. Inside a loop XLA flips it again every step, and its fast kernels on a CPU are
+there for channels last and a kernel that is read as it lies: any other layout takes several times
+as long. The adjoint kernel does not change while the masks are learned.
 
 `lax.optimization_barrier` is for GPUs; XLA takes it away again on CPU before it fuses anything.
 """
