@@ -18,6 +18,7 @@ from jax import export
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import DataError, InputError, InputTypeError
 from dmbp_jax.files import replacing
+from dmbp_jax.graph.call import take_rows
 from dmbp_jax.graph.model import is_traced
 
 _FORMAT = 3  # raised when the layout of a saved file changes
@@ -117,6 +118,7 @@ class Attribution:
         except Exception as error:  # all of it is in memory: whatever goes wrong is the content
             raise DataError(f"{path}: Expected a saved Attribution, got: {error}") from error
 
+    @on_any_mesh("self")
     def __getitem__(self, index: Any) -> "Attribution":
         """The attribution of one image of a batch, or of several.
 
@@ -131,7 +133,7 @@ class Attribution:
         count = self._count("index")
         if not is_traced(index):
             index = _places(index, count)
-        return _take(self, index)
+        return take_rows(self, index)
 
     def __iter__(self) -> "Iterator[Attribution]":
         """The attributions of the images of a batch, one after the other."""
@@ -163,13 +165,6 @@ def _places(index: Any, count: int) -> np.ndarray:
         raise IndexError(f"index: Expected a batch of more images than {count}: {error}.") from None
     except TypeError as error:  # slice("a", None)
         raise InputTypeError(f"index: {expected}, got {index}.") from error
-
-
-@on_any_mesh("batch")
-@jax.jit
-def _take(batch: Attribution, index: jax.Array) -> Attribution:
-    """One program for all leaves; outside of one, every shape of a leaf would be compiled."""
-    return jax.tree.map(lambda a: a[index], batch)
 
 
 def _fields_of(data: bytes) -> dict[str, Any]:

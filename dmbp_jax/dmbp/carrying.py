@@ -15,6 +15,7 @@ from dmbp_jax.graph.graph import FrozenNetwork, Graph
 from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.steps import Step, after_pieces
+from dmbp_jax.graph.windows import windows
 
 
 def carry_biases(
@@ -126,7 +127,10 @@ def smooth_over_strides(step: Step, x: jax.Array, reads_pixels: bool) -> jax.Arr
     A kernel narrower than its stride that reads pixels, before the first piece, also leaves x
     alone: a pixel that is never read has no part.
     """
-    for axis, stride, taps, dilation in _windows(step):
+    found = windows(step)
+    if any(window.spread > 1 for window in found.values()):
+        return x
+    for axis, (taps, stride, _, dilation, _) in found.items():
         phases = [
             sum(tap * dilation % stride == phase for tap in range(taps)) for phase in range(stride)
         ]
@@ -134,23 +138,6 @@ def smooth_over_strides(step: Step, x: jax.Array, reads_pixels: bool) -> jax.Arr
         if len(set(phases)) > 1 and covers:
             x = _average(x, axis, stride)
     return x
-
-
-def _windows(step: Step) -> list[tuple[int, int, int, int]]:
-    """(Axis, stride, taps, their distance) of a convolution or a sum over windows."""
-    params = step.params
-    if step.name == "conv_general_dilated":
-        numbers, kernel = params["dimension_numbers"], step.shapes[1]
-        axes, taps = numbers.lhs_spec[2:], [kernel[axis] for axis in numbers.rhs_spec[2:]]
-        dilations, zeros_between = params["rhs_dilation"], params["lhs_dilation"]
-    elif step.name == "reduce_window_sum":
-        axes, taps = range(len(params["window_dimensions"])), params["window_dimensions"]
-        dilations, zeros_between = params["window_dilation"], params["base_dilation"]
-    else:
-        return []
-    if any(factor > 1 for factor in zeros_between):
-        return []
-    return list(zip(axes, params["window_strides"], taps, dilations, strict=True))
 
 
 def _average(x: jax.Array, axis: int, stride: int) -> jax.Array:

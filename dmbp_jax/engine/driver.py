@@ -75,8 +75,7 @@ def explain_batch(
 ) -> Any:
     """The results of one piece, on the device(s), by three programs: start, advance and finish.
 
-    A bar, a piece of a batch and a call that nobody watches run the same three. `on_steps` is told
-    how many steps were taken, as they are.
+    `on_steps` is told how many steps were taken, as they are.
     """
     if not explainer.steps:
         return run(explain_traced, explainer, rows)

@@ -57,11 +57,9 @@ class Sums(NamedTuple):
 class SampleSum:
     """Σᵢ `sample(network, image, label, i, *rest)`, i = 0 … count − 1, for every row.
 
-    A step adds one chunk of samples and is one compiled call: on CPUs XLA runs the input gradient
-    of a convolution about four times slower inside a compiled loop. JAX writes it with the kernel
-    flipped and its features swapped, and inside a loop XLA misses its fast kernel for that layout.
-    Forward passes are not slower, nor are gradients whose kernels were prepared outside the loop,
-    as `graph/convolution.py` does for the loop of DMBP.
+    A step adds one chunk of samples and is one compiled call: on CPUs JAX's input gradient of a
+    convolution is about four times slower inside a compiled loop (why: `graph/convolution.py`).
+    Forward passes are not slower.
     """
 
     network: TracedNetwork

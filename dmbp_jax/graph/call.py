@@ -42,7 +42,7 @@ class Call:
         """
         if self.labels is not None and is_traced(self.labels):
             results = jax.tree.map(partial(_only_where, self.labels >= 0), results)
-        return _first_row(results) if self.single else results
+        return take_rows(results, 0) if self.single else results
 
 
 def _only_where(known: jax.Array, rows: jax.Array) -> jax.Array:
@@ -55,9 +55,9 @@ def _only_where(known: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _first_row(results: Any) -> Any:
+def take_rows(rows: Any, index: ArrayLike) -> Any:
     """One program for all leaves; outside of one, every shape of a leaf would be compiled."""
-    return jax.tree.map(lambda a: a[0], results)
+    return jax.tree.map(lambda a: a[index], rows)
 
 
 def check_call(
@@ -128,21 +128,22 @@ def check_images(x: ArrayLike, name: str = "x") -> tuple[jax.Array, bool]:
     if 0 in shape:
         raise InputError(f"{name}: Expected no empty axis, got shape {shape}.")
     single = len(shape) == 3
-    if isinstance(x, jax.Array):
-        with jax.ensure_compile_time_eval():  # of an array that a jitted function captured
-            finite = is_traced(x) or bool(jax.device_get(_all_finite(x)))
-    else:  # in NumPy: every operation of JAX would be a program to compile
+    if not isinstance(x, jax.Array):  # in NumPy: every operation of JAX would be compiled
         with np.errstate(over="ignore"):
             x = x.astype(jax.dtypes.canonicalize_dtype(dtype), copy=False)
-        finite = bool(np.isfinite(x).all())
-    if not finite:
-        x = jax.device_get(x)
-        bad = np.argwhere(~np.isfinite(x.astype(np.float32)))[0]
-        raise InputError(
-            f"{name}: Expected finite values, got {x[tuple(bad)]} "
-            f"at index {tuple(int(i) for i in bad)}."
-        )
+    check_finite(x, name)
     return jnp.asarray(x[None] if single else x), single
+
+
+def check_finite(values: jax.Array | np.ndarray, name: str) -> None:
+    """Refuse NaN and infinity, except in a traced array, of which no value is known."""
+    with jax.ensure_compile_time_eval():  # of an array that a jitted function captured
+        if is_traced(values) or (isinstance(values, jax.Array) and bool(_all_finite(values))):
+            return
+    host = np.asarray(values)
+    if len(bad := np.argwhere(~np.isfinite(host))):
+        index = tuple(bad[0].tolist())
+        raise InputError(f"{name}: Expected finite values, got {host[index]} at index {index}.")
 
 
 @jax.jit

@@ -2,8 +2,9 @@
 
 A 1 x 1 convolution is a matrix product, and is written as one. Any other reads a kernel prepared
 for its input gradient: JAX's transpose of a convolution reads the same kernel flipped, with in and
-out features swapped; inside a loop XLA flips it again every step, and on CPU misses its fast
-kernels for that layout. The adjoint kernel does not change while the masks are learned.
+out features swapped. Inside a loop XLA flips it again every step, and its fast kernels on a CPU are
+there for channels last and a kernel that is read as it lies: any other layout takes several times
+as long. The adjoint kernel does not change while the masks are learned.
 
 `lax.optimization_barrier` is for GPUs; XLA takes it away again on CPU before it fuses anything.
 """
@@ -86,29 +87,15 @@ def _is_strided(params: Mapping[str, Any]) -> bool:
 
 
 def bind_convolution(equation: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution of an equation, on a CPU in a form in which XLA is fast there.
-
-    Depthwise it is a sum (`_depthwise`). With three channels and stride 1 XLA's kernel takes up to
-    five times as long as with a fourth of zeros.
-    """
-    params = equation.params
-    numbers = params["dimension_numbers"]
+    """The convolution of an equation; depthwise on a CPU a sum (`_depthwise`)."""
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return bind(equation, [x, kernel])[0]
 
-    features = x.shape[numbers.lhs_spec[1]]
-    if _is_depthwise(x, kernel, params):
-        shifted = partial(_depthwise, params=params)
-        return lax.platform_dependent(x, kernel, cpu=shifted, default=plain)
-    if features != 3 or _is_strided(params) or not _has_plain_adjoint(params):
-        return bind(equation, [x, kernel])[0]
-
-    def padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        operands = [_add_zeros(x, numbers.lhs_spec[1]), _add_zeros(kernel, numbers.rhs_spec[1])]
-        return bind(equation, operands)[0]
-
-    return lax.platform_dependent(x, kernel, cpu=padded, default=plain)
+    if not _is_depthwise(x, kernel, equation.params):
+        return plain(x, kernel)
+    shifted = partial(_depthwise, params=equation.params)
+    return lax.platform_dependent(x, kernel, cpu=shifted, default=plain)
 
 
 _MOST_TAPS = 25  # of a window: every one is an operation to trace and to compile
@@ -153,12 +140,6 @@ def window_views(
         stop = [a + n * s + 1 for a, n, s in zip(start, counts, strides, strict=True)]
         views.append(lax.slice(x, start, stop, strides))
     return views
-
-
-def _add_zeros(values: jax.Array, axis: int) -> jax.Array:
-    """One more at the end of an axis."""
-    widths = [(0, int(number == axis), 0) for number in range(values.ndim)]
-    return lax.pad(values, jnp.zeros((), values.dtype), widths)
 
 
 def _has_plain_adjoint(params: Mapping[str, Any]) -> bool:

@@ -4,9 +4,8 @@ An equation that depends on x is a piece, or part of one, or affine, or refused 
 Because of that a bare `max(x, 0)` can be trusted to be a ReLU: the clamps inside normalisation
 layers come with a product of two dependent values and are refused there.
 
-On a CPU equations are turned: written for values that are stored channels last (`orders`). Inside a
-loop XLA has no fast kernel there for another layout of a convolution, and transpositions around
-each one take as long as all the rest.
+On a CPU equations are turned: written for values that are stored channels last (`orders`), which
+convolutions need (`convolution`); transpositions around each one take as long as all the rest.
 """
 
 from collections.abc import Mapping, Sequence

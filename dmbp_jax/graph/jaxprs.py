@@ -6,11 +6,10 @@
 user's code are kept by JAX's own `source_info_util`.
 """
 
-import itertools
 import math
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -81,10 +80,8 @@ def without_dead_code(jaxpr: Any) -> tuple[Body, tuple[Any, ...]]:
     Constants are inputs before the last one. Prints and callbacks whose values nobody reads count
     as dead.
     """
-    live = inside(jaxpr)
-    if live.effects or not _all_is_read(live):
-        silent = _without_side_effects(live)
-        live, _ = partial_eval.dce_jaxpr(silent, [True] * len(live.outvars), True)
+    silent = _without_side_effects(inside(jaxpr))
+    live, _ = partial_eval.dce_jaxpr(silent, [True] * len(silent.outvars), True)
     _keep_literals(live)
     read = {id(atom) for equation in live.eqns for atom in equation.invars}
     read |= {id(atom) for atom in live.outvars}
@@ -103,18 +100,6 @@ def _keep_literals(jaxpr: Any) -> None:
                 atom.val = atom.val.copy()
         for inner in inner_jaxprs(equation):
             _keep_literals(inner)
-
-
-def _all_is_read(jaxpr: Any, inputs: Sequence[Any] = ()) -> bool:
-    """Whether a jaxpr and its calls read all of these inputs and of what they compute."""
-    read = {id(atom) for equation in jaxpr.eqns for atom in equation.invars}
-    read |= {id(atom) for atom in jaxpr.outvars}
-    made = itertools.chain(inputs, *(equation.outvars for equation in jaxpr.eqns))
-    return all(id(variable) in read for variable in made) and all(
-        _all_is_read(inner, inner.invars)
-        for equation in jaxpr.eqns
-        for inner in inner_jaxprs(equation)
-    )
 
 
 def _without_side_effects(jaxpr: Any) -> Any:
@@ -215,14 +200,23 @@ def inner_jaxprs(equation: Any) -> Sequence[Any]:
     return list(jex.jaxprs_in_params(equation.params))
 
 
-def count_operations(jaxpr: Any) -> int:
-    """Equations of a jaxpr with those inside its calls, those of a scan once for each iteration."""
-    total = 0
+def executions(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """Every equation of a jaxpr that is no call, and how often it runs.
+
+    Those inside calls and loops are among them, of a scan once for each iteration; a scan itself
+    comes too, as what stacks what its iterations return.
+    """
     for equation in jaxpr.eqns:
-        inner = sum(map(count_operations, inner_jaxprs(equation)))
-        is_scan = equation.primitive.name == "scan"
-        total += inner * equation.params["length"] if is_scan else max(1, inner)
-    return total
+        inner, is_scan = inner_jaxprs(equation), equation.primitive.name == "scan"
+        if is_scan or not inner:
+            yield equation, times
+        for one in inner:
+            yield from executions(one, times * equation.params["length"] if is_scan else times)
+
+
+def count_operations(jaxpr: Any) -> int:
+    """Operations that a jaxpr runs, with those inside its calls and loops."""
+    return sum(times for equation, times in executions(jaxpr) if equation.primitive.name != "scan")
 
 
 def called_name(equation: Any) -> str:
@@ -266,21 +260,12 @@ def evaluate(
 
 
 def value_bytes(jaxpr: Any) -> int:
-    """Bytes of all values that a jaxpr computes, those inside its calls and loops included.
-
-    A scan computes its body once for each iteration, and stacks what the iterations return.
-    """
+    """Bytes of all values that a jaxpr computes, those inside its calls and loops included."""
     total = 0
-    for equation in jaxpr.eqns:
-        computed, inner = equation.outvars, inner_jaxprs(equation)
-        if equation.primitive.name == "scan":
-            loop = scan_loop(equation)
-            total += loop.length * value_bytes(loop.body)
-            computed = computed[loop.carry :]
-        elif inner:
-            total += sum(map(value_bytes, inner))
-            computed = []
-        total += sum(_bytes(variable.aval) for variable in computed)
+    for equation, times in executions(jaxpr):
+        is_scan = equation.primitive.name == "scan"
+        made = equation.outvars[scan_loop(equation).carry if is_scan else 0 :]
+        total += times * sum(_bytes(variable.aval) for variable in made)
     return total
 
 

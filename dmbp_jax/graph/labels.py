@@ -7,8 +7,7 @@ have several labels of one kind, as queries times keys have two rows, or none, a
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,12 +15,11 @@ from dmbp_jax.graph.operations import POINTWISE
 from dmbp_jax.graph.orders import parts
 from dmbp_jax.graph.pieces import FrozenFactor
 from dmbp_jax.graph.steps import Constant, Step
+from dmbp_jax.graph.windows import windows
 
 _ROUNDING = 1e-6  # of a cell: positions are sums of floats
 CROPPED = 1 + _ROUNDING  # cells that a layer may leave out, as where a residual is cut to size
 SLACK = 3 + _ROUNDING  # cells by which two layers may lie apart, as strides and pads do
-
-_NO_WINDOW = (1, 1, (0, 0), 1, 1)
 
 Label = np.ndarray
 Labels = tuple[tuple[Label, ...], ...]  # of every kind, such as rows and columns
@@ -154,35 +152,26 @@ class Follower:
         return np.broadcast_to(label, wide).reshape(made)
 
     def _convolution(self, step: Step, label: Label, side: int, number: int) -> Label:
-        params, numbers = step.params, step.params["dimension_numbers"]
-        if side > 0 or params["batch_group_count"] > 1:
+        numbers = step.params["dimension_numbers"]
+        if side > 0 or step.params["batch_group_count"] > 1:
             return _lost(step.shape)
-        sizes = [step.shapes[1][axis] for axis in numbers.rhs_spec[2:]]
-        keys = "window_strides", "padding", "rhs_dilation", "lhs_dilation"
-        windows = [_NO_WINDOW, _NO_WINDOW, *zip(sizes, *map(params.get, keys), strict=True)]
-        read = self._mean(label.transpose(numbers.lhs_spec), [1])
-        made = self._slide(read, windows, [step.shape[axis] for axis in numbers.out_spec])
-        return made.transpose(np.argsort(numbers.out_spec))
+        places = np.argsort(numbers.lhs_spec)
+        sizes = [step.shape[numbers.out_spec[place]] for place in places]
+        made = self._slide(step, self._mean(label, [numbers.lhs_spec[1]]), sizes)
+        return made.transpose(numbers.lhs_spec).transpose(np.argsort(numbers.out_spec))
 
     def _pool(self, step: Step, label: Label, side: int, number: int) -> Label:
-        keys = "window_dimensions", "window_strides", "padding", "window_dilation", "base_dilation"
-        windows = zip(*map(step.params.get, keys), strict=True)
-        return self._slide(label, windows, step.shape)
+        return self._slide(step, label, step.shape)
 
     def _pad(self, step: Step, label: Label, side: int, number: int) -> Label | None:
         if side > 0:  # of what is around
             return _lost(step.shape) if self.exact else None
-        config = step.params["padding_config"]
-        windows = [(1, 1, (low, high), 1, 1 + interior) for low, high, interior in config]
-        return self._slide(label, windows, step.shape)
+        return self._slide(step, label, step.shape)
 
-    def _slide(self, label: Label, windows: Iterable[Any], out: Sequence[int]) -> Label:
-        """Every result lies in the middle of what its window read: of every axis a window's size,
-        stride, padding, dilation, and dilation of what is read.
-        """
-        for axis, window in enumerate(windows):
-            size, stride, (low, _), dilation, spread = window
-            if label.shape[axis] == 1 or window == _NO_WINDOW:
+    def _slide(self, step: Step, label: Label, out: Sequence[int]) -> Label:
+        """Every result lies in the middle of what its window read."""
+        for axis, (size, stride, (low, _), dilation, spread) in windows(step).items():
+            if label.shape[axis] == 1:
                 continue
             if out[axis] == 1:
                 label = self._mean(label, [axis])
@@ -191,8 +180,8 @@ class Follower:
             if line is None or (self.exact and size > 1):
                 return _lost([n if n == 1 else out[at] for at, n in enumerate(label.shape)])
             middle = (np.arange(out[axis]) * stride - low + (size - 1) * dilation / 2) / spread
-            first, step = line
-            label = first + step * middle.reshape([-1] + [1] * (label.ndim - 1 - axis))
+            first, width = line
+            label = first + width * middle.reshape([-1] + [1] * (label.ndim - 1 - axis))
         return label
 
     def _slice(self, step: Step, label: Label, side: int, number: int) -> Label:

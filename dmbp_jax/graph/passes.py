@@ -76,8 +76,8 @@ def _advice(refused: UnsupportedNetworkError, flat: Flat) -> str:
 
 def _assemble(flat: Flat) -> Program:
     """The program of steps that are all affine or pieces, which is checked first."""
-    _check_supported(flat.steps, flat.logits)
     on_path, count = set(needed_for([flat.logits], flat.steps)), itertools.count()
+    _check_supported([step for step in flat.steps if step in on_path], flat.logits)
     steps = tuple(
         step if step.piece is None else replace(step, index=next(count))
         for step in flat.steps

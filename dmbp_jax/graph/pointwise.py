@@ -190,25 +190,21 @@ class _Joiner:
         return not_affine.pop().name if len(not_affine) == 1 else "pointwise"
 
     def _replaced(self) -> tuple[list[Step], Operand]:
-        """The program without the steps that only functions contained, and its logits."""
-        members = frozenset[Step]().union(*(found.members for found in self._found.values()))
+        """The program with a piece at the last step of every function, and its logits.
+
+        What only functions read is left in it: nothing leads from there to the logits.
+        """
         same: dict[Operand, Operand] = {}  # what a function returns as it is -> its source
         for last, found in self._found.items():
             if is_identity(self._values(found)):
                 same[last.results[0]] = same.get(found.source, found.source)
-        kept: list[Step] = []
-        logits = same.get(self._logits, self._logits)
-        read: set[Operand] = {logits}
-        for step in reversed(self._steps):
-            is_read = not read.isdisjoint(step.results) and same.keys().isdisjoint(step.results)
-            if step in members and not is_read:
-                continue
+
+        def replaced(step: Step) -> Step:
             if step in self._found:
                 step = self._piece(step, self._found[step])
-            operands = tuple(same.get(operand, operand) for operand in step.operands)
-            read.update(operands)
-            kept.append(step if operands == step.operands else replace(step, operands=operands))
-        return kept[::-1], logits
+            return replace(step, operands=tuple(same.get(one, one) for one in step.operands))
+
+        return [replaced(step) for step in self._steps], same.get(self._logits, self._logits)
 
 
 def _in_order(found: _Function) -> list[Step]:

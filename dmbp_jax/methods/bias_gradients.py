@@ -90,14 +90,12 @@ def scale_to_unit(layer: jax.Array) -> jax.Array:
 
 def enlarge(heat: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Bilinear resize (h, w) → (H, W) with the corners aligned, as the authors' `interpolate`."""
-    for axis, size in enumerate(shape):
-        heat = jnp.moveaxis(_enlarge_first(jnp.moveaxis(heat, axis, 0), size), 0, axis)
-    return heat
 
+    def shares(size: int, to: int) -> jax.Array:
+        """(to, size): what a pixel takes of each cell, by its distance."""
+        places = jnp.linspace(0, size - 1, to, dtype=heat.dtype)
+        distance = abs(jnp.subtract.outer(places, jnp.arange(size, dtype=heat.dtype)))
+        return jnp.maximum(0, 1 - distance)
 
-def _enlarge_first(heat: jax.Array, size: int) -> jax.Array:
-    last = heat.shape[0] - 1
-    position = jnp.linspace(0, last, size, dtype=heat.dtype)
-    below = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, max(last - 1, 0))
-    share = (position - below.astype(position.dtype))[:, None]
-    return (1 - share) * heat[below] + share * heat[jnp.minimum(below + 1, last)]
+    rows, columns = map(shares, heat.shape, shape)
+    return jnp.einsum("Hh,hw,Ww->HW", rows, heat, columns, precision="highest")

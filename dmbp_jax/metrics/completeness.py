@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 from dmbp_jax.dmbp.explainer import carried_share
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError
-from dmbp_jax.metrics.heatmaps import as_array, check_finite, check_maps
+from dmbp_jax.graph.call import check_finite
+from dmbp_jax.metrics.heatmaps import as_array, check_maps
 
 
 @on_any_mesh("heatmap")

@@ -107,11 +107,9 @@ def insertion(
       ([0.0, 3.0, 3.0], 2.25)
     """
     call = check_call(params, x, label, apply_fn, chunk_size)
-    score = find_activation(activation, call, ACTIVATIONS)
-    ranks, counts = _in_order(call, heatmap, order, step, points)
     start = make_baseline(blur, call, "blur")
     return _curve(
-        call, start, call.images, ranks, counts, target_labels(call)[:, None], activation=score
+        call, start, call.images, heatmap, order, step=step, points=points, activation=activation
     )
 
 
@@ -163,11 +161,19 @@ def complementary_insertion(
       ([0.0, 1.0, 1.0], 0.75)
     """
     call = check_call(params, x, None, apply_fn, chunk_size)
-    score = find_activation(activation, call, ACTIVATIONS)
-    ranks, counts = _in_order(call, heatmap, "increasing", step, points)
     labels = _check_label_sets(labels_other, call)
     start = make_baseline(blur, call, "blur")
-    return _curve(call, start, call.images, ranks, counts, labels, activation=score)
+    return _curve(
+        call,
+        start,
+        call.images,
+        heatmap,
+        "increasing",
+        step=step,
+        points=points,
+        activation=activation,
+        labels=labels,
+    )
 
 
 @on_any_mesh("x")
@@ -213,11 +219,9 @@ def deletion(
       ([3.0, 0.0, 0.0], 0.75)
     """
     call = check_call(params, x, label, apply_fn, chunk_size)
-    score = find_activation(activation, call, ACTIVATIONS)
-    ranks, counts = _in_order(call, heatmap, order, step, points)
     finish = make_baseline(baseline, call)
     return _curve(
-        call, call.images, finish, ranks, counts, target_labels(call)[:, None], activation=score
+        call, call.images, finish, heatmap, order, step=step, points=points, activation=activation
     )
 
 
@@ -245,13 +249,7 @@ def pixel_ranks(heatmap: jax.Array, order: str) -> jax.Array:
     """
     flat = heatmap.reshape(heatmap.shape[0], -1)
     places = jnp.argsort(-flat if order == "decreasing" else flat, axis=-1, stable=True)
-    rows = jnp.arange(flat.shape[0])[:, None]
-    ranks = jnp.zeros(flat.shape, jnp.int32)
-    return (
-        ranks.at[rows, places]
-        .set(jnp.arange(flat.shape[1], dtype=jnp.int32))
-        .reshape(heatmap.shape)
-    )
+    return jnp.argsort(places, axis=-1).astype(jnp.int32).reshape(heatmap.shape)
 
 
 def _in_order(
@@ -274,16 +272,23 @@ def _curve(
     call: Call,
     start: jax.Array,
     finish: jax.Array,
-    ranks: jax.Array,
-    counts: np.ndarray,
-    labels: jax.Array,
+    heatmap: Any,
+    order: str,
     *,
-    activation: str,
+    step: int | None,
+    points: int | None,
+    activation: str | None,
+    labels: jax.Array | None = None,
 ) -> Curve:
-    """Scores while pixels go from `start` to `finish`, images (N, H, W, C), in the given order.
+    """Scores while pixels go from `start` to `finish`, images (N, H, W, C), in the order of a map.
 
-    The score is the mean over the labels (N, K) that are not -1, NaN if all are, or all ranks.
+    The score is the mean over the labels (N, K) that are not -1, NaN if all are, or all ranks; None
+    stands for the target.
     """
+    activation = find_activation(activation, call, ACTIVATIONS)
+    ranks, counts = _in_order(call, heatmap, order, step, points)
+    if labels is None:
+        labels = target_labels(call)[:, None]
     changed = jnp.broadcast_to(jnp.asarray(counts, jnp.int32), (len(start), counts.size))
     rows = (start, finish, ranks, labels, changed)
 
@@ -302,13 +307,11 @@ def _curve(
         return jnp.where(jnp.arange(counts.size) == i, value, 0)
 
     scores = sum_samples(score, call, counts.size, *rows)
-    fractions = counts / counts[-1]
-    widths = np.diff(fractions)
-    weights = (np.append(widths, 0) + np.append(0, widths)) / 2  # trapezoid rule
-    auc = (scores * jnp.asarray(weights[None], scores.dtype)).sum(-1)
+    fractions = jnp.asarray(counts / counts[-1], scores.dtype)
+    auc = jnp.trapezoid(scores, fractions[None])
     if call.single:
         scores, auc = scores[0], auc[0]
-    return Curve(jnp.asarray(fractions, scores.dtype), scores, auc)
+    return Curve(fractions, scores, auc)
 
 
 def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.errors import InputError, InputTypeError
+from dmbp_jax.graph.call import check_finite
 from dmbp_jax.graph.model import is_traced, plain_array
 
 
@@ -70,13 +70,3 @@ def as_array(values: ArrayLike, name: str) -> jax.Array:
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise InputTypeError(f"{name}: Expected real numbers, got dtype {array.dtype}.")
     return at_least_float32(array)
-
-
-def check_finite(values: jax.Array, name: str) -> None:
-    """Refuse NaN and infinity: pixels with such values have no order. Traced, they score NaN."""
-    with jax.ensure_compile_time_eval():  # of an array that a jitted function captured
-        if is_traced(values) or bool(jnp.isfinite(values).all()):
-            return
-    host = np.asarray(values)
-    index = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
-    raise InputError(f"{name}: Expected finite values, got {host[index]} at index {index}.")

@@ -107,7 +107,7 @@ def test_a_pointwise_convolution_is_a_matrix_product():
 
 
 @pytest.mark.parametrize("layout", [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")])
-def test_three_channels_are_convolved_as_four(layout, rng):
+def test_a_convolution_of_three_channels_and_its_gradient(layout, rng):
     def network(kernel, x):
         x = x if layout[0] == "NHWC" else x.transpose(0, 3, 1, 2)
         x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
@@ -116,8 +116,6 @@ def test_three_channels_are_convolved_as_four(layout, rng):
     kernel = rng.normal(size=(3, 3, 3, 5) if layout[1] == "HWIO" else (5, 3, 3, 3))
     x = jnp.asarray(rng.normal(size=(2, 6, 7, 3)))
     traced = trace(bind(kernel, network), x[:1])
-    compiled = jax.jit(lambda traced, x: traced(x)).lower(traced, x).as_text()
-    assert "stablehlo.pad" in compiled
     np.testing.assert_allclose(traced(x), network(kernel, x), rtol=1e-12)
     gradient = jax.vmap(jax.grad(lambda image: traced.logits(image)[0]))(x)
     expected = jax.grad(lambda x: network(kernel, x)[:, 0].sum())(x)
