@@ -90,8 +90,8 @@ def check_call(
         model, images = model.astype(dtype), images.astype(dtype)
 
     def traced(model: Model, dtype: Any) -> TracedNetwork:
-        image = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
-        return replace(trace(model, image, precision), linearisation=linearisation)
+        like = jax.ShapeDtypeStruct(images.shape, dtype)
+        return replace(trace(model, like, precision), linearisation=linearisation)
 
     network = traced(model, images.dtype)
     labels = check_labels(label, len(images), network.classes, single)

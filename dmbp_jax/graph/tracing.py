@@ -30,7 +30,7 @@ from dmbp_jax.graph.jaxprs import (
     without_dead_code,
 )
 from dmbp_jax.graph.linearisation import Linearisation
-from dmbp_jax.graph.mixing import IMAGES, check_images_apart
+from dmbp_jax.graph.mixing import IMAGES, check_images_apart, refusal_of_batches
 from dmbp_jax.graph.model import Model
 from dmbp_jax.graph.passes import make_program
 from dmbp_jax.graph.pieces import FAMILIES, Equation, PieceFamily, families
@@ -157,6 +157,7 @@ def _bind(equation: Any, values: Sequence[Any]) -> list[Any]:
 class _Known(NamedTuple):
     trace: Trace
     is_final: bool  # the function reads no array beside its arguments
+    placed: str | None  # where logits come to depend on the place in a batch, or on its size
 
 
 _KEPT = 32  # calls with another function or shape; the oldest go first
@@ -164,16 +165,17 @@ _newest: OrderedDict[Any, _Known] = OrderedDict()
 
 
 def trace(
-    model: Model, image: jax.Array | jax.ShapeDtypeStruct, precision: str | None = None
+    model: Model, images: jax.Array | jax.ShapeDtypeStruct, precision: str | None = None
 ) -> TracedNetwork:
-    """Trace a network at one image (1, H, W, C); only shape and dtype of the image matter.
+    """Trace a network at one of its images (N, H, W, C); only their shape and dtype matter.
 
     A function that may read arrays which are not its arguments is traced at every call, and these
     arrays are inputs; any other once. Equal programs are one trace, so that a function written anew
     for each call is compiled once. A second trace shows whether the network mixes images: one image
-    too is refused then, as it is not the one that a batch has.
+    too is refused then, as it is not the one that a batch has. Several are refused where logits
+    depend on the place in the batch, or on its size.
     """
-    image = jax.ShapeDtypeStruct(image.shape, image.dtype)
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     shapes = tuple((np.shape(a), jnp.result_type(a)) for a in model.arrays)
     is_function = isinstance(model.apply_fn, FunctionType)
     function = weakref.ref(model.apply_fn) if is_function else model.apply_fn
@@ -182,19 +184,24 @@ def trace(
     known = _newest.get(key)
     if known is not None and known.is_final:
         _newest[key] = _newest.pop(key, known)  # the newest; another thread may have taken it out
+        _check_placed(known, images.shape[0])
         return TracedNetwork(model.arrays, known.trace)
+    placed = None if known is None else known.placed
     with jax.default_matmul_precision(precision):
         jaxpr, constants = _trace_one_image(model, image)
         new = Trace(jaxpr, (*(False for _ in model.arrays), *map(is_zero, constants)))
         equal = (one.trace for one in list(_newest.values()) if one.trace.identity == new.identity)
         found = next(equal, new)
         if known is None or known.trace is not found:  # as of a module that is in training mode now
-            _warn_of_training(jaxpr.eqns, jaxpr.invars[: len(model.arrays)])
-            _check_images_apart(model, image)
+            warned = _warn_of_training(jaxpr.eqns, jaxpr.invars[: len(model.arrays)])
+            placed = _check_images_apart(model, image, jaxpr, (*model.arrays, *constants))
+            placed = None if warned else placed
     _newest.pop(key, None)
-    _newest[key] = _Known(found, not (constants or _may_read_arrays(model)))
+    known = _Known(found, not (constants or _may_read_arrays(model)), placed)
+    _newest[key] = known
     while len(_newest) > _KEPT:
         _newest.popitem(last=False)
+    _check_placed(known, images.shape[0])
     return TracedNetwork((*model.arrays, *constants), found)
 
 
@@ -242,15 +249,22 @@ def _trace_one_image(model: Model, image: jax.ShapeDtypeStruct) -> tuple[Body, t
     return _logits_of_inputs(closed, result, image.shape)
 
 
-def _check_images_apart(model: Model, image: jax.ShapeDtypeStruct) -> None:
-    """Refuse a network that mixes images, by a trace with a few of them."""
+def _check_images_apart(
+    model: Model, image: jax.ShapeDtypeStruct, one: Body, inputs: Sequence[Any]
+) -> str | None:
+    """As `check_images_apart`, by a trace with a few images beside that of one."""
     batch = jax.ShapeDtypeStruct((IMAGES, *image.shape[1:]), image.dtype)
     try:
         closed, result = _make_jaxpr(model, batch)
     except Exception:  # it takes one image at a time
-        return
-    jaxpr, constants = _logits_of_inputs(closed, result, batch.shape)
-    check_images_apart(jaxpr, (*model.arrays, *constants))
+        return None
+    several, constants = _logits_of_inputs(closed, result, batch.shape)
+    return check_images_apart(one, inputs, several, (*model.arrays, *constants))
+
+
+def _check_placed(known: _Known, count: int) -> None:
+    if count > 1 and known.placed is not None:
+        raise refusal_of_batches("with its place among others, or with their number", known.placed)
 
 
 def _logits_of_inputs(
@@ -270,17 +284,19 @@ def _logits_of_inputs(
     return without_dead_code(closed)
 
 
-def _warn_of_training(equations: Sequence[Any], params: Sequence[Any]) -> None:
+def _warn_of_training(equations: Sequence[Any], params: Sequence[Any]) -> bool:
     """Warn of a module that counts its random numbers, as those of Flax do in training mode."""
     of_params = set(map(id, params))
-    if any(
+    is_training = any(
         equation.primitive.name == "random_fold_in"
         and all(id(operand) in of_params for operand in equation.invars)
         for equation in equations
-    ):
+    )
+    if is_training:
         warnings.warn(
             "params: Expected a network in inference mode, got one that draws the next random "
             "numbers of its own stream (dropout?): the maps are those of one draw. "
             "Call its eval() first.",
             stacklevel=4,
         )
+    return is_training

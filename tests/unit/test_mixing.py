@@ -227,3 +227,100 @@ def test_a_network_of_one_image_at_a_time():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     with pytest.raises(InputError, match=r"\(1, 3\) for \(4, 4, 4, 3\).*jax.vmap"):
         METHODS["gradient"](None, X, 1, apply_fn=lambda _, x: classify(x[0][None]))
+
+
+def deviation_of(features, w=W):
+    """Features of images, less their mean, through a layer."""
+    return jax.nn.relu(features.mean((1, 2)) - features.mean((0, 1, 2))) @ w @ H
+
+
+SHUT = {  # by the images that the check took alone: all pixels between 0 and 1
+    "units that want negative pixels": lambda x: deviation_of(jax.nn.relu(-x)),
+    "units that want large pixels": lambda x: deviation_of(jax.nn.relu(x - 20)),
+    "roots that are NaN there": lambda x: deviation_of(jnp.sqrt(jax.nn.relu(x) - 2)),
+    "units that are shut for ever": lambda x: deviation_of(jax.nn.relu(0 * x - 1)),
+}
+
+
+@pytest.mark.parametrize("name", SHUT)
+def test_mixing_is_seen_with_pixels_of_any_size(name):
+    with pytest.raises(UnsupportedNetworkError, match="every image of a batch"):
+        METHODS["gradient"](None, X, 1, apply_fn=lambda _, x: SHUT[name](x))
+
+
+class Dropout(nn.Module):
+    """A layer that drops other features of every image."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Dense(8)(x))
+        x = nn.Dropout(0.5, deterministic=False)(x)
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def flax_dropout(x):
+    variables = Dropout().init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, x[:1])
+    return Dropout().apply(variables, x, rngs={"dropout": jax.random.key(1)})
+
+
+PLACED = {
+    "a mask for every image": lambda x: classify(
+        x * jax.random.bernoulli(jax.random.key(3), 0.5, x.shape)
+    ),
+    "dropout of Flax": flax_dropout,
+    "a sum over the size of the batch": lambda x: (
+        jax.nn.relu(x @ W).sum((1, 2)) * (8 / (x.size // 3 * 8)) @ H
+    ),
+    "the number of the image": lambda x: classify(x + jnp.arange(len(x))[:, None, None, None]),
+    "the number of the image, of NumPy": lambda x: classify(
+        x + np.arange(len(x), dtype=np.float32)[:, None, None, None]
+    ),
+    "a table by number": lambda x: classify(x) + jnp.linspace(0, 1, 8)[: len(x), None],
+    "the size of the batch": lambda x: classify(x) ** 1 * len(x),
+    "a power": lambda x: classify(x + jax.nn.relu(x) ** len(x)),
+    "one by one": lambda x: jnp.concatenate(
+        [classify((1.0 + k) * x[k : k + 1]) for k in range(len(x))]
+    ),
+    "copies that are added": lambda x: classify(jnp.broadcast_to(x, (len(x), *x.shape)).sum(0)),
+    "as many columns": lambda x: classify(x[:, :, : len(x)]) / 2,
+    "padding by the size": lambda x: classify(
+        jnp.pad(x, ((0, 0), (len(x), 0), (0, 0), (0, 0)))[:, :4]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_a_place_in_the_batch_is_no_part_of_an_image(name):
+    """Several images are refused; one is what it is alone."""
+    network = PLACED[name]
+    with pytest.raises(UnsupportedNetworkError, match=r"every image of a batch.*place"):
+        METHODS["gradient"](None, X, 1, apply_fn=lambda _, x: network(x))
+    found = METHODS["gradient"](None, X[0], 1, apply_fn=lambda _, x: network(x))
+    expected = X[0] * jax.grad(lambda x: network(x[None])[0, 1])(X[0])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+SAME = {
+    **APART,
+    "a key for all images": lambda x: classify(
+        x * jax.random.bernoulli(jax.random.key(3), 0.5, x.shape[1:])
+    ),
+    "zeros like images": lambda x: classify(x + jnp.zeros_like(x) + jnp.ones((len(x), 1, 1, 3))),
+    "positions": lambda x: classify(x + jnp.arange(4.0)[None, :, None, None] * jnp.ones_like(x)),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_batch_of_what_is_done_to_every_image(name):
+    found = METHODS["gradient"](None, X, 1, apply_fn=lambda _, x: SAME[name](x))
+    each = [METHODS["gradient"](None, x, 1, apply_fn=lambda _, x: SAME[name](x)) for x in X]
+    np.testing.assert_allclose(found, np.stack(each), rtol=1e-4, atol=1e-6)
+
+
+def test_only_what_depends_on_the_number_of_images_is_run(monkeypatch):
+    def fail(*_):
+        raise AssertionError("The network was run.")
+
+    monkeypatch.setattr(mixing, "_differ", fail)
+    for name in SAME.keys() - {"a loop over images"}:
+        trace(bind(None, lambda _, x, name=name: SAME[name](x)), IMAGE)
