@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jax import export
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import DataError, InputError, InputTypeError
 from dmbp_jax.files import replacing
-from dmbp_jax.graph.call import take_rows
+from dmbp_jax.graph.call import only_where, take_rows
 from dmbp_jax.graph.model import is_traced
 
 _FORMAT = 3  # raised when the layout of a saved file changes
@@ -124,6 +125,7 @@ class Attribution:
 
         Args:
           index: an int; or a slice, (K,) ints or (N,) bools, for an attribution of several images.
+            A traced one of no image gives NaN and `status` False.
 
         Raises:
           InputError: it is the attribution of a single image.
@@ -132,8 +134,11 @@ class Attribution:
         """
         count = self._count("index")
         if not is_traced(index):
-            index = _places(index, count)
-        return take_rows(self, index)
+            return take_rows(self, _places(index, count))
+        with jax.numpy_dtype_promotion("standard"):
+            signed = index.astype(jnp.promote_types(index.dtype, jnp.int32))
+        known = (signed >= -count) & (signed < count)
+        return jax.tree.map(partial(only_where, known), take_rows(self, index))
 
     def __iter__(self) -> "Iterator[Attribution]":
         """The attributions of the images of a batch, one after the other."""

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from dmbp_jax.graph.model import is_traced
+from dmbp_jax.graph.pieces import families
 from dmbp_jax.graph.tracing import TracedNetwork
 
 KEPT = 40  # programs of one network in memory; a new setting in every call must not fill it
@@ -44,8 +45,11 @@ def run(function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
 
 
 def find_program(arguments: Any, key: Any, make: Callable[[], Any]) -> Any:
-    """What was made before for a key, with the first network among arguments, or is made now."""
-    kept = _kept_with(arguments)
+    """What was made before for a key, with the first network among arguments, or is made now.
+
+    It depends on the pieces that are registered, too.
+    """
+    kept, key = _kept_with(arguments), (key, families())
     with _lock:
         if key in kept:
             kept[key] = kept.pop(key)

@@ -1,15 +1,20 @@
-"""What a function is by content: its code and what it captured, so that one made anew is the same.
+"""What a function is by content: its code and what it reads, so that one made anew is the same.
 
 Python compares closures by identity: the equation of a method with its settings, or the two of an
 `optax.GradientTransformation`.
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import cached_property, partial
-from types import FunctionType, MethodType
+from hashlib import sha256
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
-from dmbp_jax.graph.captures import captured
+import jax
+import numpy as np
+
+from dmbp_jax.graph.captures import captured, is_known, named, reads_anything
 
 
 class ByContent:
@@ -33,33 +38,64 @@ class ByContent:
         return hash(self.content)
 
 
-def content(value: Any, above: tuple[int, ...] = ()) -> Any:
+def content(value: Any, seen: dict[int, tuple[int, Any]] | None = None) -> Any:
     """A hashable value; equal ones are of functions, or tuples of them, that do the same.
 
-    Numbers and texts are compared by type and value, functions by their code, defaults and
-    captured values, and anything else, arrays among them, by identity.
+    Numbers, texts and arrays of NumPy are compared by type and value; functions by their code,
+    defaults, captured values and the globals that they name; containers and objects of Python by
+    what they hold now; and anything else, arrays of JAX among them, by identity.
 
     Args:
-      value: a function, a tuple of functions, or something that one captured.
-      above: what it is captured in.
+      value: a function, a tuple of functions, or something that one reads.
+      seen: what was met before, by identity: its number, and itself, so that it stays.
     """
-    if id(value) in above:  # a function that captured itself
-        return "above", above.index(id(value))
-    inside = partial(content, above=(*above, id(value)))
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return type(value), repr(value)  # 0.0 is -0.0, and NaN is not NaN
+    seen = {} if seen is None else seen
+    if id(value) in seen:
+        return "seen", seen[id(value)][0]
+    seen[id(value)] = len(seen), value
+    if len(seen) > _MOST:
+        return object()  # equal to nothing
+    inside = partial(content, seen=seen)
+    if isinstance(value, jax.Array):
+        return _Same(value)
     if isinstance(value, FunctionType):
-        parts = (value.__defaults__, value.__kwdefaults__, captured(value))
+        if reads_anything(value):
+            return object()
+        parts = value.__defaults__, value.__kwdefaults__, captured(value), list(named(value))
         return value.__code__, id(value.__globals__), inside(parts)
     if isinstance(value, MethodType):
         return MethodType, inside((value.__func__, value.__self__))
     if isinstance(value, partial):
         return partial, inside((value.func, value.args, value.keywords))
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return type(value), value.shape, value.dtype.str, sha256(value.tobytes()).digest()
+    if isinstance(value, np.generic):
+        return type(value), value.tobytes()
+    if isinstance(value, ContextVar):
+        return _Same(value), inside(value.get(None))
+    if isinstance(value, (tuple, list, set, frozenset)):
         return type(value), tuple(map(inside, value))
-    if type(value) is dict:
-        return dict, tuple((inside(key), inside(one)) for key, one in value.items())
+    if isinstance(value, dict):
+        return type(value), tuple((inside(key), inside(one)) for key, one in value.items())
+    if isinstance(value, type):
+        return _Same(value), None if is_known(value.__module__) else inside(dict(vars(value)))
+    if all(one in _PLAIN or one.__flags__ & _IN_PYTHON for one in type(value).__mro__):
+        slots = [name for one in type(value).__mro__ for name in _slots(one)]
+        held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        return inside(type(value)), inside(held | getattr(value, "__dict__", {}))
     return _Same(value)
+
+
+_PLAIN = (object, SimpleNamespace)  # which hold nothing but attributes
+_MOST = 10_000  # objects that are looked at
+_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE: what C defines may hold more than its attributes
+
+
+def _slots(one: type) -> tuple[str, ...]:
+    slots = vars(one).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 class _Same:

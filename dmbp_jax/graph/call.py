@@ -41,13 +41,13 @@ class Call:
         Rows of a label that is no class, which only a traced one can be, have no numbers.
         """
         if self.labels is not None and is_traced(self.labels):
-            results = jax.tree.map(partial(_only_where, self.labels >= 0), results)
+            results = jax.tree.map(partial(only_where, self.labels >= 0), results)
         return take_rows(results, 0) if self.single else results
 
 
-def _only_where(known: jax.Array, rows: jax.Array) -> jax.Array:
+def only_where(known: jax.Array, rows: jax.Array) -> jax.Array:
     """NaN, or False, in the other rows."""
-    known = known.reshape(-1, *[1] * (rows.ndim - 1))
+    known = known.reshape(*known.shape, *[1] * (rows.ndim - known.ndim))
     if rows.dtype == bool:
         return rows & known
     is_number = jnp.issubdtype(rows.dtype, jnp.inexact)

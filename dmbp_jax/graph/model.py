@@ -19,6 +19,7 @@ class Skeleton:
 
     treedef: Any
     static_leaves: tuple[Any, ...]  # `_ARRAY` where an array goes
+    kinds: tuple[Any, ...]  # of these: Python takes 1, 1.0 and True for equal, and 0.0 and -0.0
 
     def merge(self, arrays: tuple[jax.Array, ...]) -> Any:
         """Put the arrays back where they were."""
@@ -69,7 +70,9 @@ def split_arrays(params: Any) -> tuple[tuple[jax.Array, ...], Skeleton]:
     """The arrays of `params`, and what `Skeleton.merge` puts them back into."""
     leaves, treedef = jax.tree.flatten(params)
     arrays = tuple(_native(leaf) for leaf in leaves if _is_array(leaf))
-    return arrays, Skeleton(treedef, tuple(_ARRAY if _is_array(leaf) else leaf for leaf in leaves))
+    static = tuple(_ARRAY if _is_array(leaf) else leaf for leaf in leaves)
+    kinds = tuple((type(one), repr(one)) if isinstance(one, float) else type(one) for one in static)
+    return arrays, Skeleton(treedef, static, kinds)
 
 
 def plain_array(value: Any, name: str) -> np.ndarray:

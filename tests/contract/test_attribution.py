@@ -109,6 +109,20 @@ def test_images_that_are_not_there(batch, index):
 def test_an_index_inside_a_trace(batch):
     third = jax.jit(lambda att, i: att[i])(batch, 2)
     np.testing.assert_array_equal(third.history, batch.history[2])
+    some = jax.jit(lambda att, i: att[i])(batch, np.array([1, -1], np.int8))
+    np.testing.assert_array_equal(some.map, batch.map[np.array([1, 4])])
+
+
+@pytest.mark.parametrize("index", [5, -6, np.uint8(200), np.array([9, 0])])
+def test_images_that_are_not_there_inside_a_trace(batch, index):
+    found = jax.jit(lambda att, i: att[i])(batch, index)
+    missing = np.ravel(index) != 0
+    np.testing.assert_array_equal(np.ravel(found.status), ~missing)
+    assert np.isnan(np.reshape(found.map, (len(missing), -1))[missing]).all()
+    assert (
+        np.isnan(np.ravel(found.y)[missing]).all()
+        and np.isfinite(np.ravel(found.y)[~missing]).all()
+    )
 
 
 def _as_0_2(path, attribution):

@@ -6,7 +6,9 @@ The right value is the network's own: y of its logits, at the time of the call.
 import functools
 import gc
 import os
+import sys
 import weakref
+from contextvars import ContextVar
 from types import ModuleType
 
 import jax
@@ -212,7 +214,39 @@ def a_number_of_a_wrapper():
     return network, lambda: setattr(network, "scale", np.float32(10))
 
 
+def a_number_of_a_module_by_import():
+    settings = ModuleType("settings_of_tests")
+    settings.scale = np.float32(1)
+    sys.modules["settings_of_tests"] = settings
+
+    def network(_, x):
+        from settings_of_tests import scale
+
+        return numbers(x) * scale
+
+    return network, lambda: setattr(settings, "scale", np.float32(10))
+
+
+NUMBER = np.float32(1)
+
+
+def a_number_by_its_name():
+    def change():
+        globals()["NUMBER"] = np.float32(10)
+
+    return lambda _, x: numbers(x) * globals()["NUMBER"], change
+
+
+def a_number_of_a_context():
+    scale: ContextVar[np.float32] = ContextVar("scale")
+    scale.set(np.float32(1))
+    return lambda _, x: numbers(x) * scale.get(), lambda: scale.set(np.float32(10))
+
+
 CAPTURES = [
+    a_number_of_a_module_by_import,
+    a_number_by_its_name,
+    a_number_of_a_context,
     in_a_dict,
     in_a_list,
     a_variable_of_an_outer_function,
@@ -278,6 +312,21 @@ def test_what_is_static_in_params_is_read_anew():
     before = METHODS["gradient"](network, X, 1)
     box.scale = np.float32(10)
     np.testing.assert_allclose(METHODS["gradient"](network, X, 1), 10 * before, rtol=1e-5)
+
+
+@pytest.mark.parametrize("one, other", [(1, 1.0), (1, True), (0.0, -0.0)])
+def test_equal_numbers_of_params_may_be_others(one, other):
+    """For a network that asks what they are."""
+
+    def network(params, x):
+        sign = np.copysign(1.0, params["k"]) * (1 + isinstance(params["k"], float))
+        return numbers(x) * (3.0 if params["k"] is True else float(sign))
+
+    first, second, again = (
+        METHODS["gradient"]({"k": k}, X, 1, apply_fn=network) for k in (one, other, one)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(np.asarray(first) - second).max() > 1e-6
 
 
 @jax.tree_util.register_pytree_node_class

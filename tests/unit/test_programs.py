@@ -1,8 +1,12 @@
 """Programs are found by content, made once for every caller, and the oldest are forgotten."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +20,7 @@ import dmbp_jax
 from dmbp_jax import DMBP, Objective
 from dmbp_jax.engine.compiling import KEPT
 from dmbp_jax.engine.content import content
+from dmbp_jax.graph.pieces import unregister_piece
 from dmbp_jax.methods import METHODS
 
 LAYERS = NETWORKS["conv"]
@@ -100,7 +105,7 @@ def test_content_of_what_functions_capture():
         assert content(make(one)) != content(make(other))
     assert content(make(1)) != content(make(1, default=2))
     assert content(make(float("nan"))) == content(make(float("nan")))
-    assert content(make(np.ones(1))) != content(make(np.ones(1)))  # arrays may change
+    assert content(make(np.ones(1))) == content(make(np.ones(1))) != content(make(np.zeros(1)))
 
     def recursive(n):
         return recursive(n - 1) if n else 0
@@ -187,3 +192,167 @@ def test_arrays_of_the_caller_are_left_alone():
     x, params = jnp.asarray(X[None]), jax.tree.map(jnp.asarray, PARAMS)
     dmbp_jax.attribute(params, x, 1, apply_fn=NETWORK, config=DMBP(steps=2), progress=True)
     assert not any(a.is_deleted() for a in jax.tree.leaves((x, params)))
+
+
+RATE = 1.0
+
+
+class Settings:
+    """Numbers that a loss reads by an attribute."""
+
+    __slots__ = ("rate",)
+
+
+def of_a_global():
+    def loss(y, p, n):
+        return (p - RATE) ** 2 + 0 * n
+
+    return loss
+
+
+def of_a_default():
+    def loss(y, p, n, rate=RATE):
+        return (p - rate) ** 2 + 0 * n
+
+    return loss
+
+
+SETTINGS = Settings()
+SLOTS = SimpleNamespace(rate=1.0)
+WRITTEN = np.ones((), np.float32)  # JAX itself keeps what it made of a float64 array
+MODULE = ModuleType("rates")
+IN_CONTEXT: ContextVar[float] = ContextVar("rate", default=1.0)
+
+
+def rate_of_another_function():
+    return RATE
+
+
+READ = {
+    "a global": of_a_global,
+    "a default argument": of_a_default,
+    "an attribute": lambda: lambda y, p, n: (p - SLOTS.rate) ** 2 + 0 * n,
+    "a slot": lambda: lambda y, p, n: (p - SETTINGS.rate) ** 2 + 0 * n,
+    "an array written in place": lambda: lambda y, p, n: (p - WRITTEN) ** 2 + 0 * n,
+    "an attribute of a module": lambda: lambda y, p, n: (p - MODULE.rate) ** 2 + 0 * n,
+    "a module by import": lambda: _imports,
+    "a class": lambda: lambda y, p, n: (p - Settings.RATE) ** 2 + 0 * n,
+    "another function": lambda: lambda y, p, n: (p - rate_of_another_function()) ** 2 + 0 * n,
+    "by a name": lambda: lambda y, p, n: (p - globals()["RATE"]) ** 2 + 0 * n,
+    "a context": lambda: lambda y, p, n: (p - IN_CONTEXT.get()) ** 2 + 0 * n,
+}
+
+
+def _imports(y, p, n):
+    import rates_of_tests
+
+    return (p - rates_of_tests.rate) ** 2 + 0 * n
+
+
+@pytest.fixture
+def set_rate(monkeypatch):
+    def change(rate):
+        monkeypatch.setitem(globals(), "RATE", rate)
+        monkeypatch.setattr(Settings, "RATE", rate, raising=False)
+        SETTINGS.rate = SLOTS.rate = rate
+        WRITTEN[...] = rate
+        IN_CONTEXT.set(rate)
+        MODULE.rate = rate  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "rates_of_tests", MODULE)
+
+    yield change
+    IN_CONTEXT.set(1.0)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_loss_made_anew_is_of_the_numbers_it_reads_now(name, set_rate):
+    """Far below what y⁺ can be, and far above it: it is pushed down, and up."""
+    found = []
+    for rate in (-50.0, 50.0, -50.0):
+        set_rate(rate)
+        config = DMBP(steps=2, learning_rate=0.5, loss=Objective(READ[name]()))
+        found.append(float(attribute(config).y_positive))
+    assert found[0] == found[2] < found[1]
+
+
+OPTIMIZERS_THAT_READ = {
+    "a global": lambda: optax.sgd(lambda count: 0.0 * count + RATE),
+    "an array": lambda: optax.sgd(lambda count, rate=WRITTEN: 0.0 * count + rate),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS_THAT_READ)
+def test_an_optimiser_made_anew_is_of_the_rate_it_reads_now(name, set_rate):
+    found = []
+    for rate in (0.0, 1.0, 0.0):
+        set_rate(rate)
+        config = DMBP(steps=2, optimizer=OPTIMIZERS_THAT_READ[name]())
+        history = np.asarray(attribute(config).history)
+        found.append(float(np.abs(history[1] - history[0]).max()))
+    assert found[0] == found[2] == 0 < found[1]
+
+
+def test_content_of_what_captured_itself_or_is_large():
+    def one():
+        return one
+
+    assert content(one) == content(one)
+    assert content(range) == content(range) != content(slice)
+    big = [[number] for number in range(20_000)]
+    assert content(lambda: big) != content(lambda: big)
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """f′(z) z + f(z) − f′(z) z, of a function that is called `squareplus`."""
+
+    kind: str = "squareplus"
+    masked: bool = True
+    has_intercept: bool = True
+
+    @staticmethod
+    def match(equation):
+        return Tangent() if equation.name == "squareplus" else None
+
+    def __call__(self, z):
+        return squareplus(z)
+
+    def choose(self, z):
+        value, slope = jax.jvp(squareplus, (z,), (jnp.ones_like(z),))
+        return slope, value - slope * z
+
+    def apply(self, choice, z):
+        return choice[0] * z + choice[1]
+
+
+@jax.jit
+def squareplus(z):
+    return (z + jnp.sqrt(z * z + 4)) / 2
+
+
+def test_a_piece_that_is_registered_between_two_calls():
+    weights = np.linspace(-1, 1, 9, dtype=np.float32).reshape(3, 3)
+    x = np.linspace(-1, 1, 48, dtype=np.float32).reshape(4, 4, 3)
+
+    def network(params, x):
+        return squareplus(x.mean((1, 2)) @ params) @ params.T
+
+    def maps():
+        call = {"apply_fn": network}
+        opened = dmbp_jax.init_masks(weights, x, 1.0, apply_fn=network)
+        return (
+            dmbp_jax.attribute(weights, x, 0, config=DMBP(steps=1, init=60.0), **call).positive,
+            dmbp_jax.decompose(weights, x, 0, opened, **call).positive,
+        )
+
+    gradient = x * jax.grad(lambda x: network(weights, x[None])[0, 0])(x)
+    before = maps()
+    dmbp_jax.register_piece(Tangent)
+    try:
+        for found in maps():
+            np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-6)
+    finally:
+        unregister_piece(Tangent)
+    for found, expected in zip(maps(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert np.abs(expected - gradient).max() > 1e-4
