@@ -220,7 +220,7 @@ def a_number_of_a_module_by_import():
     sys.modules["settings_of_tests"] = settings
 
     def network(_, x):
-        from settings_of_tests import scale
+        from settings_of_tests import scale  # pyrefly: ignore[missing-import]
 
         return numbers(x) * scale
 

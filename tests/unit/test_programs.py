@@ -244,7 +244,7 @@ READ = {
 
 
 def _imports(y, p, n):
-    import rates_of_tests
+    import rates_of_tests  # pyrefly: ignore[missing-import]
 
     return (p - rates_of_tests.rate) ** 2 + 0 * n
 
