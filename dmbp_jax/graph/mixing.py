@@ -18,7 +18,7 @@ from dmbp_jax.graph.flattening import Flat, flatten
 from dmbp_jax.graph.jaxprs import count_operations, evaluate
 from dmbp_jax.graph.labels import Follower, Label, Labels
 from dmbp_jax.graph.model import is_traced
-from dmbp_jax.graph.operations import POINTWISE, place
+from dmbp_jax.graph.operations import CONTROL_FLOW, POINTWISE, place, refusal
 from dmbp_jax.graph.steps import Constant, Step
 
 _MOST_OPERATIONS = 1_000_000  # that are run to see whether they mix images
@@ -43,6 +43,10 @@ def check_images_apart(
     batch = _flat(several)
     where = "'scan'" if batch is None else _where_mixed(batch)
     if where is not None and _changes(several, others):
+        # Of the batch a branch is taken, or a loop goes on: what to write instead is said of those.
+        for step in () if batch is None else batch.steps:
+            if step.name in CONTROL_FLOW and step.kind != "constant":
+                raise refusal(step.name, step.scope)
         raise refusal_of_batches("with the other images", where)
     single = _flat(one)
     if single is None or batch is None:
