@@ -19,12 +19,12 @@ _POWERS = 2.0 ** np.arange(-40, 100)
 _BETWEEN = np.random.default_rng(0).normal(scale=4, size=200)
 PROBES = np.concatenate([-_POWERS[::-1], [0.0], _POWERS, _BETWEEN.astype(np.float32)])
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Any] = {
     "add": np.add,
     "add_any": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
-    "div": np.divide,
+    "div": np.divide,  # of floats: one of integers truncates
     "neg": np.negative,
     "max": np.maximum,
     "min": np.minimum,
@@ -36,15 +36,15 @@ _FUNCTIONS = {
     "le": np.less_equal,
     "eq": np.equal,
     "ne": np.not_equal,
-    "not": np.logical_not,
-    "and": np.logical_and,
-    "or": np.logical_or,
+    "not": np.bitwise_not,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
     "is_finite": np.isfinite,
-    "copy": np.positive,
-    "copy_p": np.positive,
+    "copy_p": np.array,
     "clamp": lambda low, z, high: np.minimum(np.maximum(z, low), high),
-    "select_n": lambda which, *cases: np.where(which, cases[-1], cases[0]),
+    "select_n": lambda which, *cases: np.choose(which.astype(int), cases, mode="clip"),
 }
+_MOST = 32  # operands; `np.choose` takes no more cases
 
 
 def values_at_probes(steps: Sequence[Step], source: int) -> np.ndarray | None:
@@ -55,23 +55,41 @@ def values_at_probes(steps: Sequence[Step], source: int) -> np.ndarray | None:
 
 
 def _in_numpy(step: Step, operands: Sequence[Any]) -> list[Any]:
-    values = [
-        _number(value) if isinstance(operand, Constant) else value
-        for value, operand in zip(operands, step.operands, strict=True)
+    """What JAX computes, with floats in float64; integers and booleans keep their type."""
+    types = [_type(variable) for variable in step.equation.invars]
+    values: list[Any] = [
+        _number(value, dtype) if isinstance(operand, Constant) else value
+        for value, operand, dtype in zip(operands, step.operands, types, strict=True)
     ]
-    if any(value is None for value in values):
-        return [None] * len(step.results)
+    made, unknown = _type(step.equation.outvars[0]), [None] * len(step.results)
+    if made is None or len(unknown) > 1:
+        return unknown
+    if any(v is None or v.dtype != dtype for v, dtype in zip(values, types, strict=True)):
+        return unknown  # of a source that is no float too
+    is_of_floats = any(value.dtype.kind == "f" for value in values)
     if step.name in KEEPS_ZERO:
-        is_number = jnp.issubdtype(step.dtype, jnp.floating)
-        return [np.asarray(values[0], np.float64) if is_number else values[0]]
+        rounds = is_of_floats and made.kind != "f"
+        return [None if rounds else values[0].astype(made)]
+    function = _FUNCTIONS.get(step.name)
+    if function is None or len(values) > _MOST or (step.name == "div" and not is_of_floats):
+        return unknown
     with np.errstate(all="ignore"):
-        return [_FUNCTIONS[step.name](*values)] if step.name in _FUNCTIONS else [None]
+        found = np.asarray(function(*values))
+    return [found if found.dtype == made else None]
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, jax.core.Tracer) or np.ndim(value):
+def _type(variable: Any) -> np.dtype | None:
+    """The type of a value here; None of what is neither a real number nor a boolean."""
+    dtype = getattr(variable.aval, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
+        return np.dtype(np.float64)
+    return dtype if isinstance(dtype, np.dtype) and dtype.kind in "biu" else None
+
+
+def _number(value: Any, dtype: np.dtype | None) -> np.ndarray | None:
+    if dtype is None or isinstance(value, jax.core.Tracer) or np.ndim(value):
         return None
-    return np.float64(value) if jnp.issubdtype(jnp.result_type(value), jnp.floating) else value
+    return np.asarray(value).astype(dtype)
 
 
 def is_identity(values: np.ndarray | None) -> bool:

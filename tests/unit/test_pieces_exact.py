@@ -241,6 +241,75 @@ def test_the_larger_of_two_branches(larger):
     assert isinstance(Maximum(site.kind)(jnp.ones(2), jnp.zeros(2)), jax.Array)
 
 
+def _count(z, *corners):
+    return sum((z > corner).astype(int) for corner in corners)
+
+
+def _bits(z, dtype=int):
+    return (z > 0).astype(dtype), (z > 0.1).astype(dtype)
+
+
+COUNTED = {  # functions that integers and booleans decide, each other than the ReLU
+    "counted": lambda z: z * _count(z, 0, 0.1).astype(z.dtype),
+    "counted twice": lambda z: z * _count(z, 0, 0).astype(z.dtype),
+    "a count, times a number": lambda z: z * (2 * _count(z, 0)).astype(z.dtype),
+    "a difference of booleans": lambda z: z * (2 * _bits(z)[0] - _bits(z)[1]).astype(z.dtype),
+    "three cases": lambda z: jax.lax.select_n(_count(z, 0, 0.1), 0 * z, 0.5 * z, z),
+    "the middle of three cases": lambda z: jax.lax.select_n(_count(z, 0, 0.1), 0 * z, z, 0 * z),
+    "where of integers": lambda z: (
+        z * jnp.where(z > 0.1, 3, jnp.where(z > 0, 1, 0)).astype(z.dtype)
+    ),
+    "and of integers": lambda z: z * (3 * _bits(z)[0] & 2).astype(z.dtype),
+    "or of integers": lambda z: z * (_bits(z)[0] | 2 * _bits(z)[1]).astype(z.dtype),
+    "not of an integer": lambda z: z * (~(-1 - _count(z, 0, 0.1))).astype(z.dtype),
+    "not of an integer, as a condition": lambda z: jnp.where(~_bits(z)[0] == -2, z, 2 * z),
+    "a division of integers": lambda z: z * jax.lax.div(3 * _count(z, 0), 2 + 0 * _count(z, 0)),
+    "integers that wrap": lambda z: (
+        z * (jnp.uint8(255) * _bits(z, jnp.uint8)[0] + jnp.uint8(2)).astype(z.dtype)
+    ),
+    "an integer cast to a smaller one": lambda z: (
+        z * (255 * _bits(z)[0]).astype(jnp.int8).astype(z.dtype)
+    ),
+    "a sign of integers": lambda z: z * jnp.sign(_count(z, 0, 0.1) - 1).astype(z.dtype),
+    "a clamp of integers": lambda z: z * jax.lax.clamp(1, _count(z, 0, 0.1), 5).astype(z.dtype),
+    "a comparison of integers": lambda z: jnp.where(_count(z, 0, 0.1) + 1 > 2, z, 0),
+    "a comparison of booleans": lambda z: jnp.where((z > 0) > (z > 0.1), z, 0),
+    "a square of an integer": lambda z: z * (_count(z, 0, 0.1) ** 2).astype(z.dtype),
+    "a smaller of integers": lambda z: z * jnp.minimum(3 * _count(z, 0), 2).astype(z.dtype),
+    "another number, where others count": lambda z: jnp.where(_count(z, 0, 0) == 2, z, 0.5 * z),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_integers_decide_is_no_relu(name):
+    apply_fn, x = apply_fn_of(COUNTED[name]), jnp.asarray(X)
+    masked = [site for site in dmbp_jax.sites(PARAMS, X, apply_fn=apply_fn) if site.masked]
+    assert len(masked) == 2 and not {site.kind for site in masked} & {"relu", "max_pool"}
+    ones = dmbp_jax.init_masks(PARAMS, X, 1.0, apply_fn=apply_fn)
+    parts = dmbp_jax.decompose(PARAMS, X, LABEL, ones, apply_fn=apply_fn)
+    logit, gradient = jax.value_and_grad(lambda x: apply_fn(PARAMS, x[None])[0, LABEL])(x)
+    np.testing.assert_allclose(parts.y, logit - PARAMS["b2"][LABEL], rtol=1e-12)
+    np.testing.assert_allclose(parts.positive, gradient * X, rtol=1e-12, atol=1e-14)
+
+
+RELUS_OF_INTEGERS = {
+    "counted": lambda z: z * _count(z, 0).astype(z.dtype),
+    "one of two cases": lambda z: jax.lax.select_n(_count(z, 0), 0 * z, z),
+    "bits": lambda z: z * (_bits(z)[0] & 1 | 0).astype(z.dtype),
+    "booleans": lambda z: jnp.where((z > 0) & ~(z <= 0) | (z > 1), z, 0),
+    "the larger of two counts": lambda z: z * jnp.maximum(*_bits(z)).astype(z.dtype),
+}
+
+
+@pytest.mark.parametrize("name", RELUS_OF_INTEGERS)
+def test_a_relu_of_integers_is_the_relu(name):
+    activation = RELUS_OF_INTEGERS[name]
+    z = np.random.default_rng(0).normal(size=100)
+    np.testing.assert_array_equal(activation(jnp.asarray(z)), np.maximum(z, 0))
+    sites = dmbp_jax.sites(PARAMS, X, apply_fn=apply_fn_of(activation))
+    assert [site.kind for site in sites if site.masked] == ["relu", "relu"]
+
+
 MIN_POOLS = {
     "windows": lambda h: jax.lax.reduce_window(
         h, jnp.inf, jax.lax.min, (1, 2, 2, 1), (1, 1, 1, 1), "SAME"
