@@ -8,6 +8,7 @@ On a CPU equations are turned: written for values that are stored channels last 
 convolutions need (`convolution`); transpositions around each one take as long as all the rest.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from dmbp_jax.graph.jaxprs import (
     constants_of,
     inside,
     join_scopes,
+    one_by_one,
     transposition,
 )
 from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine
@@ -97,7 +99,7 @@ class _Flattener:
         def read(atom: Any) -> Operand:
             return Constant(atom.val) if isinstance(atom, jex.Literal) else names[atom]
 
-        for equation in jaxpr.eqns:
+        for equation in itertools.chain.from_iterable(map(one_by_one, jaxpr.eqns)):
             operands = [read(atom) for atom in equation.invars]
             here = join_scopes(scope, str(equation.source_info.name_stack))
             piece = self._find_piece(equation, operands)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from dmbp_jax.graph.operations import POINTWISE
+from dmbp_jax.graph.operations import IDENTITIES, POINTWISE
 from dmbp_jax.graph.orders import parts
 from dmbp_jax.graph.pieces import FrozenFactor
 from dmbp_jax.graph.steps import Constant, Step
@@ -102,11 +102,9 @@ class Follower:
         slack = 0 if self.exact else SLACK * cell(one)
         return np.allclose(one, other, rtol=0, atol=slack, equal_nan=True)
 
-    def _keep(self, step: Step, label: Label, side: int, number: int) -> Label | None:
-        """Element by element; of several results each has the labels of its operand."""
+    def _keep(self, step: Step, label: Label, side: int, number: int) -> Label:
+        """Element by element."""
         shape = step.equation.outvars[number].aval.shape
-        if len(step.results) > 1 and side != number:
-            return None
         if label.ndim != len(shape):
             return label.reshape([1] * len(shape)) if label.size == 1 else _lost(shape)
         fits = all(one in (1, size) for one, size in zip(label.shape, shape, strict=True))
@@ -366,9 +364,8 @@ def _line(label: Label, axis: int) -> tuple[Label, Label] | None:
 
 _ELEMENTWISE = POINTWISE | {
     *("stop_gradient", "real", "imag", "round", "floor", "ceil", "rem", "nextafter", "xor"),
-    *("lgamma", "digamma", "pvary", "pcast", "sharding_constraint", "layout_constraint"),
+    *("lgamma", "digamma", "sharding_constraint", "layout_constraint", *IDENTITIES),
     *("bessel_i0e", "bessel_i1e", "population_count", "shift_left", "shift_right_logical"),
-    *("optimization_barrier", "device_put"),
 }
 _REDUCTIONS = [f"reduce_{name}" for name in ("sum", "max", "min", "prod", "and", "or", "xor")]
 _CUMULATIVE = [f"cum{name}" for name in ("sum", "prod", "max", "min", "logsumexp")]

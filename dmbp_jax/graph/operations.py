@@ -9,13 +9,15 @@ import jax.numpy as jnp
 
 from dmbp_jax.errors import ControlFlowError, NonAffineError, UnsupportedNetworkError
 
+# Return each of their operands as it is: one of several operands is as many operations.
+IDENTITIES = {"optimization_barrier", "pvary", "pcast", "device_put"}
 # Affine in all operands that depend on x at the same time.
 ANY_OPERANDS = (
     *("add", "add_any", "sub", "neg", "real", "split", "copy", "copy_p", "reduce_precision"),
     *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
     *("concatenate", "stack", "unstack", "tile", "pad", "convert_element_type"),
     *("reduce_sum", "cumsum", "reduce_window_sum", "sharding_constraint", "layout_constraint"),
-    *("optimization_barrier", "pvary", "pcast", "device_put"),
+    *IDENTITIES,
 )
 # Affine in these operands, the others do not depend on x.
 JOINTLY_LINEAR = {
@@ -43,7 +45,8 @@ CALLS = {
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
 }
 KEEPS_ZERO = {
-    *("broadcast_in_dim", "convert_element_type", "reshape", "transpose", "copy", "pvary", "pcast"),
+    *("broadcast_in_dim", "convert_element_type", "reshape", "transpose", "copy"),
+    *IDENTITIES,
 }
 ELEMENTWISE = {"add", "add_any", "sub", "mul", "div", "neg", "convert_element_type"}
 MAY_ADD_CONSTANT = {

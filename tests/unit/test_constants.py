@@ -12,7 +12,7 @@ from dmbp_jax.errors import NonAffineError
 from dmbp_jax.graph.graph import FrozenNetwork
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
-from dmbp_jax.methods import fullgrad
+from dmbp_jax.methods import fullgrad, gradcam
 
 pytestmark = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(3)
@@ -159,3 +159,81 @@ def test_a_window_of_padding_alone_is_refused(reduce):
 
     with pytest.raises(NonAffineError, match="windows of padding alone"):
         dmbp_jax.sites(None, X, apply_fn=network)
+
+
+def _placed(values):
+    return jax.device_put(values, (jax.devices()[0],) * len(values))
+
+
+def _carried(values):
+    return lax.scan(lambda carry, _: (lax.optimization_barrier(carry), None), values, length=2)[0]
+
+
+TOGETHER = {  # what returns several values as they are
+    "a barrier": lax.optimization_barrier,
+    "device_put": jax.device_put,
+    "device_put, with places": _placed,
+    "a barrier in a loop": _carried,
+    "one after the other": lambda values: jax.device_put(lax.optimization_barrier(values)),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_constant_that_went_with_x_through_an_identity_is_a_bias(name):
+    bias = jnp.asarray(RNG.normal(size=4))
+
+    def through(together):
+        def network(_, x):
+            zero, kept, h, moved = together((0.0, bias > 0, jax.nn.relu(x @ W), bias))
+            h = jnp.maximum(h + jnp.where(kept, moved, 2 * moved), zero)
+            return h.mean((1, 2)) @ HEAD
+
+        return network
+
+    def results(network):
+        sites = dmbp_jax.sites(None, X, apply_fn=network)
+        ones = dmbp_jax.init_masks(None, X, 1.0, apply_fn=network)
+        parts = dmbp_jax.decompose(None, X, 1, ones, apply_fn=network)
+        carried, evidence = (
+            dmbp_jax.attribute(None, X, 1, apply_fn=network, config=config, biases=biases)
+            for config, biases in (
+                (dmbp_jax.DMBP(steps=1), "carry"),
+                (dmbp_jax.DMBP(steps=1, evidence="input"), "drop"),
+            )
+        )
+        named = [(site.kind, site.name, site.shape) for site in sites]
+        complete = fullgrad(None, X, 1, apply_fn=network, return_residual=True)
+        return named, parts, carried, evidence, complete
+
+    network = through(TOGETHER[name])
+    named, parts, *_, (_, residual) = found = results(network)
+    assert [kind for kind, *_ in named].count("relu") == 2
+    gradient = jax.grad(lambda x: network(None, x[None])[0, 1])(jnp.asarray(X))
+    np.testing.assert_allclose(parts.y, network(None, X[None])[0, 1], rtol=1e-12)  # F_0 is 0
+    np.testing.assert_allclose(parts.positive, gradient * X, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(residual, 0, atol=1e-12)
+    expected = results(through(lambda values: values))
+    assert named == expected[0]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12),
+        *(jax.tree.leaves(one[1:]) for one in (found, expected)),
+    )
+
+
+def test_values_that_went_together_through_an_identity_keep_their_own_positions():
+    def through(together):
+        def network(_, x):
+            h = jax.nn.relu(x @ W)
+            h, turned, rows = together((h, h.transpose(0, 2, 1, 3), h.mean(2)))
+            return (
+                jax.nn.relu(h + turned.transpose(0, 2, 1, 3)).mean((1, 2)) @ HEAD
+                + rows.mean(1) @ HEAD
+            )
+
+        return network
+
+    maps = [
+        gradcam(None, X[:, :3], 1, apply_fn=through(f))
+        for f in (lax.optimization_barrier, lambda values: values)
+    ]
+    np.testing.assert_allclose(*maps, rtol=1e-12)
