@@ -9,12 +9,13 @@ have several labels of one kind, as queries times keys have two rows, or none, a
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+import jax
 import numpy as np
 
 from dmbp_jax.graph.operations import IDENTITIES, POINTWISE
 from dmbp_jax.graph.orders import parts
 from dmbp_jax.graph.pieces import FrozenFactor
-from dmbp_jax.graph.steps import Constant, Step
+from dmbp_jax.graph.steps import Constant, Operand, Step, interpret, needed_for, read
 from dmbp_jax.graph.windows import windows
 
 _ROUNDING = 1e-6  # of a cell: positions are sums of floats
@@ -35,7 +36,9 @@ class Follower:
 
     def __init__(self, exact: bool = False):
         self.exact = exact
-        self._literals: set[int] = set()  # constants that no array of the network is read for
+        self._literals: set[Operand] = set()  # constants that no array of the network is read for
+        self._literal_steps: list[Step] = []  # that make them
+        self._known: dict[Operand, np.ndarray] = {}  # values of some of them
         self._mixture: bool | None = None  # whether a product mixes positions
         self._kinds_summed = 0  # that change along what it sums
 
@@ -54,8 +57,9 @@ class Follower:
                 for number, name in enumerate(step.results):
                     found[name] = tuple(self._one_kind(step, read, k, number) for k in kinds)
                 yield step
-            elif all(isinstance(o, Constant) or o in self._literals for o in step.operands):
+            elif all(map(self._is_literal, step.operands)):
                 self._literals.update(step.results)
+                self._literal_steps.append(step)
 
     def _one_kind(
         self, step: Step, read: Sequence[Labels | None], kind: int, number: int
@@ -281,18 +285,16 @@ class Follower:
             moved = label.transpose(*batch, *free, *summed)
             return moved.reshape(*moved.shape[: len(batch) + len(free)], *[1] * len(new))
 
-        other = step.operands[1 - side]
-        is_literal = isinstance(other, Constant) or other in self._literals
+        is_literal = self._is_literal(step.operands[1 - side])
         is_resize = is_literal and len(summed) == len(new) == self._kinds_summed == 1
         line = _line(label, summed[0]) if is_resize and not self.exact else None
         made = arranged(self._mean(label, summed))
         is_told, is_summed = not is_lost(label), any(label.shape[axis] > 1 for axis in summed)
         if not is_summed or self._mixture is None:
             pass
-        elif self._mixture and line:
-            scale = step.shapes[side][summed[0]] / new[0]  # as `jax.image.resize`
+        elif self._mixture and line and self._resizes(step, 1 - side):
             first, width = map(arranged, line)
-            made = first + width * ((np.arange(new[0]) + 0.5) * scale - 0.5)
+            made = first + width * _resized_places(step.shapes[side][summed[0]], new[0])
         elif self._mixture if is_told else len(summed) == 1 and len(free) > 1:
             made = _lost([*made.shape[: len(batch) + len(free)], *new])
         if side == 1:
@@ -300,6 +302,38 @@ class Follower:
                 made, range(len(batch), len(batch) + len(free)), range(-len(free), 0)
             )
         return made
+
+    def _resizes(self, step: Step, side: int) -> bool:
+        """Whether the sums of a product lie where a resize puts them, and are not mirrored."""
+        weights = abs(self._value(step.operands[side]))
+        (summed,), batch = (each[side] for each in step.params["dimension_numbers"])
+        (new,) = {*range(weights.ndim)} - {summed, *batch}
+        weights = weights.transpose(summed, *batch, new)
+        weights = weights.reshape(weights.shape[0], -1, weights.shape[-1])
+        old, _, size = weights.shape
+        total = weights.sum(0)
+        middle = np.tensordot(np.arange(old), weights, 1) / np.where(total == 0, 1, total)
+        off = np.where(total == 0, 0, abs(middle - _resized_places(old, size)))
+        return bool((off < (1 - _ROUNDING) * max(1, old / size)).all())
+
+    def _is_literal(self, operand: Operand) -> bool:
+        if isinstance(operand, Constant):
+            return not isinstance(operand.value, jax.core.Tracer)
+        return operand in self._literals
+
+    def _value(self, operand: Operand) -> np.ndarray:
+        """The value of a literal, which the network's arrays do not change."""
+        if operand not in self._known:
+            steps = needed_for([operand], self._literal_steps)
+            with jax.ensure_compile_time_eval():
+                value = jax.jit(lambda: read(interpret(steps, {}), operand))()
+            self._known[operand] = np.asarray(jax.device_get(value), np.float64)
+        return self._known[operand]
+
+
+def _resized_places(old: int, new: int) -> np.ndarray:
+    """Where `jax.image.resize` puts each of `new` elements, counted in the old ones."""
+    return (np.arange(new) + 0.5) * (old / new) - 0.5
 
 
 def is_lost(label: Label) -> bool:

@@ -168,6 +168,54 @@ KNOWN = {  # and the shape of its picture
 }
 
 
+def _along_rows(matrix):
+    return lambda h: jnp.einsum("nhwc,hk->nkwc", h, matrix())
+
+
+def _bilinear(old, new, aligned):
+    """By hand, corners on corners or edges on edges."""
+    places = jnp.arange(new) * (old - 1) / (new - 1)
+    if not aligned:
+        places = jnp.clip((jnp.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    return jnp.maximum(0, 1 - abs(jnp.arange(old)[:, None] - places))
+
+
+def _average(old, size):
+    return (jnp.arange(old)[:, None] // size == jnp.arange(old // size)) / size
+
+
+RESIZES = {
+    **{
+        f"{method} to {rows}, {'smooth' if smooth else 'sharp'}": (
+            lambda h, method=method, rows=rows, smooth=smooth: jax.image.resize(
+                h, (1, rows, 12, 3), method, antialias=smooth
+            ),
+            (rows, 12),
+        )
+        for method in ("linear", "cubic", "lanczos3", "lanczos5")
+        for rows in (3, 4, 5, 13, 16, 27)
+        for smooth in (True, False)
+    },
+    "both axes": (lambda h: jax.image.resize(h, (1, 5, 29, 3), "cubic"), (5, 29)),
+    "bilinear by hand": (_along_rows(lambda: _bilinear(8, 16, False)), (16, 12)),
+    "bilinear by hand, down": (_along_rows(lambda: _bilinear(8, 5, False)), (5, 12)),
+    "corners on corners": (_along_rows(lambda: _bilinear(8, 15, True)), (15, 12)),
+    "corners on corners, down": (_along_rows(lambda: _bilinear(8, 3, True)), (3, 12)),
+    "averages by hand": (_along_rows(lambda: _average(8, 2)), (4, 12)),
+    "averages by hand, of a part": (_along_rows(lambda: _average(8, 3)), (2, 12)),
+    "differences by hand": (_along_rows(lambda: jnp.eye(8) - jnp.eye(8, k=1)), (8, 12)),
+}
+
+
+@pytest.mark.parametrize("name", RESIZES)
+def test_resizes_are_followed(name):
+    moved, shape = RESIZES[name]
+    _, network = _last_site(moved)
+    assert gradcam(None, X, 1, apply_fn=network).shape == (8, 12)
+    site, _ = _last_site(moved)
+    assert as_picture(jnp.zeros(site.shape), site).shape[:3] == (1, *shape)
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_positions_are_read_in_their_place(name):
     moved, shape = KNOWN[name]
@@ -186,6 +234,19 @@ UNKNOWN = {
     "a corner": lambda h: h[:, :3, :4],
     "the middle": lambda h: h[:, 2:6, 2:10],
     "padded on one side": lambda h: jnp.pad(h, ((0, 0), (0, 8), (0, 0), (0, 0))),
+    "mirrored by a matrix": lambda h: jnp.einsum("nhwc,hk->nkwc", h, jnp.eye(8)[::-1]),
+    "rolled by a matrix": lambda h: jnp.einsum(
+        "nhwc,hk->nkwc", h, jnp.eye(8, k=3) + jnp.eye(8, k=-5)
+    ),
+    "columns mirrored by a matrix, from the other side": lambda h: jnp.einsum(
+        "kw,nhwc->nhkc", jnp.eye(12)[::-1], h
+    ),
+    "rows in pairs, mirrored": lambda h: jnp.einsum("nhwc,hk->nkwc", h, _average(8, 2)[:, ::-1]),
+    "rows in another order, of each feature": lambda h: jnp.einsum(
+        "nhwc,chk->nkwc", h, jnp.stack([jnp.eye(8), jnp.eye(8)[::-1], jnp.eye(8)])
+    ),
+    "the mean of all rows, in each": lambda h: jnp.einsum("nhwc,hk->nkwc", h, jnp.ones((8, 8)) / 8),
+    "two rows, exchanged": lambda h: jnp.einsum("nhwc,hk->nkwc", h, _average(8, 4)[:, ::-1]),
     "mixed": lambda h: jnp.einsum("nhwc,hk->nkwc", h, RNG.normal(size=(8, 8))),
     "pixel shuffle": lambda h: (
         h.reshape(1, 8, 12, 3, 1, 1).repeat(2, 4).transpose(0, 1, 4, 2, 5, 3).reshape(1, 16, 12, 3)
