@@ -104,7 +104,10 @@ class Follower:
         if one.shape != other.shape or np.array_equal(one, other, equal_nan=True):
             return one.shape == other.shape
         slack = 0 if self.exact else SLACK * cell(one)
-        return np.allclose(one, other, rtol=0, atol=slack, equal_nan=True)
+        if not np.allclose(one, other, rtol=0, atol=slack, equal_nan=True):
+            return False
+        along = np.nansum((one - np.nanmean(one)) * (other - np.nanmean(other)))
+        return bool(along >= 0)  # else one is mirrored
 
     def _keep(self, step: Step, label: Label, side: int, number: int) -> Label:
         """Element by element."""
@@ -120,10 +123,12 @@ class Follower:
     def _along(self, step: Step, label: Label, side: int, number: int) -> Label:
         """An operation that works along some of the axes."""
         axes = np.ravel([v for k, v in step.params.items() if k in ("axis", "dimension")])
-        if step.name == "rev":
-            axes = step.params["dimensions"]
         is_told = step.name.startswith("cum") and not self.exact
         return label if is_told else _lost_along(label, axes, step.shape)
+
+    def _mirror(self, step: Step, label: Label, side: int, number: int) -> Label:
+        axes = step.params["dimensions"]
+        return _lost_along(label, axes, step.shape) if self.exact else np.flip(label, axes)
 
     def _reduce(self, step: Step, label: Label, side: int, number: int) -> Label:
         axes = step.params.get("axes", step.params.get("dimensions"))
@@ -292,9 +297,9 @@ class Follower:
         is_told, is_summed = not is_lost(label), any(label.shape[axis] > 1 for axis in summed)
         if not is_summed or self._mixture is None:
             pass
-        elif self._mixture and line and self._resizes(step, 1 - side):
+        elif self._mixture and line and (places := self._places(step, 1 - side)) is not None:
             first, width = map(arranged, line)
-            made = first + width * _resized_places(step.shapes[side][summed[0]], new[0])
+            made = first + width * places
         elif self._mixture if is_told else len(summed) == 1 and len(free) > 1:
             made = _lost([*made.shape[: len(batch) + len(free)], *new])
         if side == 1:
@@ -303,18 +308,27 @@ class Follower:
             )
         return made
 
-    def _resizes(self, step: Step, side: int) -> bool:
-        """Whether the sums of a product lie where a resize puts them, and are not mirrored."""
+    def _places(self, step: Step, side: int) -> np.ndarray | None:
+        """Where the results of a product with a literal lie, counted in what it sums.
+
+        Those of a resize lie as `jax.image.resize` puts them. Other results lie in the middle of
+        what they read, as those of a permutation do; None where that is not one place.
+        """
         weights = abs(self._value(step.operands[side]))
         (summed,), batch = (each[side] for each in step.params["dimension_numbers"])
         (new,) = {*range(weights.ndim)} - {summed, *batch}
         weights = weights.transpose(summed, *batch, new)
-        weights = weights.reshape(weights.shape[0], -1, weights.shape[-1])
+        weights = weights.reshape(len(weights), -1, weights.shape[-1])
         old, _, size = weights.shape
-        total = weights.sum(0)
-        middle = np.tensordot(np.arange(old), weights, 1) / np.where(total == 0, 1, total)
-        off = np.where(total == 0, 0, abs(middle - _resized_places(old, size)))
-        return bool((off < (1 - _ROUNDING) * max(1, old / size)).all())
+        weights = weights / np.where((total := weights.sum(0)) == 0, 1, total)
+        at, resized = np.arange(old), (np.arange(size) + 0.5) * (old / size) - 0.5
+        middle = np.where(total == 0, resized, np.tensordot(at, weights, 1))
+        width = max(1, old / size)  # of what a result of a resize reads
+        if (abs(middle - resized) < (1 - _ROUNDING) * width).all():
+            return resized
+        apart = abs(at.reshape(-1, 1, 1) - middle) * weights
+        is_one = np.allclose(middle, middle[0]) and (apart.sum(0) <= width / 2).all()
+        return middle[0] if is_one and total.all() else None
 
     def _is_literal(self, operand: Operand) -> bool:
         if isinstance(operand, Constant):
@@ -329,11 +343,6 @@ class Follower:
                 value = jax.jit(lambda: read(interpret(steps, {}), operand))()
             self._known[operand] = np.asarray(jax.device_get(value), np.float64)
         return self._known[operand]
-
-
-def _resized_places(old: int, new: int) -> np.ndarray:
-    """Where `jax.image.resize` puts each of `new` elements, counted in the old ones."""
-    return (np.arange(new) + 0.5) * (old / new) - 0.5
 
 
 def is_lost(label: Label) -> bool:
@@ -406,10 +415,11 @@ _CUMULATIVE = [f"cum{name}" for name in ("sum", "prod", "max", "min", "logsumexp
 _MOVES: Mapping[str, Callable[..., Label | None]] = {
     **dict.fromkeys([*_REDUCTIONS, "argmax", "argmin", "squeeze"], Follower._reduce),
     **dict.fromkeys([f"reduce_window_{name}" for name in ("sum", "max", "min")], Follower._pool),
-    **dict.fromkeys([*_CUMULATIVE, "sort", "rev"], Follower._along),
+    **dict.fromkeys([*_CUMULATIVE, "sort"], Follower._along),
     **dict.fromkeys(["dynamic_slice", "dynamic_update_slice"], Follower._resized),
     **dict.fromkeys(["scatter", "scatter-add", "scatter-sub"], Follower._resized),
     **dict.fromkeys(["concatenate", "stack"], Follower._keep),
+    "rev": Follower._mirror,
     "transpose": Follower._transpose,
     "broadcast_in_dim": Follower._broadcast,
     "reshape": Follower._reshape,

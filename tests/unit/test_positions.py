@@ -116,6 +116,22 @@ def _to_depth(h):
     return h.reshape(1, 4, 2, 6, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(1, 4, 6, 12)
 
 
+def _along_rows(matrix):
+    return lambda h: jnp.einsum("nhwc,hk->nkwc", h, matrix())
+
+
+def _bilinear(old, new, aligned):
+    """By hand, corners on corners or edges on edges."""
+    places = jnp.arange(new) * (old - 1) / (new - 1)
+    if not aligned:
+        places = jnp.clip((jnp.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    return jnp.maximum(0, 1 - abs(jnp.arange(old)[:, None] - places))
+
+
+def _average(old, size):
+    return (jnp.arange(old)[:, None] // size == jnp.arange(old // size)) / size
+
+
 KNOWN = {  # and the shape of its picture
     "as it is": (lambda h: h, (8, 12)),
     "columns first": (lambda h: h.transpose(0, 2, 1, 3), (8, 12)),
@@ -164,25 +180,24 @@ KNOWN = {  # and the shape of its picture
         ),
         (8, 12),
     ),
+    "mirrored": (lambda h: h[:, ::-1, ::-1], (8, 12)),
+    "mirrored by a matrix": (_along_rows(lambda: jnp.eye(8)[::-1]), (8, 12)),
+    "rolled by a matrix": (_along_rows(lambda: jnp.eye(8, k=3) + jnp.eye(8, k=-5)), (8, 12)),
+    "columns mirrored by a matrix, from the other side": (
+        lambda h: jnp.einsum("kw,nhwc->nhkc", jnp.eye(12)[::-1], h),
+        (8, 12),
+    ),
+    "rows in pairs, mirrored": (_along_rows(lambda: _average(8, 2)[:, ::-1]), (4, 12)),
+    "two rows, exchanged": (_along_rows(lambda: _average(8, 4)[:, ::-1]), (2, 12)),
+    "mirrored, and back by a matrix": (
+        lambda h: h + jnp.einsum("nhwc,hk->nkwc", h[:, ::-1], jnp.eye(8)[::-1]),
+        (8, 12),
+    ),
     "one row, gathered": (lambda h: jax.image.resize(h, (1, 1, 12, 3), "nearest"), (1, 12)),
 }
 
 
-def _along_rows(matrix):
-    return lambda h: jnp.einsum("nhwc,hk->nkwc", h, matrix())
-
-
-def _bilinear(old, new, aligned):
-    """By hand, corners on corners or edges on edges."""
-    places = jnp.arange(new) * (old - 1) / (new - 1)
-    if not aligned:
-        places = jnp.clip((jnp.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    return jnp.maximum(0, 1 - abs(jnp.arange(old)[:, None] - places))
-
-
-def _average(old, size):
-    return (jnp.arange(old)[:, None] // size == jnp.arange(old // size)) / size
-
+SUMS = {"rolled, and back", "squeezed and excited", "mirrored, and back by a matrix"}
 
 RESIZES = {
     **{
@@ -223,36 +238,39 @@ def test_positions_are_read_in_their_place(name):
     grid = np.arange(96.0).reshape(1, 8, 12, 1).repeat(3, -1)
     picture = as_picture(moved(jnp.asarray(grid, jnp.float32)), site)
     assert picture.shape[:3] == (1, *shape)
-    if shape == (8, 12) and name not in ("rolled, and back", "squeezed and excited"):
+    if shape == (8, 12) and name not in SUMS:
         np.testing.assert_array_equal(picture, grid)
 
 
 UNKNOWN = {
     "rolled": lambda h: jnp.roll(h, 2, 1),
-    "mirrored": lambda h: h[:, ::-1],
     "permuted": lambda h: h[:, np.array([3, 1, 0, 2, 7, 6, 5, 4])],
     "a corner": lambda h: h[:, :3, :4],
     "the middle": lambda h: h[:, 2:6, 2:10],
     "padded on one side": lambda h: jnp.pad(h, ((0, 0), (0, 8), (0, 0), (0, 0))),
-    "mirrored by a matrix": lambda h: jnp.einsum("nhwc,hk->nkwc", h, jnp.eye(8)[::-1]),
-    "rolled by a matrix": lambda h: jnp.einsum(
-        "nhwc,hk->nkwc", h, jnp.eye(8, k=3) + jnp.eye(8, k=-5)
-    ),
-    "columns mirrored by a matrix, from the other side": lambda h: jnp.einsum(
-        "kw,nhwc->nhkc", jnp.eye(12)[::-1], h
-    ),
-    "rows in pairs, mirrored": lambda h: jnp.einsum("nhwc,hk->nkwc", h, _average(8, 2)[:, ::-1]),
     "rows in another order, of each feature": lambda h: jnp.einsum(
         "nhwc,chk->nkwc", h, jnp.stack([jnp.eye(8), jnp.eye(8)[::-1], jnp.eye(8)])
     ),
     "the mean of all rows, in each": lambda h: jnp.einsum("nhwc,hk->nkwc", h, jnp.ones((8, 8)) / 8),
-    "two rows, exchanged": lambda h: jnp.einsum("nhwc,hk->nkwc", h, _average(8, 4)[:, ::-1]),
     "mixed": lambda h: jnp.einsum("nhwc,hk->nkwc", h, RNG.normal(size=(8, 8))),
     "pixel shuffle": lambda h: (
         h.reshape(1, 8, 12, 3, 1, 1).repeat(2, 4).transpose(0, 1, 4, 2, 5, 3).reshape(1, 16, 12, 3)
     ),
     "halves beside each other, mixed": lambda h: _conv(
         jnp.concatenate([h[:, :4], h[:, 4:]], 3), W1[..., :3].repeat(2, 2)
+    ),
+    "beside its mirror image": lambda h: 0.01 * h + h[:, ::-1],
+    "beside its mirror image by a matrix": lambda h: (
+        0.01 * h + jnp.einsum("nhwc,hk->nkwc", h, jnp.eye(8)[::-1])
+    ),
+    "beside itself, rolled by a matrix": lambda h: (
+        h + jnp.einsum("nhwc,wk->nhkc", h, jnp.eye(12, k=5) + jnp.eye(12, k=-7))
+    ),
+    "of two rows, beside its mirror image": lambda h: (
+        (z := h.reshape(1, 2, 4, 3, 4, 3).mean((2, 4))) + z[:, ::-1]
+    ),
+    "joined to its mirror image, mixed": lambda h: _conv(
+        jnp.concatenate([h, h[:, :, ::-1]], 3), W1[..., :3].repeat(2, 2)
     ),
     "added to its mirror image": lambda h: h[:, :, :8] + h[:, :, :8].transpose(0, 2, 1, 3),
 }
@@ -265,6 +283,28 @@ def test_what_cannot_be_followed_is_refused_by_name(name):
         gradcam(None, X, 1, apply_fn=network)
     with pytest.raises(UnknownAxesError, match=f"'{site.name}'"):
         guided_gradcam(None, X, 1, apply_fn=network, layer=site.name)
+
+
+MIRRORED = {
+    "flip": lambda h: jnp.flip(h, 1),
+    "columns flipped, convolved": lambda h: jax.nn.relu(
+        _conv(h[:, :, ::-1], np.eye(3)[None, None])
+    ),
+    "a matrix": lambda h: jnp.einsum("nhwc,hk->nkwc", h, jnp.eye(8)[::-1]),
+    "a matrix that rolls": lambda h: jnp.einsum(
+        "nhwc,wk->nhkc", h, jnp.eye(8, k=3) + jnp.eye(8, k=-5)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIRRORED)
+def test_what_was_mirrored_is_found_where_it_is_in_the_image(name):
+    def network(_, x):
+        return jax.nn.relu(MIRRORED[name](jax.nn.relu(x))).mean((1, 2))
+
+    spot = jnp.zeros((8, 8, 3)).at[1, 2, 0].set(1.0)
+    found = gradcam(None, spot, 0, apply_fn=network)
+    assert np.unravel_index(int(found.argmax()), (8, 8)) == (1, 2)
 
 
 def test_every_bias_has_to_be_followed():
