@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.dmbp.decomposition import attribution_by_backward
@@ -178,8 +179,18 @@ TOGETHER = {  # what returns several values as they are
 }
 
 
-@pytest.mark.parametrize("name", TOGETHER)
-def test_a_constant_that_went_with_x_through_an_identity_is_a_bias(name):
+DEAR = ("device_put", "a barrier in a loop", "one after the other")
+
+
+@pytest.mark.parametrize(
+    "name, is_whole",
+    slow_beside(
+        [*((name, False) for name in TOGETHER), *((name, True) for name in TOGETHER)],
+        *((name, False) for name in DEAR),
+        *((name, True) for name in TOGETHER),
+    ),
+)
+def test_a_constant_that_went_with_x_through_an_identity_is_a_bias(name, is_whole):
     bias = jnp.asarray(RNG.normal(size=4))
 
     def through(together):
@@ -194,16 +205,17 @@ def test_a_constant_that_went_with_x_through_an_identity_is_a_bias(name):
         sites = dmbp_jax.sites(None, X, apply_fn=network)
         ones = dmbp_jax.init_masks(None, X, 1.0, apply_fn=network)
         parts = dmbp_jax.decompose(None, X, 1, ones, apply_fn=network)
-        carried, evidence = (
+        attributed = tuple(
             dmbp_jax.attribute(None, X, 1, apply_fn=network, config=config, biases=biases)
             for config, biases in (
                 (dmbp_jax.DMBP(steps=1), "carry"),
                 (dmbp_jax.DMBP(steps=1, evidence="input"), "drop"),
             )
+            if is_whole
         )
         named = [(site.kind, site.name, site.shape) for site in sites]
         complete = fullgrad(None, X, 1, apply_fn=network, return_residual=True)
-        return named, parts, carried, evidence, complete
+        return named, parts, attributed, complete
 
     network = through(TOGETHER[name])
     named, parts, *_, (_, residual) = found = results(network)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from jax import lax
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.errors import InputError, UnsupportedNetworkError
@@ -289,7 +290,13 @@ PLACED = {
 }
 
 
-@pytest.mark.parametrize("name", PLACED)
+ALIKE = {
+    *("the number of the image, of NumPy", "the size of the batch", "copies that are added"),
+    *("as many columns", "one by one", "a power"),
+}
+
+
+@pytest.mark.parametrize("name", slow_beside(PLACED, *ALIKE))
 def test_a_place_in_the_batch_is_no_part_of_an_image(name):
     """Several images are refused; one is what it is alone."""
     network = PLACED[name]
@@ -310,7 +317,7 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("name", slow_beside(SAME, *APART.keys() - {"windows in the batch"}))
 def test_a_batch_of_what_is_done_to_every_image(name):
     found = METHODS["gradient"](None, X, 1, apply_fn=lambda _, x: SAME[name](x))
     each = [METHODS["gradient"](None, x, 1, apply_fn=lambda _, x: SAME[name](x)) for x in X]

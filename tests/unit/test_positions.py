@@ -222,7 +222,13 @@ RESIZES = {
 }
 
 
-@pytest.mark.parametrize("name", RESIZES)
+SHOWN = {
+    *("linear to 5, smooth", "cubic to 13, sharp", "lanczos3 to 3, smooth", "both axes"),
+    *("corners on corners", "averages by hand, of a part", "differences by hand"),
+}
+
+
+@pytest.mark.parametrize("name", slow_beside(RESIZES, *RESIZES.keys() - SHOWN))
 def test_resizes_are_followed(name):
     moved, shape = RESIZES[name]
     _, network = _last_site(moved)

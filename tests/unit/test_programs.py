@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from short_methods import one_of_each_kind, run
+from short_methods import one_of_each_kind, run, slow_beside
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
@@ -264,7 +264,9 @@ def set_rate(monkeypatch):
     IN_CONTEXT.set(1.0)
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize(
+    "name", slow_beside(READ, "a default argument", "a class", "a module by import", "a context")
+)
 def test_a_loss_made_anew_is_of_the_numbers_it_reads_now(name, set_rate):
     """Far below what y⁺ can be, and far above it: it is pushed down, and up."""
     found = []
