@@ -49,7 +49,7 @@ _BEFORE = _cpu_seconds()
 import jax  # noqa: E402 (it reads the environment)
 
 # A slow processor, or one that is shared, takes longer for this too; on a free one it is 0.5 s.
-# Workers beside each other take up to twice what each would take alone, on two threads of one core.
+# Workers beside each other take up to twice what each would take alone.
 _ALONE = 2.0 if "PYTEST_XDIST_WORKER" in os.environ else 1.0
 SLOWNESS = max(_ALONE, (_cpu_seconds() - _BEFORE) / 0.5)
 
