@@ -7,6 +7,7 @@ import pytest
 from methods_cases import CLOSE, LABEL, SPATIAL, make_case
 from methods_oracle import flatten
 from scipy.ndimage import gaussian_filter
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.data import choose_targets, list_generated
@@ -19,7 +20,7 @@ from dmbp_jax.metrics import pointing_game
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", SPATIAL)
+@pytest.mark.parametrize("name", slow_beside(SPATIAL, "pool"))
 def test_map_is_the_positive_part_of_the_weighted_backward_pass(name):
     f, params, x, oracle = make_case(name)
     theta = _theta(oracle, x)
@@ -84,6 +85,7 @@ def test_steps_are_those_of_adam_on_the_oracles_loss():
     assert np.abs(heat - METHODS["lpr"](params, x, LABEL, apply_fn=f, steps=0)).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_images_in_half_precision(dtype):
     """In float16 Adam's epsilon is 0, and 0 / 0 was learned where no gradient arrives."""

@@ -133,6 +133,7 @@ def test_other_configurations(setting, name):
     _assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_carried_maps_of_images_in_bfloat16_without_implicit_promotion():
     params, images = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), (PARAMS, IMAGES))
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.data import generate
@@ -44,7 +45,14 @@ def modules() -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("name", modules())
+DEAR = {
+    *("experiments.run", "networks.network", "metrics.reinitialisation", "metrics.localisation"),
+    *("metrics.curves", "metrics.last_layer", "methods.paths", "methods.random_masks"),
+    *("methods.learned_weights", "methods.bias_gradients"),
+}
+
+
+@pytest.mark.parametrize("name", slow_beside(modules(), *(f"dmbp_jax.{name}" for name in DEAR)))
 def test_examples_run(name, tmp_path, monkeypatch):
     """Anything an example writes goes to a temporary folder."""
     monkeypatch.chdir(tmp_path)

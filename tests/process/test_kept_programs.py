@@ -195,6 +195,7 @@ def test_a_damaged_file_is_written_again(damage, folder):
     assert len(file.read_bytes()) == len(content)
 
 
+@pytest.mark.slow
 def test_the_folder_is_bounded_in_size_and_age(folder, monkeypatch):
     _maps()
     (first,) = folder.iterdir()

@@ -71,6 +71,7 @@ class Signs(nn.Module):
         return nn.Dense(3)(h.mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_a_difference_carries_as_much_as_a_sum(rng):
     """With the second branch negated, the network and its complete map are the same."""
     net, x = Signs(), rng.normal(size=(8, 8, 2))

@@ -215,6 +215,7 @@ def _to_first(array):
 X = np.random.default_rng(2).normal(size=(2, 6, 10, 3))
 
 
+@pytest.mark.slow
 def test_sites_and_masks_have_the_axes_of_the_network():
     (last, kernels), (first, turned) = _twins()
     found, expected = (

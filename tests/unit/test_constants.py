@@ -179,7 +179,7 @@ TOGETHER = {  # what returns several values as they are
 }
 
 
-DEAR = ("device_put", "a barrier in a loop", "one after the other")
+DEAR = ("device_put", "device_put, with places", "a barrier in a loop", "one after the other")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_bfloat16_is_for_the_loop_alone():
         np.testing.assert_allclose(half.positive[k], whole.positive, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_with_evidence_of_the_input():
     config = DMBP(8, dtype="bfloat16", evidence="input")
     result = attribute(IMAGES, LABELS, config)

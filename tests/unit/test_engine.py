@@ -118,6 +118,7 @@ def _mean_relu(params, x):
     return jax.nn.relu(x.mean((1, 2)) @ params) @ params
 
 
+@pytest.mark.slow
 def test_bfloat16_gradients_do_not_cancel_where_a_mask_is_nearly_1():
     """∂y⁺/∂θ = u c (1 − m): in bfloat16 a difference c − d of rounded values would be 0 here."""
     from dmbp_jax.dmbp import loop

@@ -114,6 +114,7 @@ def test_a_network_without_weights_has_no_last_layer() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not real_networks.HAVE_REAL, reason="no real network beside the repository")
 def test_squeezenet_ends_in_conv10() -> None:
     params, apply_fn, preprocess = real_networks.squeezenet()

@@ -75,6 +75,7 @@ def test_correlations_are_those_of_scipy_for_every_redrawing() -> None:
     assert result.mean_absolute == pytest.approx(float(result.correlations_absolute.mean()))
 
 
+@pytest.mark.slow
 def test_five_redrawings_if_nothing_is_said_and_known_maps_are_not_made_again() -> None:
     params, apply_fn = linen("dense")
     calls = []
@@ -93,6 +94,7 @@ def test_five_redrawings_if_nothing_is_said_and_known_maps_are_not_made_again() 
     np.testing.assert_allclose(fewer.correlations, result.correlations[:2], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_signs_may_change_while_places_stay() -> None:
     """Logit = w Σ x: a re-drawn w scales the map and may reverse its sign."""
     params = {"kernel": jnp.array([[1.0, -1.0, 2.0, -2.0]])}
@@ -111,6 +113,7 @@ def test_signs_may_change_while_places_stay() -> None:
     assert -1 < result.mean < 1 and result.mean_absolute == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_no_label_keeps_the_first_choice_of_the_original_network() -> None:
     params, apply_fn = linen("dense")
     top = np.asarray(apply_fn(params, X)).argmax(-1)

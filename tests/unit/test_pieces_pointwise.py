@@ -160,6 +160,7 @@ def test_the_secant_near_zero_is_the_derivative():
     np.testing.assert_allclose(intercept, 0, atol=1e-300)
 
 
+@pytest.mark.slow
 def test_the_option_reaches_attribute():
     apply_fn = apply_fn_of(jax.nn.silu)
     maps = []
@@ -207,6 +208,7 @@ def test_many_segments_are_the_tangent():
         np.testing.assert_allclose(slope * z + intercept, np.tanh(z), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_segments_at_corners_in_tails_and_where_a_corner_has_no_value():
     z = np.array([-100.0, -4.0, 0.0, 3.9, 4.0, 5.0])
     slope, intercept = _slopes(mine, z, "segments", 2)
@@ -218,6 +220,7 @@ def test_segments_at_corners_in_tails_and_where_a_corner_has_no_value():
     np.testing.assert_allclose(slope, 2)
 
 
+@pytest.mark.slow
 def test_evidence_of_the_input_leaves_every_intercept_out():
     """f(0) = ½ of a sigmoid counts once, as a bias; ∂L/∂σ by finite differences of the oracle."""
     apply_fn = apply_fn_of(jax.nn.sigmoid)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from short_methods import slow_beside
 from small_networks import NETWORKS, apply_fn_of, make_image, make_params
 
 import dmbp_jax
@@ -24,8 +25,13 @@ def stored():
         return dict(arrays)
 
 
-@pytest.mark.parametrize("loss", ["all", "positive-negative", "positive"])
-@pytest.mark.parametrize("name", NETWORKS)
+LOSSES = ["all", "positive-negative", "positive"]
+OTHERS = [(name, loss) for name in NETWORKS if name != "residual" for loss in LOSSES[1:]]
+
+
+@pytest.mark.parametrize(
+    "name, loss", slow_beside([(name, loss) for name in NETWORKS for loss in LOSSES], *OTHERS)
+)
 def test_five_steps_are_pytorchs(stored, name, loss):
     layers = NETWORKS[name]
     attribution = dmbp_jax.attribute(

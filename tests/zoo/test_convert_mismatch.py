@@ -224,6 +224,7 @@ def test_every_network_has_a_row_for_every_layer(name):
     assert len({layer.name for layer in layers.values()}) == len(layers)
 
 
+@pytest.mark.slow
 def test_fine_tuned_networks_take_their_class_names(tmp_path):
     labels = ["cat", "dog", "fish"]
     entry = find_entry("resnet18", 3)
