@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dmbp_jax.data.samples import Picture, Target
+from dmbp_jax.data.decoding import read_image
+from dmbp_jax.data.samples import FilePicture, Picture, Target
 from dmbp_jax.engine.batches import collect_rows
 from dmbp_jax.engine.keys import THREEFRY
-from dmbp_jax.errors import InputError
+from dmbp_jax.errors import ImageError, InputError
 from dmbp_jax.experiments.page import shrink
 from dmbp_jax.experiments.plan import Evaluated, Plan, Transform
 from dmbp_jax.experiments.results import Record
-from dmbp_jax.experiments.rows import Batch, TableRow
+from dmbp_jax.experiments.rows import Batch, StoredRow, TableRow
 from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.methods.keys import image_key
 from dmbp_jax.metrics import (
@@ -39,9 +40,21 @@ class Decoded(NamedTuple):
     crop: Image.Image | None
 
 
-def decode(evaluated: Evaluated, with_crop: bool, picture: Picture) -> Decoded:
-    """A picture as `Decoded`; called in the threads that read."""
-    opened = picture.open()
+def decode(
+    evaluated: Evaluated, with_crop: bool, rows: Sequence[TableRow], picture: Picture
+) -> Decoded:
+    """A picture as `Decoded`; called in the threads that read.
+
+    Raises:
+      ImageError: it cannot be decoded, or a row has stored the map of another picture of its name.
+    """
+    if isinstance(picture, FilePicture):
+        opened, digest = read_image(picture.path)
+        for row in rows:
+            if isinstance(row, StoredRow) and row.digests.get(picture.name, digest) != digest:
+                raise ImageError(f"{picture.path}: another picture than {row.title} has a map of.")
+    else:
+        opened = picture.open()
     crop = evaluated.crop if with_crop else None
     small = None if crop is None else shrink(crop(opened))
     return Decoded(np.asarray(evaluated.preprocess(opened)), small)

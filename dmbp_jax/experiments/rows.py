@@ -113,6 +113,7 @@ class StoredRow:
       identity: of the maps, SHA-256 over what all commit records say of them.
       places: (file, label) -> row of the store, with a map.
       failed: (file, label or None for an unknown top-1) -> why there is no map.
+      digests: file -> SHA-256 of the picture that was explained, where it is known.
       has_zero: as in `MethodRow`.
     """
 
@@ -122,6 +123,7 @@ class StoredRow:
     identity: str
     places: Mapping[tuple[str, int], int] = field(repr=False)
     failed: Mapping[tuple[str, int | None], str] = field(repr=False)
+    digests: Mapping[str, str] = field(repr=False)
     has_zero: bool = True
 
     @property
@@ -169,6 +171,7 @@ def open_maps(url: str | os.PathLike[str]) -> StoredRow:
     digest = sha256()
     places: dict[tuple[str, int], int] = {}
     failed: dict[tuple[str, int | None], str] = {}
+    digests: dict[str, str] = {}
     if run.missing:
         raise InputError(
             f"maps: {url}: Expected a finished run, {len(run.missing):,} rows are to do; "
@@ -178,6 +181,8 @@ def open_maps(url: str | os.PathLike[str]) -> StoredRow:
         digest.update(json.dumps(record.objects, sort_keys=True).encode())
         for row, values in enumerate(record.rows, start=record.shard * run.shard_size):
             key = values["file"], values["label"]
+            if values["sha256"] is not None:
+                digests[values["file"]] = values["sha256"]
             if values["status"] == records.OK:
                 places[key] = row
             else:
@@ -187,7 +192,7 @@ def open_maps(url: str | os.PathLike[str]) -> StoredRow:
     title = f"{known.title if known else method} ({store})"
     has_zero = known.has_zero if known else True
     name = f"{method}@{store}"
-    return StoredRow(run, name, title, digest.hexdigest(), places, failed, has_zero)
+    return StoredRow(run, name, title, digest.hexdigest(), places, failed, digests, has_zero)
 
 
 def list_stored(stored: StoredRow, root: str | os.PathLike[str] | None = None) -> Dataset:

@@ -188,7 +188,7 @@ def _read_batches(
     pictures = [
         list({one.picture.name: one.picture for one in batch}.values()) for batch in pending
     ]
-    one = partial(decode, evaluated, settings.gallery > 0)
+    one = partial(decode, evaluated, settings.gallery > 0, plan.rows)
     with ReadAhead(itertools.chain(*pictures), one) as reading:
         found = iter(reading)
         for targets, needed in zip(pending, pictures, strict=True):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dmbp_jax.checks import check_count
 from dmbp_jax.data.decoding import read_image
-from dmbp_jax.errors import ImageError
+from dmbp_jax.errors import ImageError, InputError
 from dmbp_jax.files import replacing
 from dmbp_jax.networks.preprocessing import Preprocessing
 from dmbp_jax.pictures import diverging
@@ -57,9 +57,11 @@ def write_report(
 
     Raises:
       StoreError: the store cannot be read.
-      InputError: `most` below 1.
+      InputError: `most` below 1, or `images` is no folder.
     """
     check_count(most, "most")
+    if images is not None and not Path(images).is_dir():
+        raise InputError(f"images: Expected a folder, got {images}: no such folder.")
     overview = survey(run.rows, len(run))
     chosen = choose(overview.numbers, overview.done, most)
     root = run.root if images is None else Path(images)

@@ -160,6 +160,18 @@ def test_failed_rows_are_named_and_the_exit_code_says_so(tmp_path, command):
     assert result.table(2).cell("mine@mine", "im").images == 1
 
 
+def test_a_picture_that_has_changed_is_not_scored_with_its_old_map(tmp_path, command):
+    """In its place, or in another folder: its row is left out by name, and so is a computed one."""
+    runs.run_local(small_plan(write_pictures(tmp_path / "in", 5)), runs.Store(tmp_path / "maps"))
+    write_pictures(tmp_path / "moved", 5)
+    (tmp_path / "moved" / "002.png").write_bytes((tmp_path / "in" / "003.png").read_bytes())
+    line = ("--maps", tmp_path / "maps", "--methods", "gradient", "-o", tmp_path / "out")
+    code, out, err = command(*line, "--root", tmp_path / "moved")
+    assert code == 1
+    assert err == "dmbp: 002.png: another picture than DMBP (maps) has a map of.\n"
+    assert [line.split("|")[4].strip() for line in out.splitlines() if "ND" in line] == ["4"]
+
+
 def test_what_does_not_fit_is_refused(stored, tmp_path, command):
     row = open_maps(stored / "gradient.zarr")
     dataset = list_stored(row)

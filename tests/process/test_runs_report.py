@@ -69,6 +69,8 @@ def test_names_and_reasons_are_escaped(stored):
 def test_pictures_that_are_gone_leave_their_maps(stored, tmp_path):
     _, cards = page_of(stored, "moved.html", images=tmp_path)
     assert all(card["picture"] is None and card["map"] for card in cards)
+    with pytest.raises(InputError, match="images: Expected a folder, got"):
+        page_of(stored, "nowhere.html", images=tmp_path / "nowhere")
 
 
 def test_fewer_rows_than_there_are(stored):
