@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dmbp_jax.engine.mapping import each_image
 from dmbp_jax.errors import SiteNotFoundError
@@ -17,6 +18,7 @@ from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.positions import as_picture, check_positions
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.rules import Rules
+from dmbp_jax.graph.steps import needed_for
 from dmbp_jax.graph.tracing import TracedNetwork
 from dmbp_jax.methods.calling import method
 
@@ -87,7 +89,9 @@ def gradcam(call: Call, *, layer: str | None = None) -> jax.Array:
       params, x, label, apply_fn, chunk_size: as in `dmbp_jax.attribute`.
       layer: name of a ReLU or max-pool site, whose output is A (`dmbp_jax.sites` lists the
         names). None is the last ReLU whose output still has more than one position: relu5_3 of
-        VGG16, the output of the last stage of a ResNet.
+        VGG16, the output of the last stage of a ResNet. Where it is one of several branches, as
+        in an Inception module or a sum without a ReLU behind it, A has the channels of all ReLUs
+        of its positions that the logits read beside it.
       nonaffine: as in `dmbp_jax.attribute`; the gradient is the ordinary one, frozen factors or
         not.
 
@@ -114,35 +118,42 @@ def gradcam(call: Call, *, layer: str | None = None) -> jax.Array:
     bilinear. Captum takes the mean over positions (a constant factor) and no ReLU by default;
     others also scale every map to [0, 1], which hides an empty one.
     """
-    return each_image(partial(class_activation, layer=find_layer(call, layer)), call)
+    return each_image(partial(class_activation, layers=find_layers(call, layer)), call)
 
 
 def class_activation(
-    network: TracedNetwork, image: jax.Array, label: jax.Array, *, layer: Site
+    network: TracedNetwork, image: jax.Array, label: jax.Array, *, layers: tuple[Site, ...]
 ) -> jax.Array:
     """The map of one image (H, W, C) at the input's size (H, W)."""
     graph = network.graph()
+    numbers = [site.index for site in layers]
 
-    def run(at_layer: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """Logits (1, classes) with the layer's output A replaced by `at_layer(A)`."""
+    def run(at_layer: Callable[[int, jax.Array], jax.Array]) -> jax.Array:
+        """Logits (1, classes) with the output A of layer l replaced by `at_layer(l, A)`."""
 
         def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-            return at_layer(piece(*z)) if index == layer.index else piece(*z)
+            return at_layer(index, piece(*z)) if index in numbers else piece(*z)
 
         return graph.run(image[None], Rules(rule))
 
-    outputs: list[jax.Array] = []
-    run(lambda value: outputs.append(value) or value)
-    features = outputs.pop()
-    g = jax.grad(lambda features: run(lambda _: features)[0, label])(features)
-    g, features = as_picture(g, layer), as_picture(features, layer)
-    heat = jax.nn.relu((g.sum((1, 2), keepdims=True) * features).sum(-1)[0])
+    features: dict[int, jax.Array] = {}
+    run(lambda index, value: features.setdefault(index, value))
+    gradient = jax.grad(lambda features: run(lambda index, _: features[index])[0, label])(features)
+
+    def weighted(site: Site) -> jax.Array:
+        g, value = (as_picture(of[site.index], site) for of in (gradient, features))
+        return (g.sum((1, 2), keepdims=True) * value).sum(-1)[0]
+
+    heat = jax.nn.relu(jnp.sum(jnp.stack(list(map(weighted, layers))), 0))
     return jax.image.resize(heat.astype(image.dtype), image.shape[:2], "linear", antialias=False)
 
 
-def find_layer(call: Call, name: str | None) -> Site:
-    """The ReLU or max-pool site called `name`; None is the last ReLU that has positions."""
-    sites = [site for site in call.network.program().sites if site.kind not in ("bias", "frozen")]
+def find_layers(call: Call, name: str | None) -> tuple[Site, ...]:
+    """The ReLU or max-pool site called `name`; None is the last ReLU that has positions, with those
+    of the same positions that the logits read without passing another one.
+    """
+    program = call.network.program()
+    sites = [site for site in program.sites if site.kind not in ("bias", "frozen")]
     spatial = [site for site in sites if site.has_positions]
     if name is not None:
         fitting = [site for site in spatial if site.name == name]
@@ -155,8 +166,20 @@ def find_layer(call: Call, name: str | None) -> Site:
             f"layer: Expected a ReLU or max-pool with positions, got {wanted}, "
             f"which the network does not have. Its layers: {names}."
         )
-    check_positions(fitting[-1])
-    return fitting[-1]
+    last = check_positions(fitting[-1])
+    if name is not None:
+        return (fitting[-1],)
+    numbers = [site.index for site in fitting]
+    values = {s.results[0]: s.index for s in program.steps if s.index in numbers}
+    behind = needed_for([program.logits], program.steps, values)
+    read = {program.logits, *(operand for step in behind for operand in step.operands)}
+    directly = {index for value, index in values.items() if value in read}
+
+    def beside(site: Site) -> bool:
+        own = check_positions(site)
+        return np.array_equal(own.rows, last.rows) and np.array_equal(own.columns, last.columns)
+
+    return tuple(site for site in fitting if site.index in directly and beside(site))
 
 
 @method("nonaffine")
@@ -193,10 +216,10 @@ def guided_gradcam(
     Source: Selvaraju et al., ICCV 2017. Captum enlarges with nearest neighbours by default and
     returns an empty array when a layer does not fit; here bilinear, and an error.
     """
-    site = find_layer(call, layer)
+    layers = find_layers(call, layer)
 
     def rule(network: TracedNetwork, image: jax.Array, label: jax.Array) -> jax.Array:
         guided = guided_gradient(network, image, label, multiply_by_inputs=multiply_by_inputs)
-        return guided * class_activation(network, image, label, layer=site)[..., None]
+        return guided * class_activation(network, image, label, layers=layers)[..., None]
 
     return each_image(rule, call)

@@ -22,7 +22,7 @@ from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.model import bind
 from dmbp_jax.graph.tracing import trace
 from dmbp_jax.methods import METHODS
-from dmbp_jax.methods.guided import find_layer
+from dmbp_jax.methods.guided import find_layers
 
 IMAGE = (8, 7, 3)
 NETWORK = apply_fn_of(NETWORKS["pool"])
@@ -136,8 +136,33 @@ def test_gradcam_finds_its_layer(module, layer, shape):
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
     network = trace(bind(variables, module.apply), x)
     call = Call(network, x, jnp.zeros(1, jnp.int32), True)
-    site = find_layer(call, None)
+    (site,) = find_layers(call, None)
     assert (site.name, site.shape) == (layer, shape)
+
+
+def _branches(x):
+    """The end of an Inception module; no branch is the whole of the last feature map."""
+    parts = [jax.nn.relu(x @ jnp.eye(3, 2)), jax.nn.relu(-x), jax.nn.relu(0.5 - x[..., :1])]
+    return jnp.concatenate(parts, -1)
+
+
+def _sum_of_blocks(x):
+    """Residual blocks without a ReLU behind the sum."""
+    h = jax.nn.relu(x - x[..., ::-1])
+    for _ in range(2):
+        h = h + jax.nn.relu(0.5 - jax.nn.relu(1.0 - h))
+    return h
+
+
+@pytest.mark.parametrize("features", [_branches, _sum_of_blocks])
+def test_gradcam_takes_the_whole_of_the_last_feature_map(features, images):
+    weights = jax.random.normal(jax.random.key(2), (features(images).shape[-1], 4))
+    heat = METHODS["gradcam"](
+        weights, images, 1, apply_fn=lambda w, x: features(x).mean((1, 2)) @ w
+    )
+    expected = jax.nn.relu(features(images) @ weights[:, 1])
+    assert (expected.max((1, 2)) > 0.1).all()
+    _close(heat, expected)
 
 
 def test_a_gradcam_that_is_negative_everywhere_is_zero(images):
