@@ -52,6 +52,33 @@ def test_every_method_that_looks_inside_takes_it(name):
     assert heat.shape[:2] == X.shape[:2] and bool(jnp.isfinite(heat).all())
 
 
+def _class_token(x, activations=None):
+    """Two blocks of attention and a dense layer; the logits read the class token alone."""
+    patches = x.reshape(len(x), 16, 3) @ IN[:, :5]
+    t = jnp.concatenate([jnp.ones((len(x), 1, 5)), patches], 1)
+    found = []
+    for block in range(2):
+        q, k, v = jnp.split(t[..., :3] @ IN, 3, -1)
+        t = t + jax.nn.softmax(q @ k.mT / 9) @ v
+        h = jax.nn.relu(t @ W) if activations is None else activations[block]
+        found.append(h)
+        t = t + h @ W.T / 4
+    return t[:, 0] @ W, found
+
+
+def test_gradcam_of_a_class_token_is_of_the_blocks_whose_patches_reach_it():
+    """No patch of the last block does: the map of that block alone is zero."""
+    _, found = _class_token(X[None])
+    gradient = jax.grad(lambda found: _class_token(X[None], found)[0][0, 1])(found)
+    parts = [(g[0, 1:].sum(0) * h[0, 1:]).sum(-1) for g, h in zip(gradient, found, strict=True)]
+    np.testing.assert_array_equal(parts[1], 0)
+    heat = METHODS["gradcam"](
+        None, X, 1, apply_fn=lambda _, x: _class_token(x)[0], nonaffine="freeze"
+    )
+    assert heat.max() > 0.1
+    np.testing.assert_allclose(heat, jax.nn.relu(parts[0]).reshape(4, 4), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_slope_reaches_decompose_fullgrad_and_lpr():
     masks = dmbp_jax.init_masks(None, X, 1.0, apply_fn=smooth)
