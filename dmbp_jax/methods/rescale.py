@@ -85,41 +85,43 @@ def _deeplift(
     multiply_by_inputs: bool,
 ) -> tuple[jax.Array, jax.Array]:
     graph = network.graph()
-    _, factors, _ = _record(graph, image[None], {})
+    here, factors, logits = _record(graph, image[None], {})
     before, _, logits_at_start = _record(graph, start[None], factors)
 
     def by_slope(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+        """Linear in z: the slopes are of values that were recorded."""
         if index in factors:
             return factors[index]
         if len(z) > 1 or not piece.masked:
-            return _by_winners(piece, z, before[index])
-        (z_here,), (z_there,) = z, before[index]
-        value, slope = _rescale(piece, z_here, z_there)
-        return _linearise(value, slope * z_here)
+            winners, slope = _by_winners(piece, here[index], before[index])
+            return slope * piece.apply(winners, *z)
+        return _rescale(piece, *here[index], *before[index]) * z[0]
 
     def logit_by_slopes(image: jax.Array) -> jax.Array:
         return graph.run(image[None], Rules(by_slope))[0, label]
 
-    logit, multipliers = jax.value_and_grad(logit_by_slopes)(image)
+    multipliers = jax.grad(logit_by_slopes)(image)
     shares = multipliers * (image - start)
-    change = at_least_float32(logit) - at_least_float32(logits_at_start[0, label])
+    change = at_least_float32(logits[0, label]) - at_least_float32(logits_at_start[0, label])
     residual = at_least_float32(shares).sum() - change
     return (shares if multiply_by_inputs else multipliers), residual
 
 
-def _rescale(piece: Piece, z: jax.Array, before: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """f(z), and (f z − f z′) / (z − z′); the derivative where the difference is rounding alone."""
+def _rescale(piece: Piece, z: jax.Array, before: jax.Array) -> jax.Array:
+    """(f z − f z′) / (z − z′); the derivative where the difference is rounding alone."""
     value, here = jax.jvp(piece, (z,), (jnp.ones_like(z),))
     value_before, there = jax.jvp(piece, (before,), (jnp.ones_like(z),))
     near = jnp.sqrt(jnp.finfo(z.dtype).eps) * jnp.maximum(1, abs(value))
     # No corner of f lies between two values with about one derivative.
     is_rounding = (abs(z - before) <= near) & (abs(here - there) <= near)
     slope = _slope(value - value_before, z - before, fallback=0)
-    return value, jax.lax.stop_gradient(jnp.where(is_rounding, (here + there) / 2, slope))
+    return jnp.where(is_rounding, (here + there) / 2, slope)
 
 
-def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, ...]) -> jax.Array:
-    """A pool, or the larger of two values, with its slope at the position that the rule names."""
+def _by_winners(
+    pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """The positions that the rule names of a pool, or of the larger of two values, and slopes."""
     value, moved = pool(*z), [here - there for here, there in zip(z, before, strict=True)]
     change = value - pool(*before)
     at_image, at_baseline = pool.choose(*z), pool.choose(*before)
@@ -127,8 +129,7 @@ def _by_winners(pool: Piece, z: tuple[jax.Array, ...], before: tuple[jax.Array, 
     # The winner that moved at least as far as the pool, in its direction.
     takes_image = jnp.where(change >= 0, by_image >= by_baseline, by_image < by_baseline)
     winners = jnp.where(takes_image, at_image, at_baseline)
-    slope = _slope(change, jnp.where(takes_image, by_image, by_baseline), fallback=1)
-    return _linearise(value, slope * pool.apply(winners, *z))
+    return winners, _slope(change, jnp.where(takes_image, by_image, by_baseline), fallback=1)
 
 
 def _record(
@@ -153,16 +154,11 @@ def _record(
 
 
 def _slope(change_out: jax.Array, change_in: jax.Array, fallback: float) -> jax.Array:
-    """change_out / change_in, a constant for differentiation; `fallback` where change_in is 0.
+    """change_out / change_in; `fallback` where change_in is 0.
 
     |change_out| ≤ |change_in| at every ReLU and pool, so the ratio is in [0, 1] however small it
     gets. No further epsilon is needed.
     """
     moved = abs(change_in) >= jnp.finfo(change_in.dtype).tiny
     ratio = change_out / jnp.where(moved, change_in, 1)
-    return jax.lax.stop_gradient(jnp.where(moved, ratio, jnp.asarray(fallback, ratio.dtype)))
-
-
-def _linearise(value: jax.Array, linear: jax.Array) -> jax.Array:
-    """`value` exactly, with the derivative of `linear`."""
-    return jax.lax.stop_gradient(value) + (linear - jax.lax.stop_gradient(linear))
+    return jnp.where(moved, ratio, jnp.asarray(fallback, ratio.dtype))

@@ -184,6 +184,25 @@ def test_deeplift_keeps_the_sum_through_a_pool_with_overlapping_windows_alone():
     np.testing.assert_allclose(heat.sum(), change, rtol=1e-10)
 
 
+@pytest.mark.parametrize("method", ["deeplift", "guided_gradcam", "fullgrad"])
+def test_maps_can_be_differentiated(method):
+    """Along a random change of the parameters, against a finite difference."""
+    f, params, x, _ = make_case("pool")
+    params = jax.tree.map(jnp.asarray, params)
+    leaves, treedef = jax.tree.flatten(params)
+    change = treedef.unflatten(
+        [np.random.default_rng(i).normal(size=leaf.shape) for i, leaf in enumerate(leaves)]
+    )
+
+    def value(step):
+        moved = jax.tree.map(lambda leaf, other: leaf + step * other, params, change)
+        heat = METHODS[method](moved, x, LABEL, apply_fn=f)
+        return (heat * np.cos(np.arange(heat.size)).reshape(heat.shape)).sum()
+
+    expected = (value(1e-6) - value(-1e-6)) / 2e-6
+    np.testing.assert_allclose(jax.grad(value)(0.0), expected, rtol=1e-5)
+
+
 def test_deeplift_at_its_own_baseline_gives_the_local_derivative():
     f, params, x, oracle = make_case("residual")
     multipliers = METHODS["deeplift"](
