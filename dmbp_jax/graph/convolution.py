@@ -163,7 +163,8 @@ def _convolve(step: Step, x: jax.Array, kernel: jax.Array, adjoint: jax.Array) -
 def _forward(step: Step, *operands: Any) -> tuple:
     x, kernel, adjoint = (operand.value for operand in operands)
     # Only who differentiates to the parameters needs the kernel: none of it is traced otherwise.
-    differentiated = kernel if operands[1].perturbed else None
+    # Without elements, not None: JAX may take the tree of another call's residuals for this one's.
+    differentiated = kernel if operands[1].perturbed else jnp.zeros(0, kernel.dtype)
     strided = kernel if _is_strided(step.params) else None
     return _convolve(step, x, kernel, adjoint), (x, differentiated, strided, adjoint)
 
@@ -173,7 +174,7 @@ def _backward(step: Step, residuals: tuple, cotangent: Any) -> tuple:
     if isinstance(cotangent, SymbolicZero):
         return None, None, None
     to_kernel = None
-    if differentiated is not None:
+    if differentiated.size:
         _, pull_back = jax.vjp(lambda kernel: bind(step.equation, [x, kernel])[0], differentiated)
         (to_kernel,) = pull_back(cotangent)
 

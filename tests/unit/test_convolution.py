@@ -155,3 +155,31 @@ def test_a_product_of_bfloat16_with_a_result_in_float32(size, stride):
     np.testing.assert_allclose(METHODS["gradient"](None, x, 1, **options), expected, rtol=1e-2)
     found = dmbp_jax.attribute(None, x, 1, apply_fn=network, config=dmbp_jax.DMBP(steps=1))
     np.testing.assert_allclose(found.y, network(None, x)[:, 1], rtol=1e-2)
+
+
+def test_derivatives_of_a_decomposition_to_one_argument_after_another():
+    """JAX keeps the residuals of a convolution for the parameters, and their tree for the image."""
+
+    def network(params, x):
+        for kernel in params:
+            x = lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        return jax.nn.softplus(x).mean((1, 2))
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = [(3, 3, 2, 3), (3, 3, 3, 4), (2, 4, 6, 2)]
+    *params, x = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+    masks = dmbp_jax.init_masks(params, x, 0.25, apply_fn=network)
+
+    def value(params, x, name):
+        parts = dmbp_jax.decompose(params, x, 1, masks, apply_fn=network)
+        return (getattr(parts, name) ** 2).sum()
+
+    expected = jax.grad(value)(params, x, "positive")
+    jax.clear_caches()
+    for argument in (0, 1):
+        jax.grad(value, argument)(params, x, "y_positive")
+    found = jax.grad(value)(params, x, "positive")
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-10)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-10)
