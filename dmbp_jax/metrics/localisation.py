@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dmbp_jax.checks import check_choice, check_count
+from dmbp_jax.checks import check_choice, check_count, check_number
 from dmbp_jax.engine.meshes import on_any_mesh
 from dmbp_jax.errors import InputError
 from dmbp_jax.graph.call import check_images, check_labels
-from dmbp_jax.graph.model import is_traced
+from dmbp_jax.graph.model import is_traced, plain_array
 from dmbp_jax.metrics.heatmaps import check_maps, check_masks
 
 
@@ -66,7 +66,7 @@ def pointing_game(
 
     Raises:
       InputError: shapes that differ, masks that are not 0/1, a negative tolerance.
-      InputTypeError: labels that are not integers.
+      InputTypeError: labels that are not integers, a tolerance that is no number.
 
     Example:
       >>> import jax.numpy as jnp
@@ -77,9 +77,10 @@ def pointing_game(
     """
     maps, single = check_maps(heatmap)
     objects = check_masks(masks, maps, single)
-    if is_traced(tolerance) or not np.isfinite(tolerance) or tolerance < 0:
-        raise InputError(f"tolerance: Expected a number of pixels >= 0, got {tolerance}.")
-    hit = _hits(maps, objects, tolerance=float(tolerance))
+    if is_traced(tolerance):
+        raise InputError(f"tolerance: Expected a number that is known, got {tolerance}.")
+    radius = check_number(plain_array(tolerance, "tolerance").tolist(), "tolerance", low=0)
+    hit = _hits(maps, objects, tolerance=radius)
     if label is None or single:
         empty = jnp.zeros(0)
         return PointingGame(

@@ -1,11 +1,12 @@
 """Reading what a large run has stored: rows in order of the inputs, maps by index or name."""
 
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -246,7 +247,9 @@ class Maps:
     def __getitem__(self, index: int | slice | str | tuple[str, int]) -> np.ndarray:
         """One map or several."""
         if isinstance(index, slice):
-            return self._read(slice(*index.indices(len(self))))
+            first, stop, step = index.indices(len(self))
+            # TensorStore takes no slice that ends before it begins.
+            return self._read(slice(first, stop, step) if range(first, stop, step) else slice(0, 0))
         if isinstance(index, str):
             index = self._run.index(index)
         elif isinstance(index, tuple):
@@ -265,7 +268,8 @@ class Maps:
         return result
 
 
-def _check_index(index: int, length: int) -> int:
+def _check_index(index: SupportsIndex, length: int) -> int:
+    index = operator.index(index)
     if not -length <= index < length:
         raise IndexError(f"Expected an index below {length}, got {index}.")
     return index % length

@@ -94,6 +94,8 @@ def test_reading_by_index_name_and_slice(tmp_path):
     np.testing.assert_array_equal(maps[-1], maps[5])
     np.testing.assert_array_equal(maps[1:5:2], np.stack([maps[1], maps[3]]))
     np.testing.assert_array_equal(np.asarray(maps), maps[:])
+    np.testing.assert_array_equal(maps[4:1:-2], np.stack([maps[4], maps[2]]))
+    assert maps[3:1].shape == maps[2:2].shape == (0, *maps.shape[1:])
     assert [row["file"] for row in run.rows[4:]] == ["004.png", "005.png"]
     assert maps[0].dtype == np.float32
     for wrong in (6, -7):
@@ -101,6 +103,9 @@ def test_reading_by_index_name_and_slice(tmp_path):
             maps[wrong]
         with pytest.raises(IndexError):
             run.rows[wrong]
+    for wrong in ([0, 2], 1.0, None):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            maps[wrong]
     with pytest.raises(KeyError, match="no such row"):
         maps["dog.jpg"]
     with pytest.raises(InputError, match="name: Expected one of heatmap, got 'map'"):

@@ -80,6 +80,7 @@ def test_inside_jit() -> None:
         (np.ones((4, 4)), np.ones((3, 4)), {}, InputError, "masks: Expected shape"),
         (np.ones((4, 4)), np.full((4, 4), 0.5), {}, InputError, "masks: Expected booleans"),
         (np.ones((4, 4)), np.ones((4, 4)), {"tolerance": -1}, InputError, "tolerance: Expected"),
+        (np.ones((4, 4)), np.ones((4, 4)), {"tolerance": "5"}, InputTypeError, "tolerance: Expec"),
         (
             np.ones((2, 4, 4)),
             np.ones((2, 4, 4)),
