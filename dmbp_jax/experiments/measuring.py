@@ -18,7 +18,7 @@ from dmbp_jax.engine.keys import THREEFRY
 from dmbp_jax.errors import ImageError, InputError
 from dmbp_jax.experiments.page import shrink
 from dmbp_jax.experiments.plan import Evaluated, Plan, Transform
-from dmbp_jax.experiments.results import Record
+from dmbp_jax.experiments.results import Record, picture_size
 from dmbp_jax.experiments.rows import Batch, StoredRow, TableRow
 from dmbp_jax.experiments.settings import Settings
 from dmbp_jax.methods.keys import image_key
@@ -162,7 +162,9 @@ def measure(
             for name, scores in curves.items()
         }
         pixels = heat[i].size
-        records.append(Record(target.picture.name, target.label, row.name, pixels, own, known))
+        size = picture_size(target.picture)
+        name = target.picture.name
+        records.append(Record(name, target.label, row.name, pixels, own, known, size))
     return records, np.asarray(maps)[: len(records)]
 
 

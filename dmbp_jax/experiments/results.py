@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dmbp_jax.data.samples import FilePicture, Picture
 from dmbp_jax.errors import InputError, ResumeError
 from dmbp_jax.files import read_json
 from dmbp_jax.runs.arrays import encode
@@ -51,6 +52,7 @@ class Record(NamedTuple):
       pixels: H W of the map.
       values: measure -> number, NaN where it is undefined.
       curves: measure -> (S,) scores, empty where undefined.
+      size: bytes of the picture's file, None of one that is no file.
     """
 
     picture: str
@@ -59,6 +61,7 @@ class Record(NamedTuple):
     pixels: int
     values: Mapping[str, float]
     curves: Mapping[str, np.ndarray]
+    size: int | None = None
 
     @property
     def key(self) -> Key:
@@ -83,9 +86,18 @@ def _decode(line: bytes, where: str) -> Record:
             int(stored["pixels"]),
             {name: np.nan if v is None else float(v) for name, v in stored["values"].items()},
             {name: np.asarray(v, np.float32) for name, v in stored["curves"].items()},
+            stored.get("size"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResumeError(f"{where}: not a record. {_ADVICE}") from error
+
+
+def picture_size(picture: Picture) -> int | None:
+    """Bytes of a picture's file; None of one that is no file, or is not there."""
+    try:
+        return picture.path.stat().st_size if isinstance(picture, FilePicture) else None
+    except OSError:
+        return None
 
 
 class ResultFolder:
@@ -107,6 +119,20 @@ class ResultFolder:
             for number, line in enumerate((data or b"").splitlines(), 1):
                 record = _decode(line, f"{store.url}/{key}, line {number}")
                 self.records.setdefault(record.key, record)
+
+    def check_sizes(self, pictures: Iterable[Picture]) -> None:
+        """Refuse to go on with other pictures of the same names, such as those of ImageNet-C.
+
+        Pictures that are no longer there are no others: what was measured on them stays.
+        """
+        sizes = {picture.name: picture_size(picture) for picture in pictures}
+        for record in self.records.values():
+            size = sizes.get(record.picture)
+            if None not in (size, record.size) and size != record.size:
+                raise ResumeError(
+                    f"{self.own}: Expected the pictures of the results that are there, got another "
+                    f"{record.picture}: measured {record.size} bytes, now {size}. {_ADVICE}"
+                )
 
     def append(self, records: Iterable[Record]) -> int:
         """Store the new ones among `records`, on disk when it returns; how many they were."""

@@ -109,6 +109,7 @@ def evaluate(
     failed = check_stored(plan.rows, params, plan.targets)
     configuration = configure(evaluated, dataset, settings, plan)
     with open_folder(Path(out), configuration, force=force) as folder:
+        folder.check_sizes(target.picture for target in plan.targets)
         unread, ends = _measure_missing(folder, evaluated, plan, settings, progress=progress)
         records = tuple(folder.records[key] for key in plan.map_keys() if key in folder.records)
         skipped = (*dataset.skipped, *unread, *failed)

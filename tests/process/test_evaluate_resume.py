@@ -31,7 +31,7 @@ from tiny_evaluation import (
     watched,
 )
 
-from dmbp_jax.data import list_generated
+from dmbp_jax.data import Dataset, FilePicture, list_generated
 from dmbp_jax.errors import InputError, ResumeError
 from dmbp_jax.experiments import Evaluation, MethodRow, Settings
 from dmbp_jax.experiments import plan as configuration
@@ -52,6 +52,30 @@ def test_a_finished_evaluation_is_only_read(whole: Evaluation, tmp_path: Path) -
     again = run(tmp_path / "copy", dataset=unread)
     assert repr(again.tables) == repr(whole.tables)  # which hold NaN
     assert str(again) == str(whole)
+
+
+def test_other_pictures_of_the_same_names_are_another_evaluation(tmp_path: Path) -> None:
+    """As ImageNet-C has; where the same pictures have moved, or are gone, it goes on."""
+
+    def pictures(name: str) -> Dataset:
+        files = sorted((tmp_path / name).iterdir())
+        return Dataset("csv", tuple(FilePicture(one.name, one, (0,)) for one in files))
+
+    settings = dataclasses.replace(SHORT, tables=(1,), methods=("gradient",))
+    (tmp_path / "clean").mkdir()
+    for i in range(2):
+        pixels = np.random.default_rng(i).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "clean" / f"{i}.png")
+    first = run(tmp_path / "out", settings, dataset=pictures("clean"))
+    shutil.copytree(tmp_path / "clean", tmp_path / "moved")
+    again = run(tmp_path / "out", settings, dataset=pictures("moved"))
+    assert str(again) == str(first)
+    Image.new("RGB", (24, 24)).save(tmp_path / "moved" / "1.png")
+    moved = pictures("moved")
+    with pytest.raises(ResumeError, match=r"got another 1\.png: measured \d+ bytes, now \d+"):
+        run(tmp_path / "out", settings, dataset=moved)
+    shutil.rmtree(tmp_path / "moved")
+    assert str(run(tmp_path / "out", settings, dataset=moved)) == str(first)
 
 
 def test_stopped_between_batches_it_continues(whole: Evaluation, tmp_path: Path) -> None:
