@@ -65,6 +65,8 @@ def convert_entry(state_dict: Mapping[str, np.ndarray], name: str, entry: Entry)
     """`convert` for a row of the registry, or one like it."""
     if entry.checkpoint is None:
         raise InputError(f"network: Expected a network with a PyTorch checkpoint, got {name}.")
+    if any(key.startswith("params/") for key in state_dict):
+        raise WeightsError("Expected a PyTorch checkpoint, got weights that are converted already.")
     rows = table(entry.module, entry.checkpoint)
     target = target_shapes(entry)
     # A layer's weight is its kernel or scale: the leaf that is no bias.
@@ -246,9 +248,9 @@ def _compare(
     if 2 * count > len(lists["missing"]):
         hint = f" {count} names fit without {prefix!r}: pass those alone, without it."
     classes = entry.module.classes  # pyrefly: ignore[missing-attribute]
-    # Only the layer of the logits misfits: a fine-tuned network with classes of its own.
+    # Only the layer of the logits misfits, weight and bias: a fine-tuned network with its classes.
     ends = [(expected[key][0][0], expected[key][0][-1]) for key in wrong]
-    if len(found) == 1 and wrong and all(classes in pair for pair in ends):
+    if len(found) == 1 and len(wrong) > 1 and all(classes in pair for pair in ends):
         hint = " For other classes than the network's own, pass their names as labels."
     raise KeyMismatchError(f"{network}: {'; '.join(found)}.{hint}")
 

@@ -105,6 +105,15 @@ def test_a_name_given_twice():
         convert_entry(state_dict, "resnet50_voc", entry)
 
 
+def test_a_turned_last_layer_is_no_other_number_of_classes():
+    entry = find_entry("resnet18")
+    state_dict = state_of(entry)
+    state_dict["fc.weight"] = state_dict["fc.weight"].T
+    with pytest.raises(KeyMismatchError, match="1 misshapen") as caught:
+        convert_entry(state_dict, "resnet18", entry)
+    assert "labels" not in str(caught.value)
+
+
 def test_another_architecture():
     with pytest.raises(KeyMismatchError, match="missing"):
         convert(state_of(small("vgg16")), "resnet18")
@@ -254,6 +263,8 @@ def test_converted_files_say_what_they_are(tmp_path):
     convert_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors", "resnet18")
     with pytest.raises(WeightsError, match="Expected weights of resnet34, got resnet18"):
         read_weights(tmp_path / "out.safetensors", "resnet34")
+    with pytest.raises(WeightsError, match="got weights that are converted already"):
+        convert_file(tmp_path / "out.safetensors", tmp_path / "again.safetensors", "resnet18")
     arrays = load_file(tmp_path / "out.safetensors")
     save_file(arrays, tmp_path / "anonymous.safetensors")
     with pytest.raises(KeyMismatchError, match="missing"):
