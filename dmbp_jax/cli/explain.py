@@ -206,7 +206,7 @@ def describe(one: Explained, options: Mapping[str, Any]) -> tuple[str, str]:
         return numbers, ""
     return numbers, (
         f"the pixels carry less than half of the evidence {' and '.join(signs)} the label; "
-        "the rest comes from biases and is not in the map (--biases carry draws it)"
+        "the rest comes from biases and is not in the map (--biases refine draws it)"
     )
 
 

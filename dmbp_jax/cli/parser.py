@@ -69,11 +69,12 @@ OPTIONS: dict[str, Option] = {
     "--labels": file("table file,label: a label for each image", "TABLE"),
     "--method": option(", ".join(METHODS), choices=METHODS, default="dmbp", metavar="M"),
     "--steps": number("steps of dmbp; default 200"),
-    "--quick": flag("seven steps of dmbp, at a higher rate"),
+    "--quick": flag("four steps of dmbp, at a higher rate"),
     "--loss": option("variant of dmbp in the paper's Table 1; default all", choices=LOSSES),
     "--biases": option(
-        "add what the biases of dmbp carry: spread, as coarse as their layers, or carry, back to "
-        "the pixels; default carry with --quick, else drop, the paper's map",
+        "add what the biases of dmbp carry: spread, as coarse as their layers; refine, half of "
+        "that to the pixels whose gradient pulls the same way; or carry, layer by layer back to "
+        "the pixels; default refine with --quick, else drop, the paper's map",
         choices=BIASES,
     ),
     "--nonaffine": option(

@@ -23,8 +23,8 @@ def make_config(args: argparse.Namespace) -> DMBP:
 
 
 def make_biases(args: argparse.Namespace) -> str:
-    """What becomes of the biases: carried with `--quick`, else left out as in the paper."""
-    return args.biases or ("carry" if args.quick else BIASES[0])
+    """What becomes of the biases: refined with `--quick`, else left out as in the paper."""
+    return args.biases or ("refine" if args.quick else BIASES[0])
 
 
 def method_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from dmbp_jax.dmbp.decomposition import (
     masked_map,
     signed_value,
 )
+from dmbp_jax.dmbp.refining import refine
 from dmbp_jax.dmbp.spreading import spread_biases
 from dmbp_jax.errors import InputError
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
@@ -59,7 +60,7 @@ class DmbpExplainer:
 
     network: TracedNetwork
     config: DMBP = field(metadata={"static": True})
-    # "drop", "spread" or "carry", as in `attribute`
+    # "drop", "spread", "refine" or "carry", as in `attribute`
     biases: str = field(metadata={"static": True}, default="drop")
     # whether the result keeps the masks
     return_masks: bool = field(metadata={"static": True}, default=False)
@@ -180,7 +181,7 @@ class DmbpExplainer:
             found = bias_products(whole, x, loop.signed_masks(sigma, sign), label)
             total = signed_value(whole, found, label)
             image_map, products = found
-            if self.biases == "spread":
+            if self.biases in ("spread", "refine"):
                 outside = whole.output_products(x, label)
                 inside = [part - out for part, out in zip(products, outside, strict=True)]
                 complete = spread_biases(image_map, inside, graph.biases, total)
@@ -189,6 +190,10 @@ class DmbpExplainer:
             return total, image_map.sum().astype(dtype), complete
 
         totals, sums, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))
+        if self.biases == "refine":
+            maps = refine(
+                lambda image: self.network.logits(image)[label], x[0], maps[:, 0], totals
+            )[:, None]
         positive, negative = maps[:, 0].astype(dtype)
         y = loop.signed_part(whole, whole.fixed.logits, label)
         counted = loop.signed_part(learned, learned.fixed.logits, label)

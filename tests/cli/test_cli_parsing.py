@@ -146,13 +146,11 @@ def test_one_line_of_an_operating_system_error() -> None:
     ("given", "biases"),
     [
         ("", "drop"),
-        ("--quick", "carry"),
+        ("--quick", "refine"),
         ("--quick --biases drop", "drop"),
         ("--biases spread", "spread"),
     ],
 )
-def test_quick_carries_the_biases_and_the_papers_map_leaves_them_out(
-    given: str, biases: str
-) -> None:
+def test_quick_refines_the_map_and_the_papers_map_leaves_them_out(given: str, biases: str) -> None:
     args = build_parser().parse_args(["explain", "dog.jpg", *given.split()])
     assert make_biases(args) == biases

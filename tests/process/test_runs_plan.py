@@ -131,7 +131,10 @@ def test_a_plan_is_cut_into_shards(tmp_path):
         ({"nonaffine": "ignore"}, "nonaffine: Expected one of 'refuse', 'freeze', got 'ignore'"),
         ({"method": "gradient", "config": None, "nonaffine": "ignore"}, "nonaffine: Expected one"),
         ({"options": {"nonaffine": "freeze"}}, "options: Expected nonaffine as an argument"),
-        ({"biases": "paint"}, "biases: Expected one of 'drop', 'spread', 'carry', got 'paint'"),
+        (
+            {"biases": "paint"},
+            "biases: Expected one of 'drop', 'spread', 'refine', 'carry'",
+        ),
         ({"options": {"biases": "carry"}}, "options: Expected biases as an argument"),
         ({"method": "gradient", "config": None, "biases": "carry"}, "biases: Expected none with"),
         ({"options": {"config": DMBP(steps=1)}}, "options: Expected config as an argument"),
