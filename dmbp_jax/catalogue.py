@@ -12,7 +12,7 @@ from typing import Any
 from dmbp_jax.errors import InputError
 
 # What DMBP's maps do with the part of the evidence that biases carry; the first is the default.
-BIASES = ("drop", "spread", "carry", "refine")
+BIASES = ("drop", "spread", "refine", "carry")
 
 
 _SHARED = ("params", "x", "label", "apply_fn", "key", "chunk_size", "progress", "return_residual")

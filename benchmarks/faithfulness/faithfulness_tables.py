@@ -76,7 +76,7 @@ def tables(
     return "\n".join([head, *_markdown(faithful), "", *_markdown(costs), ""])
 
 
-BIASES_DRAWN = {"spread": "biases spread", "carry": "biases carried", "refine": "refined"}
+BIASES_DRAWN = {"spread": "biases spread", "refine": "refined", "carry": "biases carried"}
 
 
 def _of_paper(row: str, network: str) -> str:

@@ -72,9 +72,9 @@ OPTIONS: dict[str, Option] = {
     "--quick": flag("four steps of dmbp, at a higher rate"),
     "--loss": option("variant of dmbp in the paper's Table 1; default all", choices=LOSSES),
     "--biases": option(
-        "add what the biases of dmbp carry: spread, as coarse as their layers; carry, layer by "
-        "layer back to the pixels; or refine, most of that to the pixels whose own gradient pulls "
-        "the same way; default refine with --quick, else drop, the paper's map",
+        "add what the biases of dmbp carry: spread, as coarse as their layers; refine, half of "
+        "that to the pixels whose gradient pulls the same way; or carry, layer by layer back to "
+        "the pixels; default refine with --quick, else drop, the paper's map",
         choices=BIASES,
     ),
     "--nonaffine": option(

@@ -51,9 +51,9 @@ def attribute(
       return_masks: keep the learned masks (37 MiB an image for ResNet50).
       biases: "drop" gives the paper's maps, what the pixels carry. The others add the biases' part
         of y± (ours): Σ positive and Σ negative are then F_σ(x) − F_0 and F_{1−σ}(x) − F_0.
-        "spread" resizes it from its layers to the picture, as coarse as these; "carry" takes it
-        back layer by layer, to what gave each unit its value, as crisp as the map; "refine" gives
-        three fifths of that map to the pixels whose own gradient pulls the same way.
+        "spread" resizes it from its layers to the picture, as coarse as these; "refine" gives
+        half of that map to the pixels whose gradient pulls the same way; "carry" takes it back
+        layer by layer, to what gave each unit its value, as crisp as the map.
       nonaffine: what becomes of the product of two values that depend on x. "refuse" raises an
         error that names it. "freeze" takes the factor that is a nonlinear function of x
         (normalisation statistics, attention weights, gates) as a constant at x (ours).
@@ -68,7 +68,8 @@ def attribute(
         the wrong length, chunk_size below 1.
       NoReluError, ControlFlowError, NonAffineError: the network is not supported; the message
         names the operation and its scope, and what "freeze" would take as constants.
-      UnknownAxesError: with biases="spread", it is not known where a layer's rows and columns are.
+      UnknownAxesError: with biases="spread" or "refine", it is not known where a layer's rows and
+        columns are.
       DeviceMemoryError: the device ran out of memory.
 
     Example:
@@ -98,7 +99,7 @@ def attribute(
         segments=config.segments,
     )
     program = call.network.program()  # refuses what is not supported, before anything is compiled
-    for site in program.biases if biases == "spread" else ():
+    for site in program.biases if biases in ("spread", "refine") else ():
         check_positions(site)
     result = explain(
         DmbpExplainer(call.network, config, biases, return_masks, call.low),

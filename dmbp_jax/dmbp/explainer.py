@@ -60,7 +60,7 @@ class DmbpExplainer:
 
     network: TracedNetwork
     config: DMBP = field(metadata={"static": True})
-    # "drop", "spread", "carry" or "refine", as in `attribute`
+    # "drop", "spread", "refine" or "carry", as in `attribute`
     biases: str = field(metadata={"static": True}, default="drop")
     # whether the result keeps the masks
     return_masks: bool = field(metadata={"static": True}, default=False)
@@ -181,7 +181,7 @@ class DmbpExplainer:
             found = bias_products(whole, x, loop.signed_masks(sigma, sign), label)
             total = signed_value(whole, found, label)
             image_map, products = found
-            if self.biases == "spread":
+            if self.biases in ("spread", "refine"):
                 outside = whole.output_products(x, label)
                 inside = [part - out for part, out in zip(products, outside, strict=True)]
                 complete = spread_biases(image_map, inside, graph.biases, total)

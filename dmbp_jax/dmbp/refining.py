@@ -1,7 +1,7 @@
-"""Refined complete maps (ours): most of y± goes to the pixels whose own gradient pulls that way.
+"""Crisp complete maps (ours): half of y± goes to the pixels whose own gradient pulls that way.
 
-A map with its biases carried back knows where evidence of each sign lies. Gradients at noisy copies
-of the image (SmoothGrad) know which pixels there the logit depends on.
+A map with its biases spread knows where evidence of each sign lies, as coarsely as its layers.
+Gradients at noisy copies of the image (SmoothGrad) know which pixels there the logit depends on.
 """
 
 from collections.abc import Callable
@@ -13,24 +13,23 @@ import numpy as np
 from dmbp_jax.engine.baselines import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.engine.keys import THREEFRY
 
-_PAIRS = 2  # of copies, with a noise added and subtracted: 8 passes
+_PAIRS = 3  # of copies, with a noise added and subtracted: 12 passes
 _NOISE = 0.1  # its standard deviation, of the range of the image
 _CELLS = 28  # how many widths of the blur a side has
-_SHARE = 0.6  # of y± that is given to pixels by their gradient
 
 
 def refine(
-    logit: Callable[[jax.Array], jax.Array], image: jax.Array, maps: jax.Array, totals: jax.Array
+    logit: Callable[[jax.Array], jax.Array], image: jax.Array, coarse: jax.Array, totals: jax.Array
 ) -> jax.Array:
-    """Both maps with three fifths of their sums given to pixels by their gradient.
+    """Both maps with half of their sums given to pixels by their gradient.
 
-    With C± the carried maps, C their sum blurred by 1/28 of a side, and
+    With C± the maps of a network's layers, C their sum blurred by 1/28 of a side, and
 
-        g = x ⊙ 1/4 Σₖ ∇F(x + εₖ) + ∇F(x − εₖ),    εₖ ~ N(0, (max x − min x)² / 100),
+        g = x ⊙ 1/6 Σₖ ∇F(x + εₖ) + ∇F(x − εₖ),    εₖ ~ N(0, (max x − min x)² / 100),
 
     all summed over colours, and d± = max(±g, 0) max(±C, 0), the maps are
 
-        positive = .4 C⁺ + .6 y⁺ d⁺ / Σd⁺,    negative = .4 C⁻ + .6 y⁻ d⁻ / Σd⁻.
+        positive = ½ C⁺ + ½ y⁺ d⁺ / Σd⁺,    negative = ½ C⁻ + ½ y⁻ d⁻ / Σd⁻.
 
     Their sums stay y±. A pixel's share is divided equally between its colours. Where d± is 0
     everywhere, C± stays. The noise is the same for every image.
@@ -38,23 +37,23 @@ def refine(
     Args:
       logit: the label's logit of an image (H, W, C), differentiable.
       image: (H, W, C).
-      maps: (2, H, W, C), C⁺ and C⁻, floating point of at least 32 bits.
+      coarse: (2, H, W, C), C⁺ and C⁻, floating point of at least 32 bits.
       totals: (2,), y⁺ and y⁻.
     """
     height, width, channels = image.shape
     gradient = _smooth_gradient(logit, image)
-    pull = (gradient * image.astype(gradient.dtype)).sum(-1).astype(maps.dtype)
-    net = maps.sum((0, -1))[..., None]
+    pull = (gradient * image.astype(gradient.dtype)).sum(-1).astype(coarse.dtype)
+    net = coarse.sum((0, -1))[..., None]
     rows, columns = (_blur_taps(size) for size in (height, width))
     place = filter_separably(net, rows.astype(net.dtype), columns.astype(net.dtype))[..., 0]
-    signs = jnp.array([1, -1], maps.dtype)[:, None, None]
+    signs = jnp.array([1, -1], coarse.dtype)[:, None, None]
     shares = jnp.maximum(signs * pull, 0) * jnp.maximum(signs * place, 0)
     # Of numbers that are neither tiny nor huge: a product of the two may be.
     largest = shares.max((1, 2), keepdims=True)
     shares = shares / jnp.where(largest > 0, largest, 1)
     whole = jnp.maximum(shares.sum((1, 2), keepdims=True), 1)
     fine = (totals[:, None, None] * shares / whole)[..., None] / channels
-    return jnp.where(largest[..., None] > 0, maps + _SHARE * (fine - maps), maps)
+    return jnp.where(largest[..., None] > 0, (coarse + fine) / 2, coarse)
 
 
 def _smooth_gradient(logit: Callable[[jax.Array], jax.Array], image: jax.Array) -> jax.Array:

@@ -87,7 +87,7 @@ def plan(
       config: of dmbp; None is `DMBP()`.
       options: of another method.
       nonaffine: as in `dmbp_jax.attribute`, of every method that looks into the network.
-      biases: as in `dmbp_jax.attribute`, of dmbp: "drop", "spread", "carry" or "refine".
+      biases: as in `dmbp_jax.attribute`, of dmbp: "drop", "spread", "refine" or "carry".
       save: "heatmap" (the map summed over channels), "map", "positive", "negative"; several as a
         sequence or separated by commas. Methods other than dmbp have no parts.
       dtype: "float16", each map with a power of two as its scale, or "float32".

@@ -133,7 +133,7 @@ def test_a_plan_is_cut_into_shards(tmp_path):
         ({"options": {"nonaffine": "freeze"}}, "options: Expected nonaffine as an argument"),
         (
             {"biases": "paint"},
-            "biases: Expected one of 'drop', 'spread', 'carry', 'refine'",
+            "biases: Expected one of 'drop', 'spread', 'refine', 'carry'",
         ),
         ({"options": {"biases": "carry"}}, "options: Expected biases as an argument"),
         ({"method": "gradient", "config": None, "biases": "carry"}, "biases: Expected none with"),

@@ -46,9 +46,9 @@ def test_refined_maps_are_those_of_the_literal_formula(params, rng):
     x[:, 20:] -= 2
     kernel, bias, last = params
     kernel[..., 0], kernel[..., 1], bias[:2], last[:2, 1] = 0.3, -0.3, 0.5, (4, -4)
-    carried, found = explain(params, x, "carry"), explain(params, x)
+    coarse, found = explain(params, x, "spread"), explain(params, x)
     key = jax.random.key(0, impl="threefry2x32")
-    noise = 0.1 * (x.max() - x.min()) * np.asarray(jax.random.normal(key, (2, *x.shape), "float32"))
+    noise = 0.1 * (x.max() - x.min()) * np.asarray(jax.random.normal(key, (3, *x.shape), "float32"))
     gradient = np.mean(
         [
             jax.grad(lambda z: network(params, z[None])[0, 1])(jnp.asarray(x + sign * one))
@@ -58,21 +58,21 @@ def test_refined_maps_are_those_of_the_literal_formula(params, rng):
         0,
     )
     pull = (gradient * x).sum(-1)
-    net = np.asarray(carried.map).sum(-1)
+    net = np.asarray(coarse.map).sum(-1)
     # Rows by 40 / 28 pixels, columns by 42 / 28: separable, so one after the other.
     place = blur_literally(net, 40 / 28, 0)
     place = blur_literally(place, 42 / 28, 1)
     for sign, before, after, total in (
-        (1, carried.positive, found.positive, carried.y_positive),
-        (-1, carried.negative, found.negative, carried.y_negative),
+        (1, coarse.positive, found.positive, coarse.y_positive),
+        (-1, coarse.negative, found.negative, coarse.y_negative),
     ):
         shares = np.maximum(sign * pull, 0) * np.maximum(sign * place, 0)
         assert 0.05 < (shares > 0).mean() < 0.95
         fine = (total * shares / shares.sum())[..., None] / 2  # two colours
-        np.testing.assert_allclose(after, 0.4 * before + 0.6 * fine, rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(after, before / 2 + fine / 2, rtol=1e-9, atol=1e-14)
         np.testing.assert_allclose(after.sum(), total, rtol=1e-12)
     for name in ("y", "y_positive", "y_negative", "y_nuisance", "carried", "history"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(carried, name))
+        np.testing.assert_array_equal(getattr(found, name), getattr(coarse, name))
 
 
 def test_neither_batch_mates_nor_settings_of_keys_change_a_refined_map(params, rng):
@@ -86,12 +86,12 @@ def test_neither_batch_mates_nor_settings_of_keys_change_a_refined_map(params, r
         np.testing.assert_allclose(found, alone.map, rtol=1e-4, atol=1e-7)
 
 
-def test_where_no_pixel_pulls_the_map_stays_carried(params, rng):
+def test_where_no_pixel_pulls_the_map_stays_coarse(params, rng):
     x = np.zeros((16, 12, 2), np.float32)  # gradient × input is 0
     params = jax.tree.map(np.float32, params)
-    carried, found = explain(params, x, "carry"), explain(params, x)
-    np.testing.assert_array_equal(found.positive, carried.positive)
-    np.testing.assert_array_equal(found.negative, carried.negative)
+    coarse, found = explain(params, x, "spread"), explain(params, x)
+    np.testing.assert_array_equal(found.positive, coarse.positive)
+    np.testing.assert_array_equal(found.negative, coarse.negative)
     assert found.status
 
 
