@@ -11,7 +11,7 @@ from dmbp_jax.dmbp.config import DMBP
 from dmbp_jax.dmbp.explainer import DmbpExplainer
 from dmbp_jax.engine.driver import explain
 from dmbp_jax.engine.meshes import on_any_mesh
-from dmbp_jax.errors import InputTypeError
+from dmbp_jax.errors import InputTypeError, UnknownAxesError
 from dmbp_jax.graph.call import check_call
 from dmbp_jax.graph.model import ApplyFn
 from dmbp_jax.graph.positions import check_positions
@@ -100,7 +100,10 @@ def attribute(
     )
     program = call.network.program()  # refuses what is not supported, before anything is compiled
     for site in program.biases if biases in ("spread", "refine") else ():
-        check_positions(site)
+        try:
+            check_positions(site)
+        except UnknownAxesError as error:
+            raise UnknownAxesError(f'biases: {error} Take "carry", which need not know.') from error
     result = explain(
         DmbpExplainer(call.network, config, biases, return_masks, call.low),
         (call.images, call.labels),

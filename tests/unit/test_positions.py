@@ -319,8 +319,9 @@ def test_every_bias_has_to_be_followed():
 
     with pytest.raises(UnknownAxesError, match="'bias'"):
         fullgrad(None, X, 1, apply_fn=network)
-    with pytest.raises(UnknownAxesError, match="'bias'"):
-        dmbp_jax.attribute(None, X, 1, apply_fn=network, biases="spread")
+    for biases in ("spread", "refine"):
+        with pytest.raises(UnknownAxesError, match="biases: .*'bias'.*\"carry\""):
+            dmbp_jax.attribute(None, X, 1, apply_fn=network, biases=biases)
 
 
 def test_layers_without_positions_are_not_asked():
