@@ -320,7 +320,7 @@ def test_every_bias_has_to_be_followed():
     with pytest.raises(UnknownAxesError, match="'bias'"):
         fullgrad(None, X, 1, apply_fn=network)
     for biases in ("spread", "refine"):
-        with pytest.raises(UnknownAxesError, match="biases: .*'bias'.*\"carry\""):
+        with pytest.raises(UnknownAxesError, match=r"biases: .*'bias'.*carry"):
             dmbp_jax.attribute(None, X, 1, apply_fn=network, biases=biases)
 
 
