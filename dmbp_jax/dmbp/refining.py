@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dmbp_jax.engine.baselines import filter_separably, gaussian_taps, kernel_radius
 from dmbp_jax.engine.keys import THREEFRY
@@ -45,7 +44,7 @@ def refine(
     pull = (gradient * image.astype(gradient.dtype)).sum(-1).astype(coarse.dtype)
     net = coarse.sum((0, -1))[..., None]
     rows, columns = (_blur_taps(size) for size in (height, width))
-    place = filter_separably(net, rows.astype(net.dtype), columns.astype(net.dtype))[..., 0]
+    place = filter_separably(net, rows, columns)[..., 0]
     signs = jnp.array([1, -1], coarse.dtype)[:, None, None]
     shares = jnp.maximum(signs * pull, 0) * jnp.maximum(signs * place, 0)
     # Of numbers that are neither tiny nor huge: a product of the two may be.
@@ -72,6 +71,6 @@ def _smooth_gradient(logit: Callable[[jax.Array], jax.Array], image: jax.Array) 
     return jax.lax.scan(add, jnp.zeros(image.shape, dtype), copies)[0]
 
 
-def _blur_taps(size: int) -> np.ndarray:
+def _blur_taps(size: int) -> jax.Array:
     sigma = size / _CELLS
-    return gaussian_taps(sigma, kernel_radius(sigma))
+    return jnp.asarray(gaussian_taps(sigma, kernel_radius(sigma)))
