@@ -5,6 +5,7 @@ Gradients at noisy copies of the image (SmoothGrad) know which pixels there the 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,13 +41,12 @@ def refine(
       totals: (2,), y⁺ and y⁻.
     """
     height, width, channels = image.shape
-    gradient = _smooth_gradient(logit, image)
-    pull = (gradient * image.astype(gradient.dtype)).sum(-1).astype(coarse.dtype)
+    pull = (_smooth_gradient(logit, image, coarse.dtype) * image.astype(coarse.dtype)).sum(-1)
     net = coarse.sum((0, -1))[..., None]
     rows, columns = (_blur_taps(size) for size in (height, width))
     place = filter_separably(net, rows, columns)[..., 0]
     signs = jnp.array([1, -1], coarse.dtype)[:, None, None]
-    shares = jnp.maximum(signs * pull, 0) * jnp.maximum(signs * place, 0)
+    shares = jnp.maximum(signs * pull[None], 0) * jnp.maximum(signs * place[None], 0)
     # Of numbers that are neither tiny nor huge: a product of the two may be.
     largest = shares.max((1, 2), keepdims=True)
     shares = shares / jnp.where(largest > 0, largest, 1)
@@ -55,10 +55,11 @@ def refine(
     return jnp.where(largest[..., None] > 0, (coarse + fine) / 2, coarse)
 
 
-def _smooth_gradient(logit: Callable[[jax.Array], jax.Array], image: jax.Array) -> jax.Array:
+def _smooth_gradient(
+    logit: Callable[[jax.Array], jax.Array], image: jax.Array, dtype: Any
+) -> jax.Array:
     """The mean of the gradients at noisy copies, one copy after the other."""
     key = jax.random.key(0, impl=THREEFRY)
-    dtype = jnp.promote_types(image.dtype, jnp.float32)
     noise = jax.random.normal(key, (_PAIRS, *image.shape), jnp.float32)
     sigma = _NOISE * (image.max() - image.min()).astype(dtype)
     copies = jnp.concatenate([noise, -noise]).astype(dtype) * sigma

@@ -29,11 +29,12 @@ def spread_biases(
       total: scalar, y⁺ or y⁻.
     """
     height, width, channels = image_map.shape[1:]
-    spread = jnp.zeros((height, width), image_map.dtype)
+    image_map = image_map.astype(total.dtype)  # sums of half precision would lose the small ones
+    spread = jnp.zeros((height, width), total.dtype)
     for product, site in zip(products, sites, strict=True):
         if site.has_positions:
-            layer = as_picture(product, site)[0].sum(-1)
-            spread += enlarge_sums(layer.astype(spread.dtype), (height, width))
+            layer = as_picture(product.astype(total.dtype), site)[0].sum(-1)
+            spread += enlarge_sums(layer, (height, width))
     rest = total - image_map.sum() - spread.sum()
     spread += rest / (height * width)
     return image_map + spread[None, ..., None] / channels
@@ -41,11 +42,13 @@ def spread_biases(
 
 def enlarge_sums(layer: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Bilinear resize (h, w) → (H, W) in which the share of every cell sums to its value."""
-    rows, columns = (_shares(size, to) for size, to in zip(layer.shape, shape, strict=True))
-    return rows @ layer.astype(rows.dtype) @ columns.T
+    rows, columns = (
+        _shares(size, to).astype(layer.dtype) for size, to in zip(layer.shape, shape, strict=True)
+    )
+    return rows @ layer @ columns.T
 
 
 def _shares(size: int, to: int) -> jax.Array:
     """(to, size): how a cell is shared between the pixels along one axis; columns sum to 1."""
     weights = jax.image.resize(jnp.eye(size), (to, size), "linear")
-    return weights / weights.sum(0)
+    return weights / weights.sum(0, keepdims=True)

@@ -116,15 +116,16 @@ OTHERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("setting", ["strict dtype promotion", "no rank promotion"])
-def test_other_configurations(setting, name):
-    """With a maximum over positions, a smooth function and biases taken back."""
+@pytest.mark.parametrize("biases", ["spread", "carry", "refine"])
+def test_other_configurations(biases, setting, name):
+    """With a maximum over positions, a smooth function and complete maps."""
 
     def pooled(params, x):
         z = jax.nn.silu(network_features(params, x))
         return z.max((1, 2)) @ params["last"] + params["bias"].reshape(1, -1)
 
     def call():
-        options = {"apply_fn": pooled, "config": OTHERS[name], "biases": "carry"}
+        options = {"apply_fn": pooled, "config": OTHERS[name], "biases": biases}
         return dmbp_jax.attribute(PARAMS, IMAGES, LABELS, **options).map
 
     expected = call()
@@ -134,11 +135,12 @@ def test_other_configurations(setting, name):
 
 
 @pytest.mark.slow
-def test_carried_maps_of_images_in_bfloat16_without_implicit_promotion():
+@pytest.mark.parametrize("biases", ["spread", "carry", "refine"])
+def test_complete_maps_of_images_in_bfloat16_without_implicit_promotion(biases):
     params, images = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), (PARAMS, IMAGES))
 
     def call():
-        options = {"apply_fn": network, "config": DMBP.quick(), "biases": "carry"}
+        options = {"apply_fn": network, "config": DMBP.quick(), "biases": biases}
         return dmbp_jax.attribute(params, images, LABELS, **options).map
 
     expected = call()
