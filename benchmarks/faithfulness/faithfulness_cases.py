@@ -59,6 +59,7 @@ ROWS = (
     "quick",
     "quick:spread",
     "quick:carry",
+    "quick:refine",
 )
 _DMBP = {"paper": dmbp_jax.DMBP.paper, "quick": dmbp_jax.DMBP.quick}
 _MOSAICS = 30
