@@ -157,6 +157,7 @@ def test_a_product_of_bfloat16_with_a_result_in_float32(size, stride):
     np.testing.assert_allclose(found.y, network(None, x)[:, 1], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_decomposition_to_one_argument_after_another():
     """JAX keeps the residuals of a convolution for the parameters, and their tree for the image."""
 
