@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,14 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
+
+
+def file_size(path: str | os.PathLike[str]) -> int | None:
+    """Bytes of a file; None if it is not there."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
 
 
 def read_text(path: Path, what: str) -> str:

@@ -181,12 +181,12 @@ class DmbpExplainer:
             found = bias_products(whole, x, loop.signed_masks(sigma, sign), label)
             total = signed_value(whole, found, label)
             image_map, products = found
-            if self.biases in ("spread", "refine"):
+            if self.biases == "carry":
+                complete = carry_biases(whole, x, label, found, total)
+            else:
                 outside = whole.output_products(x, label)
                 inside = [part - out for part, out in zip(products, outside, strict=True)]
                 complete = spread_biases(image_map, inside, graph.biases, total)
-            else:
-                complete = carry_biases(whole, x, label, found, total)
             return total, image_map.sum().astype(dtype), complete
 
         totals, sums, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))

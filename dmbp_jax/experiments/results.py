@@ -17,7 +17,7 @@ import numpy as np
 
 from dmbp_jax.data.samples import FilePicture, Picture
 from dmbp_jax.errors import InputError, ResumeError
-from dmbp_jax.files import read_json
+from dmbp_jax.files import file_size, read_json
 from dmbp_jax.runs.arrays import encode
 from dmbp_jax.runs.manifest import KEY as MANIFEST
 from dmbp_jax.runs.manifest import check_same
@@ -94,10 +94,7 @@ def _decode(line: bytes, where: str) -> Record:
 
 def picture_size(picture: Picture) -> int | None:
     """Bytes of a picture's file; None of one that is no file, or is not there."""
-    try:
-        return picture.path.stat().st_size if isinstance(picture, FilePicture) else None
-    except OSError:
-        return None
+    return file_size(picture.path) if isinstance(picture, FilePicture) else None
 
 
 class ResultFolder:

@@ -144,7 +144,7 @@ def class_activation(
         g, value = (as_picture(of[site.index], site) for of in (gradient, features))
         return (g.sum((1, 2), keepdims=True) * value).sum(-1)[0]
 
-    heat = jax.nn.relu(jnp.sum(jnp.stack(list(map(weighted, layers))), 0))
+    heat = jax.nn.relu(sum(map(weighted, layers[1:]), start=weighted(layers[0])))
     return jax.image.resize(heat.astype(image.dtype), image.shape[:2], "linear", antialias=False)
 
 

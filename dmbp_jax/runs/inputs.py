@@ -16,7 +16,7 @@ from dmbp_jax.data.folders import Listing, list_folder, list_pictures
 from dmbp_jax.data.samples import Skipped
 from dmbp_jax.data.tables import Resolve, find_name, is_table, read_table
 from dmbp_jax.errors import DataError, InputError
-from dmbp_jax.files import read_json
+from dmbp_jax.files import file_size, read_json
 
 _MISSING = -1  # size of a file that is named in a table and is not there
 
@@ -70,7 +70,10 @@ def list_inputs(images: Paths, labels: Label, resolve: Resolve) -> Inputs:
         root, files, left_out = _list_files(many)
         rows = list(label_files(root, files, labels, resolve))
     files = [file for file, _ in rows]
-    sizes = {file: _size(os.path.join(root, file)) for file in dict.fromkeys(files)}
+    sizes = {
+        file: _MISSING if (size := file_size(os.path.join(root, file))) is None else size
+        for file in dict.fromkeys(files)
+    }
     return Inputs(
         root.absolute(),
         tuple(files),
@@ -92,13 +95,6 @@ def read_lines(data: bytes, root: Path) -> Inputs:
     """What `Inputs.lines` wrote."""
     rows = [read_json(line) for line in data.splitlines()]
     return Inputs(root, *(tuple(row[name] for row in rows) for name in ("file", "size", "label")))
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return _MISSING
 
 
 def _rows_of_table(path: Path, labels: Label, resolve: Resolve) -> list[tuple[str, int | None]]:
