@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dmbp_jax.errors import ControlFlowError, NonAffineError, UnsupportedNetworkError
 
 # Return each of their operands as it is: one of several operands is as many operations.
-IDENTITIES = {"optimization_barrier", "pvary", "pcast", "device_put"}
+IDENTITIES = {"optimization_barrier", "pvary", "pcast", "device_put", "name"}  # checkpoint_name
 # Affine in all operands that depend on x at the same time.
 ANY_OPERANDS = (
     *("add", "add_any", "sub", "neg", "real", "split", "copy", "copy_p", "reduce_precision"),
@@ -49,6 +49,7 @@ KEEPS_ZERO = {
     *IDENTITIES,
 }
 ELEMENTWISE = {"add", "add_any", "sub", "mul", "div", "neg", "convert_element_type"}
+_DIGITS = jnp.finfo(jnp.bfloat16).nmant  # that a cast leaves, at least
 MAY_ADD_CONSTANT = {
     *("add", "add_any", "sub", "pad", "concatenate", "stack", "select_n"),
     *("dynamic_update_slice", "scatter", "scatter-add", "scatter-sub", "gather"),
@@ -86,6 +87,7 @@ _PRODUCT = (
     "or a normalisation layer that computes statistics)"
 )
 _COMPARISON = "a comparison with x decides about more than one element"
+_ROUNDED = "is rounded, to an integer or to fewer digits than those of bfloat16"
 _ORDER = (
     "write pairs with maximum and minimum, or teach it as a piece whose choice is the order, with "
     "dmbp_jax.register_piece"
@@ -97,7 +99,8 @@ HINTS = {
     "mul": _PRODUCT,
     "dot_general": _PRODUCT,
     "sort": _ORDER,
-    "convert_element_type": "a value that depends on x becomes an integer",
+    "convert_element_type": f"a value that depends on x {_ROUNDED}",
+    "reduce_precision": f"a value that depends on x {_ROUNDED}",
     "gt": _COMPARISON,
     "ge": _COMPARISON,
     "lt": _COMPARISON,
@@ -112,13 +115,24 @@ def is_affine(equation: Any, depends: tuple[bool, ...]) -> bool:
     if not all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (*equation.outvars, *read)):
         return False
     if name in ANY_OPERANDS:
-        return True
+        return not rounds(equation)
     if name in BILINEAR:
         return sum(depends) == 1
     if name == "select_n":
         return not depends[0]
     allowed = JOINTLY_LINEAR.get(name, ())
     return all(position in allowed for position, value in enumerate(depends) if value)
+
+
+def rounds(equation: Any) -> bool:
+    """Whether a cast leaves an integer, or fewer digits than bfloat16 has: it is a staircase."""
+    if equation.primitive.name == "reduce_precision":
+        return equation.params["mantissa_bits"] < _DIGITS
+    before, after = (one.aval.dtype for one in (equation.invars[0], equation.outvars[0]))
+    is_cast = equation.primitive.name == "convert_element_type"
+    if not is_cast or not jnp.issubdtype(before, jnp.floating):
+        return False
+    return not jnp.issubdtype(after, jnp.floating) or jnp.finfo(after).nmant < _DIGITS
 
 
 def refusal(name: str, scope: str) -> UnsupportedNetworkError:

@@ -17,17 +17,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from dmbp_jax.graph.operations import (
     AFFINE_POINTWISE,
     KEEPS_ZERO,
     LOCALLY_CONSTANT,
     PIECEWISE_LINEAR,
     POINTWISE,
+    rounds,
 )
 from dmbp_jax.graph.pieces import Maximum, Piece, Pointwise, Relu
-from dmbp_jax.graph.probing import is_identity, is_ray, is_relu, values_at_probes
+from dmbp_jax.graph.probing import Probed, probe
 from dmbp_jax.graph.steps import Operand, Step, needed_for
 
 _TAKEN = {"relu", "maximum", "minimum", "max_pool", "min_pool", "bias"}  # kinds of other sites
@@ -94,13 +93,15 @@ class _Joiner:
         if before not in self._found or before in self._relus or self._is_layer(step):
             return None
         found = self._found[before]
-        if not self._is_closed({before}, {step}) or is_identity(self._values(found)):
+        shorter = self._probed(found)
+        if not self._is_closed({before}, {step}) or (shorter and shorter.is_identity):
             return None
         longer = _Function(found.members | {step}, found.source)
-        values = self._values(longer)
-        if is_relu(values):  # as (z + |z|) / 2
+        probed = self._probed(longer)
+        if probed and probed.is_relu:  # as (z + |z|) / 2
             self._relus[step] = longer.members
-        return None if is_ray(self._values(found)) and not is_ray(values) else longer
+        is_ray = probed is not None and probed.is_ray
+        return None if shorter and shorter.is_ray and not is_ray else longer
 
     def _find(self, last: Step) -> _Function | None:
         """The largest function of one value that ends with a step."""
@@ -114,7 +115,7 @@ class _Joiner:
                 added = members - best.members if best else members - {last}
                 if (best is None and may_repeat) or self._is_closed(added, members):
                     best, pending = _Function(frozenset(members), *inputs), False
-                    if is_relu(self._values(best)):
+                    if (probed := self._probed(best)) and probed.is_relu:
                         self._relus[last] = best.members
             step = self._made_by.get(max(inputs, default=0))
             if step is None or not _is_pointwise(step):
@@ -167,13 +168,13 @@ class _Joiner:
             piece = Relu()
         return replace(last, kind="piece", operands=(found.source,), depends=(True,), piece=piece)
 
-    def _values(self, found: _Function) -> Any:
-        """As `values_at_probes`, of a piecewise-linear function with constants that are known."""
+    def _probed(self, found: _Function) -> Probed | None:
+        """As `probe`, of a piecewise-linear function with constants that are known."""
         steps = _in_order(found)
         if degree(steps, found.source) > 1:
             return None
         needed = {operand for step in steps for operand in step.operands}
-        return values_at_probes([*needed_for(needed, self._constants), *steps], found.source)
+        return probe([*needed_for(needed, self._constants), *steps], found.source)
 
     def _kind(self, members: Collection[Step]) -> str:
         """The name of the outermost call that is this function, or of its only operation."""
@@ -196,7 +197,7 @@ class _Joiner:
         """
         same: dict[Operand, Operand] = {}  # what a function returns as it is -> its source
         for last, found in self._found.items():
-            if is_identity(self._values(found)):
+            if (probed := self._probed(found)) and probed.is_identity:
                 same[last.results[0]] = same.get(found.source, found.source)
 
         def replaced(step: Step) -> Step:
@@ -217,10 +218,10 @@ def _not_affine(steps: Iterable[Step]) -> set[Step]:
 
 def _is_pointwise(step: Step) -> bool:
     """Whether a step is elementwise in what depends on x, and all of that has its shape."""
-    if step.name not in POINTWISE or not isinstance(step.piece, Relu | Maximum | None):
+    if step.name not in POINTWISE or rounds(step.equation):
         return False
-    if step.name == "convert_element_type" and not jnp.issubdtype(step.dtype, jnp.floating):
-        return not jnp.issubdtype(step.equation.invars[0].aval.dtype, jnp.floating)  # rounds
+    if not isinstance(step.piece, Relu | Maximum | None):
+        return False
     read = zip(step.shapes, step.depends, strict=True)
     return all(shape == step.shape for shape, depends in read if depends)
 

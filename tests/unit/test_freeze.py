@@ -173,6 +173,14 @@ REFUSED = {
     ),
     "Gram matrix": (_tokens(lambda h: (h.mT @ h)[:, :1] * jnp.ones((16, 1))), "neither"),
     "rounding": (jnp.floor, "'floor'"),
+    "rounding to 8 bits": (
+        lambda h: h.astype(jnp.float8_e4m3fn).astype(h.dtype),
+        "'convert_element_type'.*fewer digits",
+    ),
+    "rounding to 3 bits of a mantissa": (
+        lambda h: jax.lax.reduce_precision(h, 8, 3),
+        "'reduce_precision'.*fewer digits",
+    ),
     "softmax between layers": (jax.nn.softmax, "'stop_gradient'.*as in attention"),
     "cond": (
         lambda h: jax.lax.cond(h.sum() > 0, jax.nn.relu, lambda h: h, h),

@@ -247,3 +247,31 @@ def test_what_returns_finite_values_as_they_are_puts_no_mask_on_pixels():
     for guard in guards:
         sites = dmbp_jax.sites(None, np.ones((2, 2, 3)), apply_fn=network(guard))
         assert [site.kind for site in sites] == ["relu"]
+
+
+# What is something else at one number, or between two: f, and values of z with its pieces.
+RARELY = {
+    "no data": (lambda z: jnp.where(z == -9999, 0, z), [-9999, 0.5]),
+    "no data, of the raw picture": (lambda z: jnp.where(z * 3.7 + 0.3 != 2, z, 5), [1.7 / 3.7, 2]),
+    "a band": (lambda z: jnp.where((z > 20) & (z < 30), 0, z), [25, 31]),
+    "a band inside a function": (lambda z: jnp.where(abs(z - 25) < 2, z - 1, z), [24, 22]),
+    "a ReLU with a hole": (lambda z: jnp.where((z > 20) & (z < 21), 0, jnp.maximum(z, 0)), [20.5]),
+    "a ReLU with a jump": (lambda z: jnp.maximum(z, 0) + (z == 0.1), [0.1, 3]),
+}
+
+
+@pytest.mark.parametrize("name", RARELY)
+def test_what_is_another_function_at_few_numbers_is_neither_the_relu_nor_nothing(name):
+    f, values = RARELY[name]
+    x = np.array([*values, -1.0]).reshape(1, -1, 1)
+    w = np.array([[1.0, -2.0]])
+
+    def network(_, x):
+        h = f(x).sum((1, 2))
+        return (h + jax.nn.relu(h)) @ w
+
+    assert np.any(f(x) != x) and np.any(f(x) != np.maximum(x, 0))
+    ones = dmbp_jax.init_masks(None, x, 1.0, apply_fn=network)
+    parts = dmbp_jax.decompose(None, x, 1, ones, apply_fn=network)
+    np.testing.assert_allclose(parts.y, network(None, x[None])[0, 1], rtol=1e-12)
+    np.testing.assert_allclose(parts.y_positive, parts.y, rtol=1e-12)
