@@ -123,8 +123,9 @@ class _Flattener:
         depends = self._depends(operands)
         if not any(depends):
             return None
-        name, is_call = called_name(equation), equation.primitive.name in CALLS
+        is_call = equation.primitive.name in CALLS
         is_zero = tuple(map(self._known_zero, operands))
+        name = called_name(equation) if is_call else equation.primitive.name
         view = Equation(name, is_call, equation.params, depends, is_zero)
         found = (family.match(view) for family in self._families)
         return next((piece for piece in found if piece is not None), None)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 import dmbp_jax
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
@@ -293,3 +294,22 @@ def test_the_linear_part_is_the_gradient_times_the_input(way):
     np.testing.assert_allclose(linear.run(X[None], frozen), expected, rtol=1e-5, atol=1e-6)
     before = linear.before_pieces(X[None])
     np.testing.assert_allclose(linear.run_from(before, frozen), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_names_that_somebody_gave_are_no_operations():
+    """Of functions under `jax.jit`, and of values that `jax.checkpoint` is told to keep."""
+
+    @jax.jit
+    def reduce_max(z):
+        return 2 * z
+
+    @jax.jit
+    def reduce_window_max(z):
+        return -z
+
+    def network(params, x):
+        h = checkpoint_name(reduce_window_max(reduce_max(x @ params)), "max")
+        return checkpoint_name(jax.nn.relu(h).mean((1, 2)), "reduce_max")
+
+    sites = dmbp_jax.sites(jnp.eye(3), jnp.ones((2, 2, 3)), apply_fn=network)
+    assert [site.kind for site in sites] == ["relu"]

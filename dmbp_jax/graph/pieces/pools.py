@@ -43,7 +43,9 @@ class WindowPool:
     def match(equation: Equation) -> "WindowPool | None":
         """`lax.reduce_window` without dilation of its input."""
         params = equation.params
-        if equation.name not in _WINDOWS or any(d != 1 for d in params["base_dilation"]):
+        if equation.is_call or equation.name not in _WINDOWS:
+            return None
+        if any(dilation != 1 for dilation in params["base_dilation"]):
             return None
         return WindowPool(
             tuple(params["window_dimensions"]),
@@ -132,7 +134,7 @@ class GlobalPool:
     @staticmethod
     def match(equation: Equation) -> "GlobalPool | None":
         """`lax.reduce_max`, `lax.reduce_min`."""
-        if equation.name not in _AXES:
+        if equation.is_call or equation.name not in _AXES:
             return None
         return GlobalPool(tuple(equation.params["axes"]), _AXES[equation.name])
 
