@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dmbp_jax.dmbp.decomposition import gated_logits
 from dmbp_jax.graph.graph import FrozenNetwork, Graph
+from dmbp_jax.graph.operations import PRODUCTS
 from dmbp_jax.graph.pieces import Piece
 from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.steps import Step, after_pieces
@@ -96,14 +97,22 @@ def _of_magnitudes(graph: Graph) -> Graph:
     linear, deep = graph.without_biases(), after_pieces(graph.program.steps)
 
     def rule(step: Step, operands: list[Any]) -> Sequence[Any]:
-        numbers = [jnp.issubdtype(jnp.result_type(one), jnp.floating) for one in operands]
-        values = [abs(o) if n else o for o, n in zip(operands, numbers, strict=True)]
+        values = [_magnitude(step, operand) for operand in operands]
         if step.name in ("sub", "neg", "scatter-sub"):
             values[-1] = -values[-1]
         values[0] = smooth_over_strides(step, values[0], deep.isdisjoint(step.operands))
         return linear.affine(step, values)
 
     return linear.with_affine(rule)
+
+
+def _magnitude(step: Step, operand: Any) -> Any:
+    """|w|. Integers are weights in a product; elsewhere they say where, and stay."""
+    if not jnp.issubdtype(jnp.result_type(operand), jnp.floating):
+        if step.name not in PRODUCTS:
+            return operand
+        operand = operand.astype(step.dtype)
+    return abs(operand)
 
 
 def _ratio(part: jax.Array, given: jax.Array) -> jax.Array:

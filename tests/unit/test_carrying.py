@@ -169,3 +169,18 @@ def test_finite_and_complete_in_float32_whatever_the_size_of_weights(rng, size):
     assert a.status.all() and np.isfinite(a.map).all()
     np.testing.assert_allclose(a.positive.sum(), a.y_positive[0], rtol=1e-4)
     np.testing.assert_allclose(a.negative.sum(), a.y_negative[0], rtol=1e-4)
+
+
+def test_whole_numbers_carry_as_the_same_weights(rng):
+    """As in a quantised network, whose product of floats and int8 is one of floats."""
+    whole, bias = rng.integers(-128, 128, (3, 4)).astype(np.int8), rng.normal(size=4)
+    dense, x = rng.normal(size=(4, 3)), rng.normal(size=(1, 4, 4, 3))
+    assert (whole < 0).any()
+
+    def network(weight, x):
+        h = jax.lax.dot_general(x, weight, (((3,), (0,)), ((), ())), preferred_element_type=x.dtype)
+        return jax.nn.relu(h / 64 + bias).mean((1, 2)) @ dense
+
+    found, expected = (carry(w, x, network) for w in (whole, whole.astype(float)))
+    np.testing.assert_allclose(found.positive, expected.positive, **CLOSE)
+    np.testing.assert_allclose(found.negative, expected.negative, **CLOSE)
