@@ -74,11 +74,12 @@ def terms_and_gradient(
         multiply = partial(jax.lax.platform_dependent, cpu=multiply_passed, default=multiply_after)
         return multiply(activations, after, before, theta, scalars)
 
-    signs = jnp.array([1.0, -1.0], theta[0].dtype)
+    dtype = theta[0].dtype  # that of the images: a network may compute in another one
+    signs = jnp.array([1.0, -1.0], dtype)
     (y_positive, y_negative), both_gated, both_activations = jax.vmap(forward)(signs)
     y = signed_part(network, network.fixed.logits, label)
     objective = config.objective()
-    weights = jnp.stack(objective.derivative(y, y_positive, y_negative))
+    weights = jnp.stack(objective.derivative(y, y_positive, y_negative)).astype(dtype)
     if objective.one_sided:
         active = jnp.where(weights[0] != 0, 0, 1)
         divided = divisors(theta, signs[active])
@@ -89,7 +90,8 @@ def terms_and_gradient(
     else:
         per_sign = jax.vmap(gradient)(signs, weights, both_activations)
         pulled = jax.tree.map(lambda g: g.sum(0), per_sign)
-    return jnp.stack([y_positive, y_negative, y - y_positive - y_negative]), pulled
+    terms = jnp.stack([y_positive, y_negative, y - y_positive - y_negative]).astype(dtype)
+    return terms, pulled
 
 
 def multiply_after(

@@ -98,7 +98,7 @@ class SampleSum:
         return state.total
 
     def _sum(self, rows: Any, chunk: jax.Array) -> jax.Array:
-        index = chunk * self.chunk + jnp.arange(self.chunk)
+        index = chunk * self.chunk + jnp.arange(self.chunk, dtype=chunk.dtype)
 
         def one_row(image: jax.Array, label: jax.Array, *rest: jax.Array) -> jax.Array:
             parts = jax.vmap(lambda i: self.sample(self.network, image, label, i, *rest))(index)

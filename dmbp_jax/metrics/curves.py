@@ -304,7 +304,7 @@ def _curve(
         number = counted.sum().astype(values.dtype)
         # 0 / 0 = NaN: no label, undefined
         value = jnp.where(counted, values[jnp.maximum(labels, 0)], 0).sum() / number
-        return jnp.where(jnp.arange(counts.size) == i, value, 0)
+        return jnp.where(jnp.arange(counts.size, dtype=i.dtype) == i, value, 0)
 
     scores = sum_samples(score, call, counts.size, *rows)
     fractions = jnp.asarray(counts / counts[-1], scores.dtype)

@@ -184,6 +184,18 @@ def test_the_metrics(setting):
     _assert_close(found, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_over_samples_in_float64_without_implicit_promotion(x64, dtype):
+    """Integers have 64 bits there."""
+    params, images = jax.tree.map(lambda a: a.astype(dtype), (PARAMS, IMAGES))
+    with jax.numpy_dtype_promotion("strict"):
+        for name, few in {"smoothgrad": "n_samples", "rise": "n_masks"}.items():
+            options = {"apply_fn": network, few: 2}
+            assert METHODS[name](params, images, LABELS, **options).dtype == dtype
+        curve = insertion(params, images, LABELS, HEAT, apply_fn=network, points=3)
+        assert curve.scores.dtype == dtype
+
+
 TODAY = {
     ("float64 allowed", "rise"): "its masks are drawn in the default float type",
 }

@@ -60,6 +60,24 @@ def test_float64_of_float32_images_is_for_everything(x64):
     np.testing.assert_allclose(result.map, exact.map, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("evidence", ["all", "input"])
+def test_images_of_another_dtype_than_the_network_computes_in(x64, evidence):
+    """Maps have the dtype of the images; nothing else of the images' precision is lost."""
+    params, config = make_params(LAYERS, 0), DMBP(2, evidence=evidence)
+    x = np.float32(make_image(0))
+    found, exact = (
+        dmbp_jax.attribute(params, image, 0, apply_fn=NETWORK, config=config)
+        for image in (x, np.float64(x))
+    )
+    assert found.map.dtype == found.history.dtype == jnp.float32
+    np.testing.assert_allclose(found.history, exact.history, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.map, exact.map, rtol=1e-4, atol=1e-6)
+    halved = dmbp_jax.attribute(
+        params, np.float64(x), 0, config=config, apply_fn=lambda *a: NETWORK(*a).astype("bfloat16")
+    )
+    assert halved.map.dtype == halved.history.dtype == jnp.float64
+
+
 def test_float64_needs_jax_to_have_it():
     with pytest.raises(InputError, match=r"dtype: .*float64.*jax_enable_x64"):
         attribute(IMAGES, LABELS, DMBP(2, dtype="float64"))
