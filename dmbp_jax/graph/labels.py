@@ -74,6 +74,8 @@ class Follower:
             joined = self._concatenated(step, each)
             if joined is not None:
                 return self._different([joined])
+        if step.name in _WRITES and not self.exact and each[0] and read[_WRITES[step.name]]:
+            return self._different([self._written(step, each)])
         move = _MOVES.get(step.name)
         if move is None and (step.piece is not None or step.name in _ELEMENTWISE):
             move = Follower._keep
@@ -82,7 +84,10 @@ class Follower:
             for side, labels in enumerate(each)
             for label in labels
         ]
-        return self._different([label for label in moved if label is not None])
+        labels = [label for label in moved if label is not None]
+        if step.name == "select_n" and not self.exact:  # of one or the other, and not a sum
+            labels = [one for one in labels if one.size > 1 and is_lost(one)][:1] or labels
+        return self._different(labels)
 
     def _different(self, labels: Sequence[Label]) -> tuple[Label, ...]:
         """Each once. What is known of one of several values that are added is known of all."""
@@ -260,6 +265,25 @@ class Follower:
         ]
         return np.concatenate(parts, at)
 
+    def _written(self, step: Step, each: Sequence[tuple[Label, ...]]) -> Label:
+        """The label of a value, with that of another one where it is written over it."""
+        at = _WRITES[step.name]
+        places = [one for side, one in enumerate(step.operands) if side not in (0, at)]
+        if len(each[0]) > 1 or len(each[at]) > 1 or not all(map(self._is_literal, places)):
+            return _lost(step.shape)
+        value, written = (
+            np.broadcast_to(each[side][0] if each[side] else np.nan, step.shapes[side])
+            for side in (0, at)
+        )
+        where = [self._value(one).astype(int) for one in places]
+        with jax.ensure_compile_time_eval():
+            if step.name == "scatter":
+                numbers, mode = step.params["dimension_numbers"], step.params["mode"]
+                made = jax.lax.scatter(value, where[0], written, numbers, mode=mode)
+            else:
+                made = jax.lax.dynamic_update_slice(value, written, where)
+        return np.asarray(made, float)
+
     def _mixes(self, step: Step, read: Sequence[Labels | None]) -> bool | None:
         """Whether a product with a constant sums over positions alone: each result is of them all.
 
@@ -410,6 +434,7 @@ _ELEMENTWISE = POINTWISE | {
     *("lgamma", "digamma", "sharding_constraint", "layout_constraint", *IDENTITIES),
     *("bessel_i0e", "bessel_i1e", "population_count", "shift_left", "shift_right_logical"),
 }
+_WRITES = {"dynamic_update_slice": 1, "scatter": 2}  # which operand is written over the first
 _REDUCTIONS = [f"reduce_{name}" for name in ("sum", "max", "min", "prod", "and", "or", "xor")]
 _CUMULATIVE = [f"cum{name}" for name in ("sum", "prod", "max", "min", "logsumexp")]
 _MOVES: Mapping[str, Callable[..., Label | None]] = {

@@ -133,6 +133,8 @@ def _average(old, size):
 
 
 KNOWN = {  # and the shape of its picture
+    "features written over others": (lambda h: h.at[..., :1].set(h[..., 1:2]), (8, 12)),
+    "written over itself, but for the border": (lambda h: h.at[:, 1:-1].set(h[:, 1:-1]), (8, 12)),
     "as it is": (lambda h: h, (8, 12)),
     "columns first": (lambda h: h.transpose(0, 2, 1, 3), (8, 12)),
     "strided": (lambda h: h[:, ::2, ::3], (4, 4)),
@@ -277,6 +279,13 @@ UNKNOWN = {
     ),
     "joined to its mirror image, mixed": lambda h: _conv(
         jnp.concatenate([h, h[:, :, ::-1]], 3), W1[..., :3].repeat(2, 2)
+    ),
+    "half of it written over the other": lambda h: h.at[:, :4].set(h[:, 4:]),
+    "half of it written over the other, at a place": lambda h: jax.lax.dynamic_update_slice(
+        h, h[:, 4:], (0, 0, 0, 0)
+    ),
+    "chosen from itself, rolled": lambda h: jnp.where(
+        (np.arange(8) % 2 == 0)[:, None, None], h, jnp.roll(h, 4, 1)
     ),
     "added to its mirror image": lambda h: h[:, :, :8] + h[:, :, :8].transpose(0, 2, 1, 3),
 }
