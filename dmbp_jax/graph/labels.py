@@ -53,7 +53,8 @@ class Follower:
             elif any(one is not None for one in read):
                 kinds = range(len(next(one for one in read if one is not None)))
                 if step.name == "dot_general":
-                    self._mixture = self._mixes(step, read)
+                    several = read if self.exact else [one and changing(one) for one in read]
+                    self._mixture = self._mixes(step, several)
                 for number, name in enumerate(step.results):
                     found[name] = tuple(self._one_kind(step, read, k, number) for k in kinds)
                 yield step
@@ -67,6 +68,12 @@ class Follower:
         """The labels of one kind of one result of a step."""
         shape = step.equation.outvars[number].aval.shape
         each = [() if labels is None else labels[kind] for labels in read]
+        singles: list[Label] = []  # of values that come from one row
+        if not self.exact:
+            singles = [label for labels in each for label in labels if label.size == 1]
+            if (joined := self._side_by_side(step, each)) is not None:
+                return (joined,)
+            each = changing(each)
         if step.name == "stack":
             at = step.params["axis"]
             each = [tuple(np.expand_dims(one, at) for one in labels) for labels in each]
@@ -87,7 +94,13 @@ class Follower:
         labels = [label for label in moved if label is not None]
         if step.name == "select_n" and not self.exact:  # of one or the other, and not a sum
             labels = [one for one in labels if one.size > 1 and is_lost(one)][:1] or labels
-        return self._different(labels)
+        different = self._different(labels)
+        if step.name in ("slice", "split"):  # a mean of all rows is nowhere
+            singles += [label for label in map(_narrowed, labels) if label.size == 1]
+        if different or self.exact or not singles:
+            return different
+        numbers = np.unique([label.item() for label in singles])
+        return (np.full([1] * len(shape), numbers[0] if len(numbers) == 1 else np.nan),)
 
     def _different(self, labels: Sequence[Label]) -> tuple[Label, ...]:
         """Each once. What is known of one of several values that are added is known of all."""
@@ -208,11 +221,11 @@ class Follower:
         return self._cut(label, step.params["axis"], slice(start, start + sizes[number]))
 
     def _cut(self, label: Label, axis: int, part: slice) -> Label:
-        """Part of an axis; a map of the middle is not one of the picture."""
+        """Part of an axis; a map of the middle is not one of the picture, and one row is no map."""
         if label.shape[axis] == 1:
             return label
         kept = label[(slice(None),) * axis + (part,)]
-        if not self.exact and not np.isnan(kept).all():
+        if not self.exact and kept.shape[axis] > 1 and not np.isnan(kept).all():
             left_out = max(np.nanmin(kept), 0) - max(np.nanmin(label), 0)
             if left_out > CROPPED * cell(label):
                 return _lost(kept.shape)
@@ -240,6 +253,20 @@ class Follower:
             if label.shape[at] > 1:
                 shape[into] = step.shape[into]
         return _lost(shape) if is_picked else label.reshape(shape)
+
+    def _side_by_side(self, step: Step, each: Sequence[tuple[Label, ...]]) -> Label | None:
+        """The label of single rows that are put together again; None of anything else."""
+        if step.name not in ("concatenate", "stack") or any(
+            label.size > 1 for labels in each for label in labels
+        ):
+            return None
+        at = step.params["axis" if step.name == "stack" else "dimension"]
+        numbers = [labels[0].item() if labels else np.nan for labels in each]
+        if step.shape[at] != len(each) or len(np.unique(numbers)) == 1:
+            return None
+        if np.isnan(numbers).any():
+            return _lost([n if axis == at else 1 for axis, n in enumerate(step.shape)])
+        return np.reshape(numbers, [-1 if axis == at else 1 for axis in range(len(step.shape))])
 
     def _concatenated(self, step: Step, each: Sequence[tuple[Label, ...]]) -> Label | None:
         """The label of parts side by side; None where they have one and the same."""
@@ -367,6 +394,11 @@ class Follower:
                 value = jax.jit(lambda: read(interpret(steps, {}), operand))()
             self._known[operand] = np.asarray(jax.device_get(value), np.float64)
         return self._known[operand]
+
+
+def changing(labels: Sequence[tuple[Label, ...]]) -> Labels:
+    """The labels that are not one number alone."""
+    return tuple(tuple(label for label in kind if label.size > 1) for kind in labels)
 
 
 def is_lost(label: Label) -> bool:

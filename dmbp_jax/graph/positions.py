@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmbp_jax.errors import UnknownAxesError
-from dmbp_jax.graph.labels import SLACK, Follower, Label, Labels, distinct
+from dmbp_jax.graph.labels import SLACK, Follower, Label, Labels, changing, distinct
 from dmbp_jax.graph.program import Site
 from dmbp_jax.graph.steps import Step
 
@@ -26,7 +26,7 @@ def find_positions(steps: Sequence[Step], image: int, shape: tuple[int, ...]) ->
     }
     for _ in Follower().follow(steps, found):
         pass
-    return found
+    return {name: changing(labels) for name, labels in found.items()}
 
 
 class Reading(NamedTuple):

@@ -133,6 +133,14 @@ def _average(old, size):
 
 
 KNOWN = {  # and the shape of its picture
+    "row by row, in a loop": (
+        lambda h: lax.map(jax.nn.relu, h.swapaxes(0, 1)).swapaxes(0, 1),
+        (8, 12),
+    ),
+    "columns put together in another order": (
+        lambda h: jnp.stack([h[:, :, i] for i in range(11, -1, -1)], 2),
+        (8, 12),
+    ),
     "features written over others": (lambda h: h.at[..., :1].set(h[..., 1:2]), (8, 12)),
     "written over itself, but for the border": (lambda h: h.at[:, 1:-1].set(h[:, 1:-1]), (8, 12)),
     "as it is": (lambda h: h, (8, 12)),
@@ -284,6 +292,9 @@ UNKNOWN = {
     "half of it written over the other, at a place": lambda h: jax.lax.dynamic_update_slice(
         h, h[:, 4:], (0, 0, 0, 0)
     ),
+    "a recurrence over rows": lambda h: lax.scan(
+        lambda state, row: [jax.nn.relu(row + state)] * 2, h[:, 0], h.swapaxes(0, 1)
+    )[1].swapaxes(0, 1),
     "chosen from itself, rolled": lambda h: jnp.where(
         (np.arange(8) % 2 == 0)[:, None, None], h, jnp.roll(h, 4, 1)
     ),
