@@ -52,6 +52,11 @@ def read_json(text: str | bytes, **options: Any) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+def write_json(value: Any) -> bytes:
+    """A line of JSON for `read_json`; numbers that are not finite, which it lacks, are refused."""
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` once that has succeeded.

@@ -4,7 +4,6 @@ A record is JSON Lines: a head with the size and SHA-256 of every map object and
 itself, then the rows. What is stored is compared with it; a shard that differs is opened again.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from dmbp_jax.errors import StoreError
-from dmbp_jax.files import read_json
+from dmbp_jax.files import read_json, write_json
 from dmbp_jax.runs.inputs import Inputs
 from dmbp_jax.runs.store import Store
 
@@ -109,18 +108,14 @@ def describe_objects(part: Part) -> dict[str, dict[str, Any]]:
 
 
 def _encode(fingerprint: str, part: Part) -> bytes:
-    rows = b"".join(map(_line, part.rows))
+    rows = b"".join(map(write_json, part.rows))
     head = {"shard": part.shard, "fingerprint": fingerprint, "objects": describe_objects(part)}
-    return _line(head | {"record": _digest(head, rows)}) + rows
-
-
-def _line(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=False).encode() + b"\n"
+    return write_json(head | {"record": _digest(head, rows)}) + rows
 
 
 def _digest(head: dict[str, Any], rows: bytes) -> str:
     """SHA-256 of a record, whose head then takes it in."""
-    return sha256(_line(head) + rows).hexdigest()
+    return sha256(write_json(head) + rows).hexdigest()
 
 
 def _decode(store: Store, fingerprint: str, shard: int, data: bytes) -> Record:
