@@ -11,8 +11,6 @@ from typing import Any
 
 from dmbp_jax.errors import DataError, InputError
 
-PART = ".dmbp-"  # how the names of files that are being written begin
-
 # The marks that say how a text is encoded, the longer first: UTF-32's begins with UTF-16's.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -70,7 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: Expected the name of a file, got a folder or a device.")
-    part = path.with_name(f"{PART}{uuid.uuid4().hex[:8]}{path.suffix[-16:]}")
+    part = path.with_name(f".dmbp-{uuid.uuid4().hex[:8]}{path.suffix[-16:]}")
     try:
         yield part
         part.replace(path)

@@ -31,7 +31,6 @@ def open_manifest(store: Store, plan: Plan) -> str:
     objects = arrays.group(array_layout(plan))
     about = {
         "root": str(plan.inputs.root),
-        "maps": {name: list(plan.map_shape(name)) for name in plan.save},
         "labels": list(plan.network.labels),
         "metadata": {key: sha256(data).hexdigest() for key, data in objects.items()},
     }
