@@ -40,9 +40,9 @@ def explain_images(
     are of the first images; those beyond repeat image 0, to fill a batch.
     """
     row = find_method(method)
-    labels, identities = (
-        [*known, *known[:1] * (len(x) - len(known))] for known in (labels, identities)
-    )
+    missing = len(x) - len(labels)
+    labels = [*labels, *[labels[0]] * missing]
+    identities = [*identities, *[identities[0]] * missing]
     if method == "dmbp":
         given: Any = None  # the network's first choices
         if None not in labels:
@@ -77,14 +77,14 @@ def score(
     finite = np.asarray(finite & jnp.isfinite(numbers["probability"]))
     columns = {name: np.asarray(column) for name, column in numbers.items()}
     # The shortest digits that give the same float32 again.
-    rows = [
+    rows: list[dict[str, Any] | None] = [
         {name: float(str(np.float32(column[i]))) for name, column in columns.items()}
         | {"label": int(label)}
         if finite[i]
         else None
         for i, label in enumerate(np.asarray(found.label))
     ]
-    return rows, {name: np.float32(_saved(found, name)) for name in save}
+    return rows, {name: np.asarray(_saved(found, name), np.float32) for name in save}
 
 
 def _saved(found: Explained, name: str) -> jax.Array:

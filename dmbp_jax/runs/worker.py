@@ -95,7 +95,7 @@ class Worker:
             for name in self.plan.save
         }
 
-        def readable() -> Iterator[tuple[int, Any]]:
+        def readable() -> Iterator[tuple[tuple[int, str], Any]]:
             for row, one in pictures:
                 if isinstance(one, ImageError):
                     table[row] = new_row(inputs, row, FAILED, reason(one, inputs.path(row)))
