@@ -298,9 +298,7 @@ def _curve(
     scores = sum_samples(score, call, counts.size, *rows)
     fractions = jnp.asarray(counts / counts[-1], scores.dtype)
     auc = jnp.trapezoid(scores, fractions[None])
-    if call.single:
-        scores, auc = scores[0], auc[0]
-    return Curve(fractions, scores, auc)
+    return Curve(fractions, *call.unbatch((scores, auc)))
 
 
 def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
