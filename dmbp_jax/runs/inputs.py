@@ -15,7 +15,7 @@ from dmbp_jax.data.folders import Listing, list_folder, list_pictures
 from dmbp_jax.data.samples import Skipped
 from dmbp_jax.data.tables import Resolve, find_name, is_table, read_table
 from dmbp_jax.errors import DataError, InputError
-from dmbp_jax.files import file_size, read_json, write_json
+from dmbp_jax.files import file_size, read_json_lines, write_json
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Label = int | str | os.PathLike[str] | None
@@ -87,7 +87,7 @@ def describe_left_out(left_out: Iterable[Skipped]) -> str:
 
 def read_lines(data: bytes, root: Path) -> Inputs:
     """What `Inputs.lines` wrote."""
-    rows = [read_json(line) for line in data.splitlines()]
+    rows = read_json_lines(data)
     return Inputs(root, *(tuple(row[name] for row in rows) for name in ("file", "size", "label")))
 
 

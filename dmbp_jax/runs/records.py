@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from dmbp_jax.errors import StoreError
-from dmbp_jax.files import read_json, write_json
+from dmbp_jax.files import read_json, read_json_lines, write_json
 from dmbp_jax.runs.inputs import Inputs
 from dmbp_jax.runs.store import Store
 
@@ -126,7 +126,7 @@ def _decode(store: Store, fingerprint: str, shard: int, data: bytes) -> Record:
         if digest not in (None, _digest(values, lines)):  # None in those of dmbp-jax 0.2
             raise ValueError("it is not what was committed")
         own = values["fingerprint"] == fingerprint
-        record = Record(shard, values["objects"], tuple(map(read_json, lines.splitlines())))
+        record = Record(shard, values["objects"], tuple(read_json_lines(lines)))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{store.url}: {key_of(shard)} is damaged: {error}. dmbp verify opens its shard again."
