@@ -8,7 +8,6 @@ On a CPU equations are turned: written for values that are stored channels last 
 convolutions need (`convolution`); transpositions around each one take as long as all the rest.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,10 +20,9 @@ from dmbp_jax.graph.jaxprs import (
     constants_of,
     inside,
     join_scopes,
-    one_by_one,
     transposition,
 )
-from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine
+from dmbp_jax.graph.operations import CALLS, IDENTITIES, KEEPS_ZERO, is_affine
 from dmbp_jax.graph.orders import Order, arrange, as_it_is, plain
 from dmbp_jax.graph.pieces import (
     FAMILIES,
@@ -99,7 +97,7 @@ class _Flattener:
         def read(atom: Any) -> Operand:
             return Constant(atom.val) if isinstance(atom, jex.Literal) else names[atom]
 
-        for equation in itertools.chain.from_iterable(map(one_by_one, jaxpr.eqns)):
+        for equation in jaxpr.eqns:
             operands = [read(atom) for atom in equation.invars]
             here = join_scopes(scope, str(equation.source_info.name_stack))
             piece = self._find_piece(equation, operands)
@@ -111,6 +109,8 @@ class _Flattener:
                 self.regions.append(Region(called_name(equation), start, len(self.steps)))
             elif piece is None and name == "scan" and any(self._depends(operands)):
                 results = write_out(equation, operands, here, self.inline)
+            elif piece is None and name in IDENTITIES and any(self._depends(operands)):
+                results = operands  # a constant among them stays one
             else:
                 results = self._append(equation, operands, here, piece)
             names.update(zip(equation.outvars, results, strict=True))
@@ -162,8 +162,9 @@ class _Flattener:
             kind = "piece"
         elif any(depends):
             kind = "affine" if is_affine(equation, depends) else "nonaffine"
-        elif name in KEEPS_ZERO and self._known_zero(operands[0]):
-            self._zeros.update(results)
+        elif name in KEEPS_ZERO:
+            pairs = zip(operands, results, strict=True)
+            self._zeros.update(result for operand, result in pairs if self._known_zero(operand))
         if kind != "constant":
             self.on_path.update(results)
         step = Step(kind, equation, tuple(operands), tuple(results), scope, depends, piece)

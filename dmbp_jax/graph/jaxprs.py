@@ -19,8 +19,6 @@ from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from dmbp_jax.graph.operations import IDENTITIES
-
 try:
     from jax._src import source_info_util
     from jax._src.config import traceback_filtering
@@ -34,7 +32,6 @@ _SHAPE_RULES = {
     *("_dot_general_shape_rule", "_conv_general_dilated_shape_rule", "contract_path"),
     *("_broadcast_shapes_uncached", "_try_broadcast_shapes", "broadcasting_shape_rule", "param"),
 }
-_OF_EACH_OPERAND = {"devices", "srcs", "copy_semantics"}  # parameters of `device_put`
 _SCOPES_OF_JAX = r"(?:p?jit\(.*\)|checkpoint|rematted_computation)"
 
 
@@ -178,27 +175,6 @@ def altered(
         invars=list(map(_turned, equation.invars, reads)),
         outvars=list(map(_turned, equation.outvars, makes)),
     )
-
-
-def one_by_one(equation: Any) -> list[Any]:
-    """An operation that returns its operands as they are, as one operation for each of them.
-
-    Together they would all depend on x as soon as one does, and a bias beside it were none.
-    """
-    if equation.primitive.name not in IDENTITIES or len(equation.invars) < 2:
-        return [equation]
-
-    def of(at: int, key: str, value: Any) -> Any:
-        return value[at : at + 1] if key in _OF_EACH_OPERAND else value
-
-    return [
-        equation.replace(
-            params={key: of(at, key, value) for key, value in equation.params.items()},
-            invars=[operand],
-            outvars=[result],
-        )
-        for at, (operand, result) in enumerate(zip(equation.invars, equation.outvars, strict=True))
-    ]
 
 
 def transposition(near: Any, variable: Any, have: Sequence[int], want: Sequence[int]) -> Any:

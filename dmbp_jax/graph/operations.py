@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dmbp_jax.errors import ControlFlowError, NonAffineError, UnsupportedNetworkError
 
-# Return each of their operands as it is: one of several operands is as many operations.
+# Return each of their operands as it is: of values that depend on x they are no operation.
 IDENTITIES = {"optimization_barrier", "pvary", "pcast", "device_put"}
 # Affine in all operands that depend on x at the same time.
 ANY_OPERANDS = (
@@ -17,7 +17,6 @@ ANY_OPERANDS = (
     *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
     *("concatenate", "stack", "unstack", "tile", "pad", "convert_element_type"),
     *("reduce_sum", "cumsum", "reduce_window_sum", "sharding_constraint", "layout_constraint"),
-    *IDENTITIES,
 )
 # Affine in these operands, the others do not depend on x.
 JOINTLY_LINEAR = {
