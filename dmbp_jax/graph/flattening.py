@@ -59,7 +59,7 @@ def flatten(
     flat = _Flattener(families, turned)
     inputs, image = [flat.new(zero) for zero in zeros], flat.new()
     flat.on_path.add(image)
-    (logits,) = flat.inline(jaxpr, [*inputs, image], (), scope="")
+    (logits,) = flat.inline(jaxpr, [*inputs, image], scope="")
     if logits in flat.orders:
         last = next(step for step in reversed(flat.steps) if logits in step.results)
         (variable,) = jaxpr.outvars
@@ -88,11 +88,10 @@ class _Flattener:
             self._zeros.add(self._count)
         return self._count
 
-    def inline(
-        self, jaxpr: Any, arguments: Sequence[Operand], constants: Sequence[Operand], scope: str
-    ) -> list[Operand]:
-        names: dict[Any, Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
-        names.update(zip(jaxpr.constvars, constants, strict=True))
+    def inline(self, closed: Any, arguments: Sequence[Operand], scope: str) -> list[Operand]:
+        jaxpr, constants = inside(closed), map(Constant, constants_of(closed))
+        names: dict[Any, Operand] = dict(zip(jaxpr.constvars, constants, strict=True))
+        names.update(zip(jaxpr.invars, arguments, strict=True))
 
         def read(atom: Any) -> Operand:
             return Constant(atom.val) if isinstance(atom, jex.Literal) else names[atom]
@@ -103,12 +102,11 @@ class _Flattener:
             piece = self._find_piece(equation, operands)
             name = equation.primitive.name
             if piece is None and name in CALLS:
-                inner, start = called_jaxpr(equation), len(self.steps)
-                extra = [Constant(value) for value in constants_of(inner)]
-                results = self.inline(inside(inner), operands, extra, here)
+                start = len(self.steps)
+                results = self.inline(called_jaxpr(equation), operands, here)
                 self.regions.append(Region(called_name(equation), start, len(self.steps)))
             elif piece is None and name == "scan" and any(self._depends(operands)):
-                results = write_out(equation, operands, here, self.inline)
+                results = self.inline(write_out(equation, here), operands, scope="")
             elif piece is None and name in IDENTITIES and any(self._depends(operands)):
                 results = operands  # a constant among them stays one
             else:

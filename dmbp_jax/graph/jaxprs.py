@@ -143,7 +143,6 @@ class Loop(NamedTuple):
     """A scan: `body(*constants, *carry, *elements) -> (*carry, *outputs)`, `length` times."""
 
     body: Any
-    body_constants: Sequence[Any]
     length: int
     reverse: bool
     constants: int  # how many operands they are; after those of the carry come the elements
@@ -157,13 +156,12 @@ class Loop(NamedTuple):
 
 def scan_loop(equation: Any) -> Loop:
     """What a scan does."""
-    params, inner = equation.params, equation.params["jaxpr"]
+    params = equation.params
     if "ft_in" in params:  # from JAX 0.12
         counts = [len(list(part)) for part in params["ft_in"].unpack()]
     else:
         counts = [params["num_consts"], params["num_carry"]]
-    run = params["length"], params["reverse"]
-    return Loop(inside(inner), constants_of(inner), *run, counts[0], counts[1])
+    return Loop(params["jaxpr"], params["length"], params["reverse"], counts[0], counts[1])
 
 
 def altered(
@@ -246,8 +244,10 @@ def evaluate(
     arguments: Sequence[Any],
     bind: Callable[[Any, Sequence[Any]], list[Any]] = bind,
 ) -> list[Any]:
-    """The results of a whole jaxpr without constants, without looking into its calls."""
-    values: dict[Any, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
+    """The results of a whole jaxpr, without looking into its calls."""
+    values: dict[Any, Any] = dict(zip(inside(jaxpr).constvars, constants_of(jaxpr), strict=True))
+    jaxpr = inside(jaxpr)
+    values.update(zip(jaxpr.invars, arguments, strict=True))
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, jex.Literal) else values[atom]
