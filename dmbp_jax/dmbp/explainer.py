@@ -181,11 +181,11 @@ class DmbpExplainer:
             found = bias_products(whole, x, loop.signed_masks(sigma, sign), label)
             total = signed_value(whole, found, label)
             image_map, products = found
+            outside = whole.output_products(x, label)
+            inside = [part - out for part, out in zip(products, outside, strict=True)]
             if self.biases == "carry":
-                complete = carry_biases(whole, x, label, found, total)
+                complete = carry_biases(whole, x, image_map, inside, total)
             else:
-                outside = whole.output_products(x, label)
-                inside = [part - out for part, out in zip(products, outside, strict=True)]
                 complete = spread_biases(image_map, inside, graph.biases, total)
             return total, image_map.sum().astype(dtype), complete
 

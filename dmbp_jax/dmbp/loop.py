@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from dmbp_jax.dmbp.config import DMBP
-from dmbp_jax.dmbp.decomposition import Masks, gated_logits, mask_dtype, masked_cotangents
+from dmbp_jax.dmbp.decomposition import Masks, gated_logits, masked_cotangents
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
 
 
@@ -196,5 +197,5 @@ def divisors(theta: Masks, sign: jax.Array) -> Masks:
 
 def signed_part(network: FrozenNetwork, logits: jax.Array, label: jax.Array) -> jax.Array:
     """F_σ(x) − F_0 of the label, in the precision of the masks."""
-    dtype = mask_dtype(logits)
-    return logits[label].astype(dtype) - network.fixed.output_bias[label].astype(dtype)
+    output_bias = network.fixed.output_bias[label]
+    return at_least_float32(logits[label]) - at_least_float32(output_bias)
