@@ -11,13 +11,14 @@ from dmbp_jax.errors import ControlFlowError, NonAffineError, UnsupportedNetwork
 
 # Return each of their operands as it is: of values that depend on x they are no operation.
 IDENTITIES = {"optimization_barrier", "pvary", "pcast", "device_put"}
+_RESHAPES = {"reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims"}
 # Affine in all operands that depend on x at the same time.
-ANY_OPERANDS = (
+ANY_OPERANDS = {
+    *_RESHAPES,
     *("add", "add_any", "sub", "neg", "real", "split", "copy", "copy_p", "reduce_precision"),
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
-    *("concatenate", "stack", "unstack", "tile", "pad", "convert_element_type"),
+    *("rev", "slice", "concatenate", "stack", "unstack", "tile", "pad", "convert_element_type"),
     *("reduce_sum", "cumsum", "reduce_window_sum", "sharding_constraint", "layout_constraint"),
-)
+}
 # Affine in these operands, the others do not depend on x.
 JOINTLY_LINEAR = {
     "gather": (0,),
@@ -63,14 +64,9 @@ SMOOTH = {
 AFFINE_POINTWISE = ELEMENTWISE | {"copy", "copy_p", "reduce_precision"}
 POINTWISE = AFFINE_POINTWISE | LOCALLY_CONSTANT | PIECEWISE_LINEAR | SMOOTH
 # Affine and without a sum over positions or features: what comes out is what went in, moved.
-MOVES = AFFINE_POINTWISE | {
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
-}
+MOVES = AFFINE_POINTWISE | _RESHAPES | {"rev", "slice"}
 # Affine in one value, and bring it to a larger shape without adding anything.
-WIDENS = {
-    *("mul", "div", "neg", "convert_element_type", "copy", "copy_p", "reduce_precision"),
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims"),
-}
+WIDENS = AFFINE_POINTWISE - {"add", "add_any", "sub"} | _RESHAPES
 SELECTORS = {  # operands that say where, not what: indices and conditions
     "select_n": (0,),
     "gather": (1,),
