@@ -155,18 +155,12 @@ class Graph:
         return interpret(bias, local)[last.results[0]]
 
 
+@dataclass(frozen=True)
 class LinearPart:
     """A piece without its intercept, slope(choice) ⊙ z, with the choices of the whole piece."""
 
+    piece: Piece
     has_intercept: ClassVar[bool] = False
-
-    def __init__(self, piece: Piece):
-        self.piece, self.kind = piece, piece.kind
-        self.masked, self.choose = piece.masked, piece.choose
-
-    def __call__(self, *z: jax.Array) -> jax.Array:
-        """The value less that at 0."""
-        return self.piece(*z) - self.piece(*map(jnp.zeros_like, z))
 
     def apply(self, choice: Choice, *z: jax.Array) -> jax.Array:
         """The value for a fixed choice less its intercept."""
