@@ -133,35 +133,18 @@ def _without_effects(equation: Any) -> Any:
 
 def called_jaxpr(equation: Any) -> Any:
     """The jaxpr of a call."""
-    for key in ("call_jaxpr", "jaxpr", "fun_jaxpr"):
-        if key in equation.params:
-            return equation.params[key]
-    raise AssertionError(f"{equation.primitive.name} carries no jaxpr")
+    return equation.params["call_jaxpr" if "call_jaxpr" in equation.params else "jaxpr"]
 
 
-class Loop(NamedTuple):
-    """A scan: `body(*constants, *carry, *elements) -> (*carry, *outputs)`, `length` times."""
+def scan_operands(equation: Any) -> tuple[int, int]:
+    """How many operands of a scan are constants of its body, and how many come next, its carry.
 
-    body: Any
-    length: int
-    reverse: bool
-    constants: int  # how many operands they are; after those of the carry come the elements
-    carry: int
-
-    @property
-    def order(self) -> Sequence[int]:
-        """The iterations as they run, each by its position in the stacked arrays."""
-        return range(self.length)[:: -1 if self.reverse else 1]
-
-
-def scan_loop(equation: Any) -> Loop:
-    """What a scan does."""
-    params = equation.params
-    if "ft_in" in params:  # from JAX 0.12
-        counts = [len(list(part)) for part in params["ft_in"].unpack()]
-    else:
-        counts = [params["num_consts"], params["num_carry"]]
-    return Loop(params["jaxpr"], params["length"], params["reverse"], counts[0], counts[1])
+    The others are elements, of which each iteration gets one.
+    """
+    if "ft_in" in equation.params:  # from JAX 0.12
+        constants, carry, *_ = equation.params["ft_in"].unpack()
+        return len(list(constants)), len(list(carry))
+    return equation.params["num_consts"], equation.params["num_carry"]
 
 
 def altered(
@@ -264,7 +247,7 @@ def value_bytes(jaxpr: Any) -> int:
     total = 0
     for equation, times in executions(jaxpr):
         is_scan = equation.primitive.name == "scan"
-        made = equation.outvars[scan_loop(equation).carry if is_scan else 0 :]
+        made = equation.outvars[scan_operands(equation)[1] if is_scan else 0 :]
         total += times * sum(_bytes(variable.aval) for variable in made)
     return total
 
