@@ -167,7 +167,7 @@ class DmbpExplainer:
         x = run.images.astype(self.network.trace.image_dtype)[None]
         whole = FrozenNetwork(graph, run.fixed)
         learned = self._learned(whole, x)
-        sigma = loop.masks_of(theta)
+        sigma = tuple(map(jax.nn.sigmoid, theta))
 
         def signed(sign: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             """y± with biases, Σ map and the map of one sign."""

@@ -180,11 +180,6 @@ def _one_each(scalar: Any, count: int) -> list[Any]:
     return jax.lax.optimization_barrier([scalar] * count)
 
 
-def masks_of(theta: Masks) -> Masks:
-    """Σ = sigmoid(θ)."""
-    return tuple(jax.nn.sigmoid(t) for t in theta)
-
-
 def signed_masks(sigma: Masks, sign: jax.Array) -> Masks:
     """Σ for sign +1, 1 − Σ for sign −1."""
     return tuple(jnp.where(sign > 0, s, 1 - s) for s in sigma)
