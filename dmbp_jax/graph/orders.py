@@ -58,7 +58,7 @@ def arrange(equation: Any, orders: Sequence[Order]) -> Arranged:
         return _convolution(equation)
     if all(map(is_plain, orders)):
         return as_it_is(equation)
-    if name in POINTWISE or name == "optimization_barrier":
+    if name in POINTWISE:
         found = _together(equation, orders)
     else:
         found = _RULES[name](equation, orders) if name in _RULES else None

@@ -310,7 +310,7 @@ def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
             raise InputError(
                 f"{name}: Expected ({batch}, K) under tracing, got shape {labels.shape}."
             )
-        return _traced_label_sets(labels, call.network.classes, name)
+        return _traced_label_sets(labels, call.network.trace.classes, name)
     rows = [labels] if call.single else labels
     try:
         lists = [np.asarray(row) for row in rows]  # pyrefly: ignore[not-iterable]
@@ -320,7 +320,7 @@ def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
         ) from error
     if len(lists) != batch:
         raise InputError(f"{name}: Expected {batch} lists, one per image, got {len(lists)}.")
-    chosen = [_label_list(row, i, call.network.classes, name) for i, row in enumerate(lists)]
+    chosen = [_label_list(row, i, call.network.trace.classes, name) for i, row in enumerate(lists)]
     padded = np.full((batch, max(1, *map(len, chosen)) if chosen else 1), -1, np.int32)
     for row, values in zip(padded, chosen, strict=True):
         row[: len(values)] = values

@@ -249,3 +249,11 @@ def test_values_that_went_together_through_an_identity_keep_their_own_positions(
         for f in (lax.optimization_barrier, lambda values: values)
     ]
     np.testing.assert_allclose(*maps, rtol=1e-12)
+
+
+def test_a_comparison_may_go_through_an_identity():
+    def network(_, x):
+        h = x @ W
+        return jnp.where(lax.optimization_barrier(h > 0), h, 0).mean((1, 2)) @ HEAD
+
+    assert [site.kind for site in dmbp_jax.sites(None, X, apply_fn=network)] == ["relu"]

@@ -11,7 +11,7 @@ from flax import nnx
 import dmbp_jax
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
 from dmbp_jax.graph.model import bind
-from dmbp_jax.graph.rules import Rules, applying, choosing
+from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import trace
 
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
@@ -285,9 +285,7 @@ def test_the_linear_part_is_the_gradient_times_the_input(way):
         return _head(jax.nn.relu(0.3 - (move(x) - 0.05)))
 
     graph = trace(bind(None, apply_fn), IMAGE).graph()
-    choices = []
-    graph.run(X[None], Rules(choosing(choices)))
-    frozen = Rules(applying(choices))
+    frozen = graph.freeze(X[None]).rules()
     expected = graph.run(X[None], frozen) - graph.run(0 * X[None], frozen)
     linear = graph.without_biases()
     np.testing.assert_allclose(linear.run(X[None], frozen), expected, rtol=1e-5, atol=1e-6)
