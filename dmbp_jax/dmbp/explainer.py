@@ -191,9 +191,7 @@ class DmbpExplainer:
 
         totals, sums, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))
         if self.biases == "refine":
-            maps = refine(
-                lambda image: self.network.logits(image)[label], x[0], maps[:, 0], totals
-            )[:, None]
+            maps = refine(graph, x[0], label, maps[:, 0], totals)[:, None]
         positive, negative = maps[:, 0].astype(dtype)
         y = loop.signed_part(whole, whole.fixed.logits, label)
         counted = loop.signed_part(learned, learned.fixed.logits, label)
