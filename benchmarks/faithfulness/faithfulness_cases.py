@@ -181,7 +181,7 @@ def count_passes(name: str) -> int:
 
     DMBP: one to freeze, three a step, and a forward with two backward passes for the maps. Where no
     part of the biases is drawn, two gated values; carrying them back takes two forward passes more,
-    and a backward pass for each sign; refining six gradients.
+    and a backward pass for each sign; refining one gradient.
     """
     row = parse_row(name)
     if row is None:
@@ -192,7 +192,7 @@ def count_passes(name: str) -> int:
         default = inspect.signature(METHODS[base]).parameters[option].default
         return once + each * method_options(name).get(option, default)
     config, biases = row
-    return 1 + 3 * config.steps + 3 + {"drop": 2, "spread": 0, "refine": 12, "carry": 4}[biases]
+    return 1 + 3 * config.steps + 3 + {"drop": 2, "spread": 0, "refine": 2, "carry": 4}[biases]
 
 
 _HALVES = {"choose": (0, 2), "report": (1, 2), "all": (0, 1)}  # first picture, step

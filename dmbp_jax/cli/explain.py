@@ -173,15 +173,13 @@ def explain_photos(
     net: Network, batch: Batch, method: str, options: Mapping[str, Any], *, progress: bool
 ) -> Iterator[Explained]:
     """The maps of a batch of photos, one by one."""
-    photos: Sequence[Photo] = batch.items
-    filled = [*photos, *[photos[0]] * (len(batch.rows) - batch.count)]
     found = explain_images(
         net,
         batch.rows,
-        [photo.label for photo in filled],
+        [photo.label for photo in batch.items],
         method=method,
         options={**options, "progress": progress} if method == "dmbp" else options,
-        identities=[photo.digest for photo in filled],
+        identities=[photo.digest for photo in batch.items],
     )
     for i in range(batch.count):
         att = None if found.attribution is None else found.attribution[i]

@@ -69,7 +69,7 @@ OPTIONS: dict[str, Option] = {
     "--labels": file("table file,label: a label for each image", "TABLE"),
     "--method": option(", ".join(METHODS), choices=METHODS, default="dmbp", metavar="M"),
     "--steps": number("steps of dmbp; default 200"),
-    "--quick": flag("four steps of dmbp, at a higher rate"),
+    "--quick": flag("seven steps of dmbp, at a higher rate"),
     "--loss": option("variant of dmbp in the paper's Table 1; default all", choices=LOSSES),
     "--biases": option(
         "add what the biases of dmbp carry: spread, as coarse as their layers; refine, half of "

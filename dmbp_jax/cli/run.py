@@ -97,12 +97,10 @@ def work(
     if args.engine == "local":  # with ray, the actors know the device that the manifest names
         runs.open_manifest(store, plan)
     before = sum(len(plan.rows(k)) for k in committed(store))
-    progress = Progress(len(plan.inputs), before, workers=args.workers or 1, quiet=args.quiet)
-    options: dict[str, Any] = {"batch_size": args.batch_size, "report": progress}
-    try:
+    workers = args.workers or 1
+    with Progress(len(plan.inputs), before, workers=workers, quiet=args.quiet) as progress:
+        options: dict[str, Any] = {"batch_size": args.batch_size, "report": progress}
         if args.engine == "ray":
             runs.run_ray(plan, store, workers=args.workers, **options)
         else:
             runs.run_local(plan, store, shards=shards, **options)
-    finally:
-        progress.close()

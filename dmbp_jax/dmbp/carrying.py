@@ -22,8 +22,8 @@ from dmbp_jax.graph.windows import windows
 def carry_biases(
     network: FrozenNetwork,
     x: jax.Array,
-    label: jax.Array,
-    found: tuple[jax.Array, Sequence[jax.Array]],
+    image_map: jax.Array,
+    products: Sequence[jax.Array],
     total: jax.Array,
 ) -> jax.Array:
     """The map with the biases' part added, so that it sums to `total`.
@@ -48,11 +48,10 @@ def carry_biases(
 
     Args:
       x: (1, H, W, C).
-      found: as `bias_products` returns it: ∇ₓF ⊙ x (1, H, W, C), and ∇_{b_l}F ⊙ b_l of every bias.
+      image_map: (1, H, W, C), ∇ₓF ⊙ x.
+      products: ∇_{b_l}F ⊙ b_l of every bias, less what of it is F_0.
       total: scalar, y⁺ or y⁻, without the output bias, which is not carried either.
     """
-    image_map, products = found
-    outside = network.output_products(x, label)
     choices, masked = network.fixed.choices, network.graph.masked
     activations = gated_logits(network, [jnp.ones((), x.dtype)] * len(masked))[2]
     given_by = dict(zip((site.index for site in masked), activations, strict=True))
@@ -78,10 +77,7 @@ def carry_biases(
 
     magnitude = abs(x)
     values, pull_back = jax.vjp(reached, magnitude)
-    ratios = [
-        _ratio((part - out).astype(a.dtype), a)
-        for part, out, a in zip(products, outside, values, strict=True)
-    ]
+    ratios = [_ratio(part.astype(a.dtype), a) for part, a in zip(products, values, strict=True)]
     carried = (pull_back(ratios)[0] * magnitude).astype(image_map.dtype)
     rest = total - image_map.sum().astype(total.dtype) - carried.sum().astype(total.dtype)
     return (image_map + carried).astype(total.dtype) + rest / x.size

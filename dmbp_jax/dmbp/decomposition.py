@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dmbp_jax.dmbp.masked_relu import mask_cotangent
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.graph.graph import FrozenNetwork
 from dmbp_jax.graph.pieces import Choice, Piece
 from dmbp_jax.graph.pieces.relu import Relu
@@ -134,6 +135,5 @@ def signed_value(
 ) -> jax.Array:
     """y± of what `bias_products` found (Eq. 14), in the precision of the masks."""
     image_map, products = found
-    dtype = mask_dtype(image_map)
-    parts = [part.astype(dtype).sum() for part in (image_map, *products)]
-    return sum(parts[1:], start=parts[0]) - network.fixed.output_bias[label].astype(dtype)
+    parts = [at_least_float32(part).sum() for part in (image_map, *products)]
+    return sum(parts[1:], start=parts[0]) - at_least_float32(network.fixed.output_bias[label])

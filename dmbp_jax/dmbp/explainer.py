@@ -111,7 +111,7 @@ class DmbpExplainer:
         def begin(image: jax.Array) -> tuple[Fixed, loop.State]:
             return graph.freeze(image[None]).fixed, loop.start(graph, self.config, dtype)
 
-        fixed, state = jax.vmap(begin)(images.astype(self.network.image_dtype))
+        fixed, state = jax.vmap(begin)(images.astype(self.network.trace.image_dtype))
         if labels is None:
             labels = jnp.argmax(fixed.logits, -1).astype(jnp.int32)
         history = jnp.zeros((len(images), self.steps, 3), dtype)
@@ -123,7 +123,7 @@ class DmbpExplainer:
         if steps == 0:
             return run
         graph = self.network.graph()
-        images = run.images.astype(self.network.image_dtype)
+        images = run.images.astype(self.network.trace.image_dtype)
         fixed = jax.vmap(
             lambda fixed, image: self._learned(FrozenNetwork(graph, fixed), image[None]).fixed
         )(run.fixed, images)
@@ -143,7 +143,7 @@ class DmbpExplainer:
         """What is frozen, in the precision of the loop; F(x) and F_0 stay as they are."""
         assert self.low is not None
         low = self.low.graph()
-        image = jax.ShapeDtypeStruct((1, *images.shape[1:]), self.low.image_dtype)
+        image = jax.ShapeDtypeStruct((1, *images.shape[1:]), self.low.trace.image_dtype)
         wanted = jax.eval_shape(lambda x: low.freeze(x).fixed, image)
         found = jax.tree.map(lambda a: a.shape[1:], fixed)  # without the batch
         if found != jax.tree.map(lambda a: a.shape, wanted):
@@ -164,10 +164,10 @@ class DmbpExplainer:
         """The result of one image."""
         label, theta = run.labels, run.state.theta
         dtype = mask_dtype(run.images)
-        x = run.images.astype(self.network.image_dtype)[None]
+        x = run.images.astype(self.network.trace.image_dtype)[None]
         whole = FrozenNetwork(graph, run.fixed)
         learned = self._learned(whole, x)
-        sigma = loop.masks_of(theta)
+        sigma = tuple(map(jax.nn.sigmoid, theta))
 
         def signed(sign: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             """y± with biases, Σ map and the map of one sign."""
@@ -181,19 +181,17 @@ class DmbpExplainer:
             found = bias_products(whole, x, loop.signed_masks(sigma, sign), label)
             total = signed_value(whole, found, label)
             image_map, products = found
+            outside = whole.output_products(x, label)
+            inside = [part - out for part, out in zip(products, outside, strict=True)]
             if self.biases == "carry":
-                complete = carry_biases(whole, x, label, found, total)
+                complete = carry_biases(whole, x, image_map, inside, total)
             else:
-                outside = whole.output_products(x, label)
-                inside = [part - out for part, out in zip(products, outside, strict=True)]
                 complete = spread_biases(image_map, inside, graph.biases, total)
             return total, image_map.sum().astype(dtype), complete
 
         totals, sums, maps = jax.vmap(signed)(jnp.array([1.0, -1.0], dtype))
         if self.biases == "refine":
-            maps = refine(
-                lambda image: self.network.logits(image)[label], x[0], maps[:, 0], totals
-            )[:, None]
+            maps = refine(graph, x[0], label, maps[:, 0], totals)[:, None]
         positive, negative = maps[:, 0].astype(dtype)
         y = loop.signed_part(whole, whole.fixed.logits, label)
         counted = loop.signed_part(learned, learned.fixed.logits, label)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from dmbp_jax.dmbp.config import DMBP
-from dmbp_jax.dmbp.decomposition import Masks, gated_logits, mask_dtype, masked_cotangents
+from dmbp_jax.dmbp.decomposition import Masks, gated_logits, masked_cotangents
+from dmbp_jax.engine.precision import at_least_float32
 from dmbp_jax.graph.graph import Fixed, FrozenNetwork, Graph
 
 
@@ -181,11 +182,6 @@ def _one_each(scalar: Any, count: int) -> list[Any]:
     return jax.lax.optimization_barrier([scalar] * count)
 
 
-def masks_of(theta: Masks) -> Masks:
-    """Σ = sigmoid(θ)."""
-    return tuple(jax.nn.sigmoid(t) for t in theta)
-
-
 def signed_masks(sigma: Masks, sign: jax.Array) -> Masks:
     """Σ for sign +1, 1 − Σ for sign −1."""
     return tuple(jnp.where(sign > 0, s, 1 - s) for s in sigma)
@@ -198,5 +194,5 @@ def divisors(theta: Masks, sign: jax.Array) -> Masks:
 
 def signed_part(network: FrozenNetwork, logits: jax.Array, label: jax.Array) -> jax.Array:
     """F_σ(x) − F_0 of the label, in the precision of the masks."""
-    dtype = mask_dtype(logits)
-    return logits[label].astype(dtype) - network.fixed.output_bias[label].astype(dtype)
+    output_bias = network.fixed.output_bias[label]
+    return at_least_float32(logits[label]) - at_least_float32(output_bias)

@@ -82,20 +82,13 @@ def content(value: Any, seen: dict[int, tuple[int, Any]] | None = None) -> Any:
     if isinstance(value, type):
         return _Same(value), None if is_known(value.__module__) else inside(dict(vars(value)))
     if all(one in _PLAIN or one.__flags__ & _IN_PYTHON for one in type(value).__mro__):
-        slots = [name for one in type(value).__mro__ for name in _slots(one)]
-        held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
-        return inside(type(value)), inside(held | getattr(value, "__dict__", {}))
+        return inside(type(value)), inside(object.__getstate__(value))
     return _Same(value)
 
 
 _PLAIN = (object, SimpleNamespace)  # which hold nothing but attributes
 _MOST = 10_000  # objects that are looked at
 _IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE: what C defines may hold more than its attributes
-
-
-def _slots(one: type) -> tuple[str, ...]:
-    slots = vars(one).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 class _Same:

@@ -38,9 +38,9 @@ class Explainer(Protocol):
         ...
 
     def advance(self, state: State, steps: int) -> State:
-        """The state `steps` steps later."""
-        ...
+        """The state `steps` steps later; as it is where there are none."""
+        return state
 
     def finish(self, state: State) -> Any:
-        """The results, a pytree with the batch on axis 0."""
-        ...
+        """The results, a pytree with the batch on axis 0; the state unless told."""
+        return state

@@ -8,6 +8,7 @@ Those that were used last stay, up to a size and an age.
 
 import os
 import time
+import zipfile
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -27,8 +28,6 @@ from dmbp_jax.graph.tracing import settings_of_traces
 
 MOST_BYTES = 2**28  # of all kept programs; those of ResNet50 for one shape take 1 MiB
 OLDEST = 90 * 24 * 3600  # seconds since one was used
-_DIGEST = 32  # bytes of the SHA-256 before the programs in their file
-_LENGTH = 8  # bytes of a length
 
 
 class Place(NamedTuple):
@@ -82,15 +81,8 @@ def export_program(program: Any, arguments: Any) -> export.Exported | None:
 def read(place: Place) -> list[export.Exported] | None:
     """The programs at a place; None where they are absent or damaged: they are written again."""
     try:
-        data = place.path.read_bytes()
-        digest, content = data[:_DIGEST], data[_DIGEST:]
-        if sha256(content).digest() != digest:
-            return None
-        programs = []
-        while content:
-            end = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
-            programs.append(export.deserialize(bytearray(content[_LENGTH:end])))
-            content = content[end:]
+        with zipfile.ZipFile(place.path) as kept:  # which compares checksums
+            programs = [export.deserialize(bytearray(kept.read(one))) for one in kept.namelist()]
         os.utime(place.path)  # used now
     except Exception:  # not there, or not programs of this JAX
         return None
@@ -99,12 +91,11 @@ def read(place: Place) -> list[export.Exported] | None:
 
 def write(place: Place, programs: Sequence[export.Exported]) -> None:
     """Keep programs; those that were not used for longest go where there are too many."""
-    serialized = [bytes(program.serialize()) for program in programs]
-    content = b"".join(len(one).to_bytes(_LENGTH, "little") + one for one in serialized)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(place.path) as part:
-            part.write_bytes(sha256(content).digest() + content)
+        with replacing(place.path) as part, zipfile.ZipFile(part, "w") as kept:
+            for number, program in enumerate(programs):
+                kept.writestr(str(number), program.serialize())
         _prune(place.folder)
     except OSError:  # a full disk, a folder of somebody else: as JAX's own cache, it is not needed
         pass

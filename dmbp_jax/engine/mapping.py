@@ -9,6 +9,7 @@ import jax
 
 from dmbp_jax.engine.content import ByContent
 from dmbp_jax.engine.driver import explain
+from dmbp_jax.engine.explainer import Explainer
 from dmbp_jax.graph.call import Call
 from dmbp_jax.graph.tracing import TracedNetwork
 
@@ -27,7 +28,7 @@ def each_image(rule: Callable[..., Any], call: Call, *rows: Any) -> Any:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class EachImage:
+class EachImage(Explainer):
     """`rule(network, *row)` of every row, as an explainer without steps."""
 
     network: TracedNetwork
@@ -43,11 +44,3 @@ class EachImage:
     def start(self, rows: Any) -> Any:
         """The whole computation."""
         return jax.vmap(partial(self.rule, self.network))(*rows)
-
-    def advance(self, state: Any, steps: int) -> Any:
-        """Nothing is left to do."""
-        return state
-
-    def finish(self, state: Any) -> Any:
-        """The results."""
-        return state

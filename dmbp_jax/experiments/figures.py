@@ -36,7 +36,6 @@ SIGNED = ("integrated_gradients", "smoothgrad", "deeplift")  # Fig. 5, and
 GUIDED = ("guided_backprop", "guided_gradcam")
 SHOWN = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of inserted pixels in Fig. 3
 POINTS = 101  # of its curve
-FORMATS = ("svg", "pdf", "png", "webp")
 TILE, GAP, LINE = 1.7, 0.1, 0.22  # inches
 CURVES = (4.5, 2.5)  # least width, and height, of the curves, inches
 SETTINGS = {  # of matplotlib
@@ -59,11 +58,10 @@ class Tile(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Scores by share of inserted pixels, name by name, and the shares that are marked."""
+    """Scores by share of inserted pixels, name by name."""
 
     fractions: np.ndarray
     scores: Mapping[str, np.ndarray]
-    marked: tuple[float, ...]
 
 
 class Sheet(NamedTuple):
@@ -144,29 +142,6 @@ def paper_figures(
     return ((number, _FIGURES[number](maps)) for number in numbers)
 
 
-def draw_figures(
-    params: Any,
-    questions: Sequence[Question],
-    folder: Path,
-    *,
-    format: str = "svg",
-    **options: Any,
-) -> list[Path]:
-    """Draw the paper's figures into a folder that exists, as figure1.svg and so on.
-
-    `paper_figures` takes the other options. In "svg" and "pdf" lines and text stay as such; other
-    formats are "png" and "webp".
-    """
-    check_matplotlib()
-    if format not in FORMATS:
-        raise InputError(f"format: Expected one of {', '.join(FORMATS)}, got {format!r}.")
-    files = []
-    for number, sheet in paper_figures(params, questions, **options):
-        files.append(folder / f"figure{number}.{format}")
-        save_sheet(sheet, files[-1])
-    return files
-
-
 def _two_classes(maps: _Maps) -> Sheet:
     """Fig. 1: the same picture asked for two classes, on one scale."""
     rows = []
@@ -243,7 +218,7 @@ def _insertion(maps: _Maps) -> Sheet:
     first = next(iter(curves.values()))
     scores = {f"{name}, IM {one.auc:.3f}": np.asarray(one.scores) for name, one in curves.items()}
     title = f"{question.names[0]}: share of the pixels inserted, most important first"
-    return Sheet((tiles,), (title,), Curves(np.asarray(first.fractions), scores, SHOWN))
+    return Sheet((tiles,), (title,), Curves(np.asarray(first.fractions), scores))
 
 
 def _beside(maps: _Maps, methods: Sequence[str]) -> Sheet:
@@ -378,8 +353,8 @@ def _draw_curves(axes: Any, curves: Curves) -> None:
     for i, (name, scores) in enumerate(curves.scores.items()):
         axes.plot(curves.fractions, scores, color=("#d62728", "#7f7f7f")[i % 2], label=name)
         if i == 0:
-            marked = np.interp(curves.marked, curves.fractions, scores)
-            axes.plot(curves.marked, marked, "o", color="#d62728", markersize=4)
+            marked = np.interp(SHOWN, curves.fractions, scores)
+            axes.plot(SHOWN, marked, "o", color="#d62728", markersize=4)
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share of the pixels inserted")
     axes.set_ylabel("probability of the label")
     axes.spines[["top", "right"]].set_visible(False)

@@ -4,7 +4,7 @@ Each picture is decoded once, for the network and for the gallery.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,17 +33,13 @@ from dmbp_jax.metrics import (
 TOLERANCE = 15 / 224  # of the pointing game, as a share of the shorter side: 15 pixels of 224
 
 
-class Decoded(NamedTuple):
-    """A picture as the network takes it, and its small crop for the gallery if there is one."""
-
-    x: np.ndarray
-    crop: Image.Image | None
+Decoded = tuple[np.ndarray, Image.Image | None]  # x, and the small crop for the gallery
 
 
 def decode(
     evaluated: Evaluated, with_crop: bool, rows: Sequence[TableRow], picture: Picture
 ) -> Decoded:
-    """A picture as `Decoded`; called in the threads that read.
+    """A picture as the network takes it, and its small crop; called in the threads that read.
 
     Raises:
       ImageError: it cannot be decoded, or a row has stored the map of another picture of its name.
@@ -57,7 +53,7 @@ def decode(
         opened = picture.open()
     crop = evaluated.crop if with_crop else None
     small = None if crop is None else shrink(crop(opened))
-    return Decoded(np.asarray(evaluated.preprocess(opened)), small)
+    return np.asarray(evaluated.preprocess(opened)), small
 
 
 def make_batch(
@@ -71,9 +67,9 @@ def make_batch(
     good = [target for target in targets if target.picture.name in decoded]
     if not good:
         return None
-    shape = decoded[good[0].picture.name].x.shape
+    shape = decoded[good[0].picture.name][0].shape
     for name in (target.picture.name for target in good):
-        if (other := decoded[name].x.shape) != shape:
+        if (other := decoded[name][0].shape) != shape:
             raise InputError(
                 f"preprocess: Expected arrays of one shape, got {shape} and {other} for {name}."
             )

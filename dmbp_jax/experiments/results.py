@@ -17,7 +17,7 @@ import numpy as np
 
 from dmbp_jax.data.samples import FilePicture, Picture
 from dmbp_jax.errors import InputError, ResumeError
-from dmbp_jax.files import file_size, read_json
+from dmbp_jax.files import file_size, read_json, write_json
 from dmbp_jax.runs.arrays import encode
 from dmbp_jax.runs.manifest import KEY as MANIFEST
 from dmbp_jax.runs.manifest import check_same
@@ -72,23 +72,16 @@ class Record(NamedTuple):
 def _encode(record: Record) -> bytes:
     values = {name: None if np.isnan(v) else float(v) for name, v in record.values.items()}
     curves = {name: [round(float(s), 5) for s in scores] for name, scores in record.curves.items()}
-    line = record._asdict() | {"values": values, "curves": curves}
-    return json.dumps(line, allow_nan=False).encode() + b"\n"
+    return write_json(record._asdict() | {"values": values, "curves": curves})
 
 
 def _decode(line: bytes, where: str) -> Record:
     try:
-        stored = read_json(line)
-        return Record(
-            str(stored["picture"]),
-            int(stored["label"]),
-            str(stored["method"]),
-            int(stored["pixels"]),
-            {name: np.nan if v is None else float(v) for name, v in stored["values"].items()},
-            {name: np.asarray(v, np.float32) for name, v in stored["curves"].items()},
-            stored.get("size"),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        stored = Record(**read_json(line))
+        values = {name: np.nan if v is None else float(v) for name, v in stored.values.items()}
+        curves = {name: np.asarray(v, np.float32) for name, v in stored.curves.items()}
+        return stored._replace(values=values, curves=curves)
+    except (ValueError, TypeError, AttributeError) as error:
         raise ResumeError(f"{where}: not a record. {_ADVICE}") from error
 
 

@@ -94,7 +94,7 @@ def check_call(
         return replace(trace(model, like, precision), linearisation=linearisation)
 
     network = traced(model, images.dtype)
-    labels = check_labels(label, len(images), network.classes, single)
+    labels = check_labels(label, len(images), network.trace.classes, single)
     in_low = traced(model.astype(dtype), dtype) if dtype is not None and low else None
     return Call(network, images, labels, single, chunk_size, in_low, params, apply_fn)
 

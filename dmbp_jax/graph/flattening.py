@@ -8,7 +8,6 @@ On a CPU equations are turned: written for values that are stored channels last 
 convolutions need (`convolution`); transpositions around each one take as long as all the rest.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,10 +20,9 @@ from dmbp_jax.graph.jaxprs import (
     constants_of,
     inside,
     join_scopes,
-    one_by_one,
     transposition,
 )
-from dmbp_jax.graph.operations import CALLS, KEEPS_ZERO, is_affine
+from dmbp_jax.graph.operations import CALLS, IDENTITIES, KEEPS_ZERO, is_affine
 from dmbp_jax.graph.orders import Order, arrange, as_it_is, plain
 from dmbp_jax.graph.pieces import (
     FAMILIES,
@@ -61,7 +59,7 @@ def flatten(
     flat = _Flattener(families, turned)
     inputs, image = [flat.new(zero) for zero in zeros], flat.new()
     flat.on_path.add(image)
-    (logits,) = flat.inline(jaxpr, [*inputs, image], (), scope="")
+    (logits,) = flat.inline(jaxpr, [*inputs, image], scope="")
     if logits in flat.orders:
         last = next(step for step in reversed(flat.steps) if logits in step.results)
         (variable,) = jaxpr.outvars
@@ -90,27 +88,27 @@ class _Flattener:
             self._zeros.add(self._count)
         return self._count
 
-    def inline(
-        self, jaxpr: Any, arguments: Sequence[Operand], constants: Sequence[Operand], scope: str
-    ) -> list[Operand]:
-        names: dict[Any, Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
-        names.update(zip(jaxpr.constvars, constants, strict=True))
+    def inline(self, closed: Any, arguments: Sequence[Operand], scope: str) -> list[Operand]:
+        jaxpr, constants = inside(closed), map(Constant, constants_of(closed))
+        names: dict[Any, Operand] = dict(zip(jaxpr.constvars, constants, strict=True))
+        names.update(zip(jaxpr.invars, arguments, strict=True))
 
         def read(atom: Any) -> Operand:
             return Constant(atom.val) if isinstance(atom, jex.Literal) else names[atom]
 
-        for equation in itertools.chain.from_iterable(map(one_by_one, jaxpr.eqns)):
+        for equation in jaxpr.eqns:
             operands = [read(atom) for atom in equation.invars]
             here = join_scopes(scope, str(equation.source_info.name_stack))
             piece = self._find_piece(equation, operands)
             name = equation.primitive.name
             if piece is None and name in CALLS:
-                inner, start = called_jaxpr(equation), len(self.steps)
-                extra = [Constant(value) for value in constants_of(inner)]
-                results = self.inline(inside(inner), operands, extra, here)
+                start = len(self.steps)
+                results = self.inline(called_jaxpr(equation), operands, here)
                 self.regions.append(Region(called_name(equation), start, len(self.steps)))
             elif piece is None and name == "scan" and any(self._depends(operands)):
-                results = write_out(equation, operands, here, self.inline)
+                results = self.inline(write_out(equation, here), operands, scope="")
+            elif piece is None and name in IDENTITIES and any(self._depends(operands)):
+                results = operands  # a constant among them stays one
             else:
                 results = self._append(equation, operands, here, piece)
             names.update(zip(equation.outvars, results, strict=True))
@@ -163,8 +161,9 @@ class _Flattener:
             kind = "piece"
         elif any(depends):
             kind = "affine" if is_affine(equation, depends) else "nonaffine"
-        elif name in KEEPS_ZERO and self._known_zero(operands[0]):
-            self._zeros.update(results)
+        elif name in KEEPS_ZERO:
+            pairs = zip(operands, results, strict=True)
+            self._zeros.update(result for operand, result in pairs if self._known_zero(operand))
         if kind != "constant":
             self.on_path.update(results)
         step = Step(kind, equation, tuple(operands), tuple(results), scope, depends, piece)

@@ -16,7 +16,7 @@ from dmbp_jax.graph.convolution import adjoint_kernel, evaluate_affine, reads_ad
 from dmbp_jax.graph.linearisation import Linearisation
 from dmbp_jax.graph.pieces import Choice, Piece
 from dmbp_jax.graph.program import Program
-from dmbp_jax.graph.rules import Rules, applying, choosing
+from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.steps import Operand, Rule, Step, interpret, needed_for, read
 
 
@@ -80,10 +80,16 @@ class Graph:
     def freeze(self, x: jax.Array) -> "FrozenNetwork":
         """The network frozen at one image `x` (1, H, W, C)."""
         choices: list[Choice] = []
+
+        def choosing(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
+            choices.append(piece.choose(*z))
+            return piece.apply(choices[index], *z)
+
         before = self.before_pieces(x)
-        logits = self.run_from(before, Rules(choosing(choices)))[0]
-        closed = self.run_closed(jnp.zeros_like(x), Rules(applying(choices)))[0]
-        return FrozenNetwork(self, Fixed(tuple(choices), before, logits, closed))
+        logits = self.run_from(before, Rules(choosing))[0]
+        fixed = Fixed(tuple(choices), before, logits, jnp.zeros_like(logits))
+        closed = self.run_closed(jnp.zeros_like(x), FrozenNetwork(self, fixed).rules())[0]
+        return FrozenNetwork(self, fixed._replace(output_bias=closed))
 
     def run(self, x: jax.Array, rules: Rules = Rules()) -> jax.Array:  # noqa: B008 (frozen)
         """Logits (1, classes) of one image (1, H, W, C) under `rules`. Differentiable."""
@@ -155,18 +161,12 @@ class Graph:
         return interpret(bias, local)[last.results[0]]
 
 
+@dataclass(frozen=True)
 class LinearPart:
     """A piece without its intercept, slope(choice) ⊙ z, with the choices of the whole piece."""
 
+    piece: Piece
     has_intercept: ClassVar[bool] = False
-
-    def __init__(self, piece: Piece):
-        self.piece, self.kind = piece, piece.kind
-        self.masked, self.choose = piece.masked, piece.choose
-
-    def __call__(self, *z: jax.Array) -> jax.Array:
-        """The value less that at 0."""
-        return self.piece(*z) - self.piece(*map(jnp.zeros_like, z))
 
     def apply(self, choice: Choice, *z: jax.Array) -> jax.Array:
         """The value for a fixed choice less its intercept."""
@@ -232,7 +232,7 @@ class FrozenNetwork:
         """
         linear = self.graph.without_biases()
         before = linear.before_pieces(x)
-        logits = linear.run_from(before, Rules(applying(self.fixed.choices)))[0]
+        logits = linear.run_from(before, self.rules())[0]
         closed = jnp.zeros_like(self.fixed.output_bias)
         return FrozenNetwork(linear, Fixed(self.fixed.choices, before, logits, closed))
 

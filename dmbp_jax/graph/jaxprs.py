@@ -19,8 +19,6 @@ from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from dmbp_jax.graph.operations import IDENTITIES
-
 try:
     from jax._src import source_info_util
     from jax._src.config import traceback_filtering
@@ -34,7 +32,6 @@ _SHAPE_RULES = {
     *("_dot_general_shape_rule", "_conv_general_dilated_shape_rule", "contract_path"),
     *("_broadcast_shapes_uncached", "_try_broadcast_shapes", "broadcasting_shape_rule", "param"),
 }
-_OF_EACH_OPERAND = {"devices", "srcs", "copy_semantics"}  # parameters of `device_put`
 _SCOPES_OF_JAX = r"(?:p?jit\(.*\)|checkpoint|rematted_computation)"
 
 
@@ -136,37 +133,18 @@ def _without_effects(equation: Any) -> Any:
 
 def called_jaxpr(equation: Any) -> Any:
     """The jaxpr of a call."""
-    for key in ("call_jaxpr", "jaxpr", "fun_jaxpr"):
-        if key in equation.params:
-            return equation.params[key]
-    raise AssertionError(f"{equation.primitive.name} carries no jaxpr")
+    return equation.params["call_jaxpr" if "call_jaxpr" in equation.params else "jaxpr"]
 
 
-class Loop(NamedTuple):
-    """A scan: `body(*constants, *carry, *elements) -> (*carry, *outputs)`, `length` times."""
+def scan_operands(equation: Any) -> tuple[int, int]:
+    """How many operands of a scan are constants of its body, and how many come next, its carry.
 
-    body: Any
-    body_constants: Sequence[Any]
-    length: int
-    reverse: bool
-    constants: int  # how many operands they are; after those of the carry come the elements
-    carry: int
-
-    @property
-    def order(self) -> Sequence[int]:
-        """The iterations as they run, each by its position in the stacked arrays."""
-        return range(self.length)[:: -1 if self.reverse else 1]
-
-
-def scan_loop(equation: Any) -> Loop:
-    """What a scan does."""
-    params, inner = equation.params, equation.params["jaxpr"]
-    if "ft_in" in params:  # from JAX 0.12
-        counts = [len(list(part)) for part in params["ft_in"].unpack()]
-    else:
-        counts = [params["num_consts"], params["num_carry"]]
-    run = params["length"], params["reverse"]
-    return Loop(inside(inner), constants_of(inner), *run, counts[0], counts[1])
+    The others are elements, of which each iteration gets one.
+    """
+    if "ft_in" in equation.params:  # from JAX 0.12
+        constants, carry, *_ = equation.params["ft_in"].unpack()
+        return len(list(constants)), len(list(carry))
+    return equation.params["num_consts"], equation.params["num_carry"]
 
 
 def altered(
@@ -178,27 +156,6 @@ def altered(
         invars=list(map(_turned, equation.invars, reads)),
         outvars=list(map(_turned, equation.outvars, makes)),
     )
-
-
-def one_by_one(equation: Any) -> list[Any]:
-    """An operation that returns its operands as they are, as one operation for each of them.
-
-    Together they would all depend on x as soon as one does, and a bias beside it were none.
-    """
-    if equation.primitive.name not in IDENTITIES or len(equation.invars) < 2:
-        return [equation]
-
-    def of(at: int, key: str, value: Any) -> Any:
-        return value[at : at + 1] if key in _OF_EACH_OPERAND else value
-
-    return [
-        equation.replace(
-            params={key: of(at, key, value) for key, value in equation.params.items()},
-            invars=[operand],
-            outvars=[result],
-        )
-        for at, (operand, result) in enumerate(zip(equation.invars, equation.outvars, strict=True))
-    ]
 
 
 def transposition(near: Any, variable: Any, have: Sequence[int], want: Sequence[int]) -> Any:
@@ -270,8 +227,10 @@ def evaluate(
     arguments: Sequence[Any],
     bind: Callable[[Any, Sequence[Any]], list[Any]] = bind,
 ) -> list[Any]:
-    """The results of a whole jaxpr without constants, without looking into its calls."""
-    values: dict[Any, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
+    """The results of a whole jaxpr, without looking into its calls."""
+    values: dict[Any, Any] = dict(zip(inside(jaxpr).constvars, constants_of(jaxpr), strict=True))
+    jaxpr = inside(jaxpr)
+    values.update(zip(jaxpr.invars, arguments, strict=True))
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, jex.Literal) else values[atom]
@@ -288,7 +247,7 @@ def value_bytes(jaxpr: Any) -> int:
     total = 0
     for equation, times in executions(jaxpr):
         is_scan = equation.primitive.name == "scan"
-        made = equation.outvars[scan_loop(equation).carry if is_scan else 0 :]
+        made = equation.outvars[scan_operands(equation)[1] if is_scan else 0 :]
         total += times * sum(_bytes(variable.aval) for variable in made)
     return total
 

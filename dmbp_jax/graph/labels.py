@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from dmbp_jax.graph.operations import IDENTITIES, POINTWISE
+from dmbp_jax.graph.operations import POINTWISE
 from dmbp_jax.graph.orders import parts
 from dmbp_jax.graph.pieces import FrozenFactor
 from dmbp_jax.graph.steps import Constant, Operand, Step, interpret, needed_for, read
@@ -463,7 +463,7 @@ def _line(label: Label, axis: int) -> tuple[Label, Label] | None:
 
 _ELEMENTWISE = POINTWISE | {
     *("stop_gradient", "real", "imag", "round", "floor", "ceil", "rem", "nextafter", "xor"),
-    *("lgamma", "digamma", "sharding_constraint", "layout_constraint", *IDENTITIES),
+    *("lgamma", "digamma", "sharding_constraint", "layout_constraint"),
     *("bessel_i0e", "bessel_i1e", "population_count", "shift_left", "shift_right_logical"),
 }
 _WRITES = {"dynamic_update_slice": 1, "scatter": 2}  # which operand is written over the first

@@ -117,7 +117,7 @@ def _is_same(one: Step, several: Step, wide: set[int]) -> bool:
         return False
     if one.kind == "constant" and (one.shape != several.shape or not wide.isdisjoint(one.operands)):
         wide.update(several.results)
-        if one.name == "broadcast_in_dim" and one.shapes == several.shapes:
+        if one.name in ("broadcast_in_dim", "tile") and one.shapes == several.shapes:
             return True
         if one.name not in POINTWISE or wide.isdisjoint(one.operands):
             return False

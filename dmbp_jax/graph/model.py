@@ -1,5 +1,6 @@
 """`apply_fn` and `params` as one value: the arrays apart from everything that is static."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,11 +62,6 @@ def is_traced(*values: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
-def call_params(params: Any, x: jax.Array) -> jax.Array:
-    """The `apply_fn` of a callable pytree: `params(x)`."""
-    return params(x)
-
-
 def split_arrays(params: Any) -> tuple[tuple[jax.Array, ...], Skeleton]:
     """The arrays of `params`, and what `Skeleton.merge` puts them back into."""
     leaves, treedef = jax.tree.flatten(params)
@@ -101,7 +97,7 @@ def bind(params: Any, apply_fn: ApplyFn | None = None) -> Model:
                 f"when apply_fn is not given, got {type(params).__name__}. "
                 "Pass apply_fn=lambda params, x: logits."
             )
-        apply_fn = call_params
+        apply_fn = operator.call  # params(x)
     elif not callable(apply_fn):
         raise InputTypeError(
             f"apply_fn: Expected a function (params, x) -> logits, got {type(apply_fn).__name__}."

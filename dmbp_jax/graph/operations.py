@@ -9,16 +9,16 @@ import jax.numpy as jnp
 
 from dmbp_jax.errors import ControlFlowError, NonAffineError, UnsupportedNetworkError
 
-# Return each of their operands as it is: one of several operands is as many operations.
-IDENTITIES = {"optimization_barrier", "pvary", "pcast", "device_put", "name"}  # checkpoint_name
+# Return each of their operands as it is: of values that depend on x they are no operation.
+IDENTITIES = {"optimization_barrier", "device_put", "name"}  # the last is `checkpoint_name`
+_RESHAPES = {"reshape", "transpose", "broadcast_in_dim", "squeeze"}
 # Affine in all operands that depend on x at the same time.
-ANY_OPERANDS = (
-    *("add", "add_any", "sub", "neg", "real", "split", "copy", "copy_p", "reduce_precision"),
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
-    *("concatenate", "stack", "unstack", "tile", "pad", "convert_element_type"),
+ANY_OPERANDS = {
+    *_RESHAPES,
+    *("add", "add_any", "sub", "neg", "real", "split", "copy", "reduce_precision"),
+    *("rev", "slice", "concatenate", "stack", "unstack", "tile", "pad", "convert_element_type"),
     *("reduce_sum", "cumsum", "reduce_window_sum", "sharding_constraint", "layout_constraint"),
-    *IDENTITIES,
-)
+}
 # Affine in these operands, the others do not depend on x.
 JOINTLY_LINEAR = {
     "gather": (0,),
@@ -31,19 +31,13 @@ JOINTLY_LINEAR = {
 }
 BILINEAR = {"mul", "dot_general", "conv_general_dilated"}  # at most one operand depends on x
 PRODUCTS = BILINEAR | {"div"}  # of two values that depend on x: one of them may be a gate
-_SPREAD = "call the network as it is on one device"
 CONTROL_FLOW = {  # and what to do instead; a scan, and a fori_loop of fixed bounds, is written out
     "while": "how often it runs is not known before it runs; use lax.scan, lax.fori_loop with "
     "bounds that are Python integers, or a Python loop",
     "cond": "which branch it takes is not known before it runs; choose the branch in Python",
-    "shard_map": _SPREAD,
-    "xla_pmap": _SPREAD,
-    "pmap": _SPREAD,
+    "shard_map": "call the network as it is on one device",
 }
-CALLS = {
-    *("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat"),
-    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
-}
+CALLS = {"jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call"}
 KEEPS_ZERO = {
     *("broadcast_in_dim", "convert_element_type", "reshape", "transpose", "copy"),
     *IDENTITIES,
@@ -62,17 +56,12 @@ SMOOTH = {
     *("sqrt", "rsqrt", "cbrt", "square", "integer_pow", "pow", "atan2"),
     *("sin", "cos", "tan", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh"),
 }
-AFFINE_POINTWISE = ELEMENTWISE | {"copy", "copy_p", "reduce_precision"}
+AFFINE_POINTWISE = ELEMENTWISE | {"copy", "reduce_precision"}
 POINTWISE = AFFINE_POINTWISE | LOCALLY_CONSTANT | PIECEWISE_LINEAR | SMOOTH
 # Affine and without a sum over positions or features: what comes out is what went in, moved.
-MOVES = AFFINE_POINTWISE | {
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
-}
+MOVES = AFFINE_POINTWISE | _RESHAPES | {"rev", "slice"}
 # Affine in one value, and bring it to a larger shape without adding anything.
-WIDENS = {
-    *("mul", "div", "neg", "convert_element_type", "copy", "copy_p", "reduce_precision"),
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims"),
-}
+WIDENS = AFFINE_POINTWISE - {"add", "add_any", "sub"} | _RESHAPES
 SELECTORS = {  # operands that say where, not what: indices and conditions
     "select_n": (0,),
     "gather": (1,),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import lax
 
-from dmbp_jax.graph.operations import IDENTITIES, POINTWISE
+from dmbp_jax.graph.operations import POINTWISE
 
 Order = tuple[int, ...]
 
@@ -58,7 +58,7 @@ def arrange(equation: Any, orders: Sequence[Order]) -> Arranged:
         return _convolution(equation)
     if all(map(is_plain, orders)):
         return as_it_is(equation)
-    if name in POINTWISE or name in IDENTITIES:
+    if name in POINTWISE:
         found = _together(equation, orders)
     else:
         found = _RULES[name](equation, orders) if name in _RULES else None

@@ -44,7 +44,6 @@ _FUNCTIONS: dict[str, Any] = {
     "and": np.bitwise_and,
     "or": np.bitwise_or,
     "is_finite": np.isfinite,
-    "copy_p": np.array,
     "clamp": lambda low, z, high: np.minimum(np.maximum(z, low), high),
     "select_n": lambda which, *cases: np.choose(which.astype(int), cases, mode="clip"),
 }

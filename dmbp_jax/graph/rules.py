@@ -1,26 +1,9 @@
 """What a pass does at the sites of a network: every method of this package is a set of rules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-
-from dmbp_jax.graph.pieces import Choice, Piece
-
-
-def choosing(choices: list[Choice]) -> Callable[..., jax.Array]:
-    """The rule that keeps the network as it is and records the choice of every piece."""
-
-    def rule(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
-        choices.append(piece.choose(*z))
-        return piece.apply(choices[index], *z)
-
-    return rule
-
-
-def applying(choices: Sequence[Choice]) -> Callable[..., jax.Array]:
-    """The rule that applies every piece with a recorded choice: the network becomes affine."""
-    return lambda index, piece, *z: piece.apply(choices[index], *z)
 
 
 @dataclass(frozen=True)

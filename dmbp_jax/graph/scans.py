@@ -4,88 +4,63 @@ Every activation then has a mask and a choice for each iteration, as in the same
 with a Python loop.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from dmbp_jax.errors import ControlFlowError
 from dmbp_jax.graph.jaxprs import (
     common_scope,
-    constants_of,
     count_operations,
-    inside,
-    scan_loop,
+    evaluate,
+    scan_operands,
     user_code,
 )
 from dmbp_jax.graph.operations import place
-from dmbp_jax.graph.steps import Constant, Operand
 
 # XLA's time to compile grows faster than the program: this many take minutes on a CPU, and the
 # deepest networks people train have fewer.
 MOST_OPERATIONS = 5_000
 
-# Reads a jaxpr into the program: `(jaxpr, arguments, constants, scope) -> results`.
-Inline = Callable[[Any, Sequence[Operand], Sequence[Operand], str], list[Operand]]
 
-
-def write_out(
-    equation: Any, operands: Sequence[Operand], scope: str, inline: Inline
-) -> list[Operand]:
-    """The results of a scan: its iterations one after the other, then what they return stacked."""
-    loop = scan_loop(equation)
-    operations = loop.length * max(1, count_operations(loop.body))
+def write_out(equation: Any, scope: str) -> Any:
+    """A scan as the jaxpr of a Python loop, with all scopes around its equations."""
+    body, length = equation.params["jaxpr"], equation.params["length"]
+    operations = length * max(1, count_operations(body))
     if operations > MOST_OPERATIONS:
         raise ControlFlowError(
             f"Expected loops of at most {MOST_OPERATIONS} operations between x and the logits, "
-            f"got 'scan' {place(scope)} with {operations} in {loop.length} iterations: "
+            f"got 'scan' {place(scope)} with {operations} in {length} iterations: "
             "every iteration has its own masks and is compiled by itself."
         )
-    first = loop.constants + loop.carry
-    constants, carry = operands[: loop.constants], operands[loop.constants : first]
-
-    def insert(
-        function: Callable[..., Any], arguments: Sequence[Operand], variables: Sequence[Any]
-    ) -> list[Operand]:
-        """Read a function of values like `variables` into the program."""
-        like = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
-        with user_code(equation, ""):
-            made = jax.make_jaxpr(function)(*like)
-        values = [Constant(value) for value in constants_of(made)]
-        return inline(inside(made), arguments, values, f"{scope}/scan")
-
-    stacked = equation.invars[first:]
-    elements = insert(partial(_take_apart, loop.length), operands[first:], stacked)
-    outputs: list[Sequence[Operand]] = [()] * loop.length
+    constant, carried = scan_operands(equation)
+    order = range(length)[:: -1 if equation.params["reverse"] else 1]
     # The number of an iteration goes to the scope of the body, where it has one.
-    around = f"{scope}/" if common_scope(loop.body) else scope or "scan"
-    for i in loop.order:
-        mine = elements[i * len(stacked) : (i + 1) * len(stacked)]
-        results = inline(
-            loop.body,
-            [*constants, *carry, *mine],
-            [Constant(value) for value in loop.body_constants],
-            f"{around}[{i}]",
-        )
-        carry, outputs[i] = results[: loop.carry], results[loop.carry :]
-    returned = loop.body.outvars[loop.carry :]
-    if loop.length and returned:
-        flat = [value for iteration in outputs for value in iteration]
-        return [*carry, *insert(partial(_stack, loop.length), flat, [*returned] * loop.length)]
-    empty = [Constant(np.zeros((0, *v.aval.shape), v.aval.dtype)) for v in returned]
-    return [*carry, *empty]
+    around = f"{scope}/" if common_scope(body) else scope or "scan"
 
+    @jax.jit  # traced once; calls are looked into
+    def _iteration(*values: jax.Array) -> list[jax.Array]:
+        return evaluate(body, values)
 
-def _take_apart(length: int, *stacked: jax.Array) -> list[jax.Array]:
-    """What each iteration reads, iteration after iteration."""
-    return [lax.index_in_dim(a, i, keepdims=False) for i in range(length) for a in stacked]
+    def python_loop(*operands: jax.Array) -> list[jax.Array]:
+        constants, stacked = operands[:constant], operands[constant + carried :]
+        carry: Sequence[jax.Array] = operands[constant : constant + carried]
+        outputs: list[Sequence[jax.Array]] = [()] * length
+        for i in order:
+            with jax.named_scope(f"{scope}/scan"):
+                mine = [lax.index_in_dim(one, i, keepdims=False) for one in stacked]
+            with jax.named_scope(f"{around}[{i}]"):
+                results = _iteration(*constants, *carry, *mine)
+            carry, outputs[i] = results[:carried], results[carried:]
+        if not length:
+            returned = [variable.aval for variable in equation.outvars[carried:]]
+            return [*carry, *(jnp.zeros(aval.shape, aval.dtype) for aval in returned)]
+        with jax.named_scope(f"{scope}/scan"):
+            return [*carry, *map(jnp.stack, zip(*outputs, strict=True))]
 
-
-def _stack(length: int, *outputs: jax.Array) -> list[jax.Array]:
-    """What the iterations return, iteration after iteration, stacked over them."""
-    count = len(outputs) // length
-    return [jnp.stack(outputs[which::count]) for which in range(count)]
+    like = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+    with user_code(equation, ""):
+        return jax.make_jaxpr(python_loop)(*like)

@@ -78,15 +78,15 @@ class Step:
 Rule = Callable[[Step, list[Any]], Sequence[Any]]  # `(step, values of its operands) -> results`
 
 
-def plainly(step: Step, operands: Sequence[Any]) -> list[Any]:
-    """The rule that evaluates a step as JAX does."""
-    return bind(step.equation, operands)
-
-
 def interpret(
-    steps: Iterable[Step], values: dict[int, Any], rule: Rule = plainly
+    steps: Iterable[Step],
+    values: dict[int, Any],
+    rule: Rule = lambda step, operands: bind(step.equation, operands),
 ) -> dict[int, Any]:
-    """Add what steps make to values by name, one step after the other; returns the values."""
+    """Add what steps make to values by name, one step after the other; returns the values.
+
+    Without a rule steps are evaluated as JAX does.
+    """
     for step in steps:
         with user_code(step.equation, step.scope):
             results = rule(step, [read(values, operand) for operand in step.operands])

@@ -89,16 +89,6 @@ class TracedNetwork:
     # how it is made affine at x; static
     linearisation: Linearisation = Linearisation()  # noqa: RUF009 (frozen)
 
-    @property
-    def classes(self) -> int:
-        """Number of logits."""
-        return self.trace.classes
-
-    @property
-    def image_dtype(self) -> Any:
-        """Dtype of the images it was traced with."""
-        return self.trace.image_dtype
-
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits (N, classes) of images (N, H, W, C), each image by itself."""
         return jax.vmap(lambda image: self.logits(image))(x)

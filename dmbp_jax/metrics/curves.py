@@ -252,22 +252,6 @@ def pixel_ranks(heatmap: jax.Array, order: str) -> jax.Array:
     return jnp.argsort(places, axis=-1).astype(jnp.int32).reshape(heatmap.shape)
 
 
-def _in_order(
-    call: Call, heatmap: Any, order: str, step: int | None, points: int | None
-) -> tuple[jax.Array, np.ndarray]:
-    """Place of every pixel, (N, H, W) int32, and how many have changed at each point, (S,).
-
-    The places are -1 in a traced map that is not finite.
-    """
-    maps = fit_heatmap(heatmap, call.images, call.single, finite=True)
-    counts = pixel_counts(maps[0].size, step, points)
-    check_choice(order, "order", ORDERS)
-    ranks = pixel_ranks(maps, order)
-    if is_traced(maps):
-        ranks = jnp.where(jnp.isfinite(maps).all((1, 2), keepdims=True), ranks, -1)
-    return ranks, counts
-
-
 def _curve(
     call: Call,
     start: jax.Array,
@@ -282,11 +266,16 @@ def _curve(
 ) -> Curve:
     """Scores while pixels go from `start` to `finish`, images (N, H, W, C), in the order of a map.
 
-    The score is the mean over the labels (N, K) that are not -1, NaN if all are, or all ranks; None
-    stands for the target.
+    The score is the mean over the labels (N, K) that are not -1, NaN if all are; None stands for
+    the target.
     """
     activation = find_activation(activation, call, ACTIVATIONS)
-    ranks, counts = _in_order(call, heatmap, order, step, points)
+    maps = fit_heatmap(heatmap, call.images, call.single, finite=True)
+    counts = pixel_counts(maps[0].size, step, points)
+    check_choice(order, "order", ORDERS)
+    ranks = pixel_ranks(maps, order)
+    if is_traced(maps):  # all ranks of one that is not finite are -1
+        ranks = jnp.where(jnp.isfinite(maps).all((1, 2), keepdims=True), ranks, -1)
     if labels is None:
         labels = target_labels(call)[:, None]
     changed = jnp.broadcast_to(jnp.asarray(counts, jnp.int32), (len(start), counts.size))
@@ -309,9 +298,7 @@ def _curve(
     scores = sum_samples(score, call, counts.size, *rows)
     fractions = jnp.asarray(counts / counts[-1], scores.dtype)
     auc = jnp.trapezoid(scores, fractions[None])
-    if call.single:
-        scores, auc = scores[0], auc[0]
-    return Curve(fractions, scores, auc)
+    return Curve(fractions, *call.unbatch((scores, auc)))
 
 
 def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
@@ -323,7 +310,7 @@ def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
             raise InputError(
                 f"{name}: Expected ({batch}, K) under tracing, got shape {labels.shape}."
             )
-        return _traced_label_sets(labels, call.network.classes, name)
+        return _traced_label_sets(labels, call.network.trace.classes, name)
     rows = [labels] if call.single else labels
     try:
         lists = [np.asarray(row) for row in rows]  # pyrefly: ignore[not-iterable]
@@ -333,7 +320,7 @@ def _check_label_sets(labels: LabelSets, call: Call) -> jax.Array:
         ) from error
     if len(lists) != batch:
         raise InputError(f"{name}: Expected {batch} lists, one per image, got {len(lists)}.")
-    chosen = [_label_list(row, i, call.network.classes, name) for i, row in enumerate(lists)]
+    chosen = [_label_list(row, i, call.network.trace.classes, name) for i, row in enumerate(lists)]
     padded = np.full((batch, max(1, *map(len, chosen)) if chosen else 1), -1, np.int32)
     for row, values in zip(padded, chosen, strict=True):
         row[: len(values)] = values

@@ -92,7 +92,7 @@ def _exchanged(arrays: Sequence[jax.Array], new: dict[int, jax.Array]) -> tuple[
 
 def _search(network: TracedNetwork, image: jax.Array, weights: dict[str, int]) -> str:
     """The one kernel of which the top logit depends on its own slice and on no other."""
-    classes = network.classes
+    classes = network.trace.classes
     candidates = [name for name, i in weights.items() if classes in network.inputs[i].shape]
     indices = tuple(weights[name] for name in candidates)
     fits = run(_depends_on_own_slice, network, image, candidates=indices)

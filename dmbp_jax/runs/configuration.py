@@ -17,13 +17,13 @@ from dmbp_jax.version import __version__
 def configure(plan: Plan) -> dict[str, Any]:
     """Name -> value, in the order in which differences are named."""
     inputs = plan.inputs
-    images = {"rows": len(inputs), "names and sizes": short_hash((inputs.files, inputs.sizes))}
+    images = {"rows": len(inputs), "names and sizes": fingerprint((inputs.files, inputs.sizes))}
     return {
         **describe_network(plan.network),
         "method": plan.method,
         "options": {name: _fields(value) for name, value in plan.options.items()},
         "images": images,
-        "labels": short_hash(inputs.labels),
+        "labels": fingerprint(inputs.labels),
         "save": list(plan.save),
         "dtype": plan.dtype,
         "shard_size": plan.shard_size,
@@ -40,11 +40,11 @@ def describe_network(net: Network) -> dict[str, Any]:
     program = trace(bind(net), image).trace.identity.digest
     return {
         "network": net.name,
-        "weights": short_hash(net.variables),
-        "architecture": short_hash(program),
+        "weights": fingerprint(net.variables),
+        "architecture": fingerprint(program),
         "preprocessing": _fields(net.preprocessing),
         "activation": net.activation,
-        "classes": short_hash(net.labels),
+        "classes": fingerprint(net.labels),
     }
 
 
@@ -53,8 +53,3 @@ def _fields(value: Any) -> Any:
     if not is_dataclass(value):
         return describe(value)
     return {one.name: describe(getattr(value, one.name)) for one in fields(value)}
-
-
-def short_hash(value: Any) -> str:
-    """The first 16 hexadecimal digits of a fingerprint, short enough to read."""
-    return fingerprint(value)[:16]

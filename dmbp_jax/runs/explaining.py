@@ -25,15 +25,6 @@ class Explained(NamedTuple):
     attribution: Attribution | None  # of dmbp
 
 
-class Scored(NamedTuple):
-    """What a run stores of a batch, as NumPy arrays."""
-
-    label: Any  # (N,) int
-    finite: Any  # (N,) bool, whether all numbers are
-    numbers: dict[str, Any]  # name -> (N,): y, probability; y_positive, … of dmbp
-    maps: dict[str, Any]  # name -> float32 maps
-
-
 def explain_images(
     net: Network,
     x: jax.Array | np.ndarray,
@@ -45,9 +36,13 @@ def explain_images(
 ) -> Explained:
     """Maps of preprocessed images (N, H, W, C) by a method of the catalogue.
 
-    A label that is None is the network's first choice; `identities` seed the random numbers.
+    A label that is None is the network's first choice; `identities` seed the random numbers. Both
+    are of the first images; those beyond repeat image 0, to fill a batch.
     """
     row = find_method(method)
+    missing = len(x) - len(labels)
+    labels = [*labels, *[labels[0]] * missing]
+    identities = [*identities, *[identities[0]] * missing]
     if method == "dmbp":
         given: Any = None  # the network's first choices
         if None not in labels:
@@ -63,8 +58,13 @@ def explain_images(
     return Explained(label, logits, row.function(net, x, label, key=keys, **options), None)
 
 
-def score(net: Network, found: Explained, save: tuple[str, ...]) -> Scored:
-    """What a run stores of a batch; `save` of "heatmap", "map", "positive", "negative"."""
+def score(
+    net: Network, found: Explained, save: tuple[str, ...]
+) -> tuple[list[dict[str, Any] | None], dict[str, np.ndarray]]:
+    """What a run stores of a batch: numbers of each image, None where one is not finite, and maps.
+
+    `save` are names of maps: "heatmap", "map", "positive", "negative".
+    """
     numbers = {"probability": pick(PROBABILITIES[net.activation](found.logits), found.label)}
     if found.attribution is not None:
         terms = ("y", "y_positive", "y_negative", "y_nuisance")
@@ -74,10 +74,17 @@ def score(net: Network, found: Explained, save: tuple[str, ...]) -> Scored:
         numbers["y"] = pick(found.logits, found.label)
         whole = jnp.isfinite(found.map).all(range(1, found.map.ndim))
         finite = whole & jnp.isfinite(numbers["y"])
-    maps = {name: _saved(found, name) for name in save}
-    scored = Scored(found.label, finite & jnp.isfinite(numbers["probability"]), numbers, maps)
-    result = jax.tree.map(np.asarray, scored)
-    return result._replace(maps={name: np.float32(one) for name, one in result.maps.items()})
+    finite = np.asarray(finite & jnp.isfinite(numbers["probability"]))
+    columns = {name: np.asarray(column) for name, column in numbers.items()}
+    # The shortest digits that give the same float32 again.
+    rows: list[dict[str, Any] | None] = [
+        {name: float(str(np.float32(column[i]))) for name, column in columns.items()}
+        | {"label": int(label)}
+        if finite[i]
+        else None
+        for i, label in enumerate(np.asarray(found.label))
+    ]
+    return rows, {name: np.asarray(_saved(found, name), np.float32) for name in save}
 
 
 def _saved(found: Explained, name: str) -> jax.Array:

@@ -41,8 +41,8 @@ def describe(value: Any) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of `describe(value)`, 64 hexadecimal digits."""
-    return _digest(describe(value))
+    """The first 16 hexadecimal digits of the SHA-256 of `describe(value)`: short enough to read."""
+    return _digest(describe(value))[:16]
 
 
 def _describe(value: Any, above: tuple[int, ...]) -> Any:

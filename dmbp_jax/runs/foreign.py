@@ -91,7 +91,7 @@ def store_maps(
         part = records.Part(shard, objects, table)
         if records.commit(store, fingerprint, part):
             continue
-        (stored,) = records.read_records(store, [shard], rows=False)
+        (stored,) = records.read_records(store, fingerprint, [shard])
         if stored is not None and stored.objects != records.describe_objects(part):
             raise ResumeError(
                 f"{store.url}: Expected these maps in shard {shard}, other ones are stored there. "

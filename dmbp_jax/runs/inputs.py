@@ -4,7 +4,6 @@ Nothing is opened here; the size of each file is noted, so that a changed list i
 """
 
 import glob
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +15,7 @@ from dmbp_jax.data.folders import Listing, list_folder, list_pictures
 from dmbp_jax.data.samples import Skipped
 from dmbp_jax.data.tables import Resolve, find_name, is_table, read_table
 from dmbp_jax.errors import DataError, InputError
-from dmbp_jax.files import file_size, read_json
-
-_MISSING = -1  # size of a file that is named in a table and is not there
+from dmbp_jax.files import file_size, read_json_lines, write_json
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Label = int | str | os.PathLike[str] | None
@@ -28,12 +25,13 @@ Label = int | str | os.PathLike[str] | None
 class Inputs:
     """Rows in their order: `files[i]` below `root`, size in bytes, label or None (top-1).
 
+    A file that is named in a table and is not there has no size.
     `left_out` are the files of a folder or pattern that are no rows, each with its reason.
     """
 
     root: Path
     files: tuple[str, ...]
-    sizes: tuple[int, ...]
+    sizes: tuple[int | None, ...]
     labels: tuple[int | None, ...]
     left_out: tuple[Skipped, ...] = field(default=(), compare=False)
 
@@ -48,10 +46,9 @@ class Inputs:
     def lines(self) -> bytes:
         """One JSON object a line; `read_lines` reads them."""
         rows = zip(self.files, self.sizes, self.labels, strict=True)
-        return "".join(
-            f'{{"file": {json.dumps(file)}, "size": {size}, "label": {json.dumps(label)}}}\n'
-            for file, size, label in rows
-        ).encode()
+        return b"".join(
+            write_json({"file": file, "size": size, "label": label}) for file, size, label in rows
+        )
 
 
 def list_inputs(images: Paths, labels: Label, resolve: Resolve) -> Inputs:
@@ -70,10 +67,7 @@ def list_inputs(images: Paths, labels: Label, resolve: Resolve) -> Inputs:
         root, files, left_out = _list_files(many)
         rows = list(label_files(root, files, labels, resolve))
     files = [file for file, _ in rows]
-    sizes = {
-        file: _MISSING if (size := file_size(os.path.join(root, file))) is None else size
-        for file in dict.fromkeys(files)
-    }
+    sizes = {file: file_size(os.path.join(root, file)) for file in dict.fromkeys(files)}
     return Inputs(
         root.absolute(),
         tuple(files),
@@ -93,7 +87,7 @@ def describe_left_out(left_out: Iterable[Skipped]) -> str:
 
 def read_lines(data: bytes, root: Path) -> Inputs:
     """What `Inputs.lines` wrote."""
-    rows = [read_json(line) for line in data.splitlines()]
+    rows = read_json_lines(data)
     return Inputs(root, *(tuple(row[name] for row in rows) for name in ("file", "size", "label")))
 
 

@@ -23,18 +23,18 @@ def open_manifest(store: Store, plan: Plan) -> str:
       ResumeError: the store holds another run, or things that are no run at all.
       StoreError: it cannot be read or written.
     """
-    from dmbp_jax.runs.configuration import configure, short_hash  # of JAX, which no reader needs
+    # Of JAX, which no reader needs.
+    from dmbp_jax.runs.configuration import configure
+    from dmbp_jax.runs.fingerprint import fingerprint
 
     own = {"format": FORMAT, **configure(plan)}
-    fingerprint = short_hash(own)
     objects = arrays.group(array_layout(plan))
     about = {
         "root": str(plan.inputs.root),
-        "maps": {name: list(plan.map_shape(name)) for name in plan.save},
         "labels": list(plan.network.labels),
         "metadata": {key: sha256(data).hexdigest() for key, data in objects.items()},
     }
-    manifest = {"fingerprint": fingerprint, "configuration": own, "about": about}
+    manifest = {"fingerprint": fingerprint(own), "configuration": own, "about": about}
     _refuse_strange(store)
     if not store.put_new(KEY, arrays.encode(manifest)):
         advice = "Choose another store, or go on with the former settings."
@@ -42,7 +42,7 @@ def open_manifest(store: Store, plan: Plan) -> str:
     store.put_many({key: data for key, data in objects.items() if not store.keys(key)})
     if not store.keys(INPUTS):
         store.put(INPUTS, plan.inputs.lines())
-    return fingerprint
+    return manifest["fingerprint"]
 
 
 def read_manifest(store: Store) -> dict[str, Any]:

@@ -11,7 +11,7 @@ _FORMAT = (
 )
 
 
-class Progress:
+class Progress(tqdm):
     """Shows what `run_local` and `run_ray` report; call it with each `Done`.
 
     Args:
@@ -21,11 +21,11 @@ class Progress:
     """
 
     def __init__(self, total: int, done: int = 0, *, workers: int = 1, quiet: bool = False) -> None:
-        self._began = time.perf_counter()
-        self._busy, self._failed, self._workers = 0.0, 0, workers
-        self._bar = tqdm(
+        super().__init__(
             total=total, initial=done, unit="images", disable=quiet, bar_format=_FORMAT
         )
+        self._began = time.perf_counter()
+        self._busy, self._failed, self._workers = 0.0, 0, workers
 
     def __call__(self, done: Done) -> None:
         """Move on by a batch."""
@@ -33,9 +33,5 @@ class Progress:
         self._failed += done.failed
         elapsed = (time.perf_counter() - self._began) * self._workers
         share = min(1.0, self._busy / max(elapsed, 1e-9))
-        self._bar.set_postfix_str(f"devices busy {share:.0%}, {self._failed} failed", refresh=False)
-        self._bar.update(done.rows)
-
-    def close(self) -> None:
-        """End the line."""
-        self._bar.close()
+        self.set_postfix_str(f"devices busy {share:.0%}, {self._failed} failed", refresh=False)
+        self.update(done.rows)

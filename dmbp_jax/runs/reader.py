@@ -124,31 +124,18 @@ class Run:
         done = records.committed(self.store)
         return [row for row in range(len(self)) if row // self.shard_size not in done]
 
-    def commits(self, *, rows: bool = True) -> Iterator[records.Record]:
-        """The commit records in order, many read at a time; `rows=False` leaves rows undecoded."""
+    def commits(self) -> Iterator[records.Record]:
+        """The commit records in order, many read at a time."""
         done = sorted(records.committed(self.store))
         for first in range(0, len(done), _AT_ONCE):
             shards = done[first : first + _AT_ONCE]
-            found = self._records(shards, rows=rows)
+            found = records.read_records(self.store, self.fingerprint, shards)
             yield from (record for record in found if record is not None)
 
-    def _records(self, shards: list[int], *, rows: bool = True) -> list[records.Record | None]:
-        """The records of shards, None where there is none; of this run and no other."""
-        found = records.read_records(self.store, shards, rows=rows)
-        for record in found:
-            if record is not None and record.fingerprint != self.fingerprint:
-                raise StoreError(
-                    f"{self.store.url}: {records.key_of(record.shard)} is of another run. "
-                    "dmbp verify opens its shard again."
-                )
-        return found
-
     def failures(self) -> Iterator[dict[str, Any]]:
-        """The rows without a map, each with its reason; reads the heads of all records."""
-        for head in self.commits(rows=False):
-            if head.failed:
-                rows = self.shard_rows(head.shard)
-                yield from (row for row in rows if row["status"] == records.FAILED)
+        """The rows without a map, each with its reason."""
+        for record in self.commits():
+            yield from (row for row in record.rows if row["status"] == records.FAILED)
 
     def verify(self) -> list[records.Problem]:
         """Read every object of every committed shard and compare its size and SHA-256.
@@ -189,7 +176,7 @@ class Run:
     def shard_rows(self, shard: int) -> tuple[dict[str, Any], ...]:
         """The rows of a shard; those not done yet have status "missing"."""
         if self._record is None or self._record.shard != shard:
-            (self._record,) = self._records([shard])
+            (self._record,) = records.read_records(self.store, self.fingerprint, [shard])
         if self._record is not None:
             return self._record.rows
         first = shard * self.shard_size

@@ -4,7 +4,6 @@ A record is JSON Lines: a head with the size and SHA-256 of every map object and
 itself, then the rows. What is stored is compared with it; a shard that differs is opened again.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from dmbp_jax.errors import StoreError
-from dmbp_jax.files import read_json
+from dmbp_jax.files import read_json, read_json_lines, write_json
 from dmbp_jax.runs.inputs import Inputs
 from dmbp_jax.runs.store import Store
 
@@ -49,19 +48,12 @@ class Part:
     objects: Mapping[str, bytes]
     rows: tuple[Row, ...]
 
-    @property
-    def failed(self) -> int:
-        """Number of rows without a map."""
-        return sum(row["status"] != OK for row in self.rows)
-
 
 @dataclass(frozen=True)
 class Record:
     """A commit record that was read."""
 
     shard: int
-    fingerprint: str
-    failed: int
     objects: Mapping[str, Mapping[str, Any]]
     rows: tuple[Row, ...]
 
@@ -98,11 +90,11 @@ def unfinished(store: Store, shards: Iterable[int]) -> Iterator[int]:
             yield shard
 
 
-def read_records(store: Store, shards: list[int], *, rows: bool = True) -> list[Record | None]:
-    """The records of shards, None where there is none; `rows=False` leaves rows undecoded."""
+def read_records(store: Store, fingerprint: str, shards: list[int]) -> list[Record | None]:
+    """The records of shards, None where there is none; of one run and no other."""
     found = store.get_many([key_of(shard) for shard in shards])
     return [
-        None if data is None else _decode(store, shard, data, rows)
+        None if data is None else _decode(store, fingerprint, shard, data)
         for shard, data in zip(shards, found, strict=True)
     ]
 
@@ -116,34 +108,34 @@ def describe_objects(part: Part) -> dict[str, dict[str, Any]]:
 
 
 def _encode(fingerprint: str, part: Part) -> bytes:
-    rows = b"".join(map(_line, part.rows))
-    head: dict[str, Any] = {"shard": part.shard, "fingerprint": fingerprint, "failed": part.failed}
-    head["objects"] = describe_objects(part)
-    return _line(head | {"record": _digest(head, rows)}) + rows
-
-
-def _line(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=False).encode() + b"\n"
+    rows = b"".join(map(write_json, part.rows))
+    head = {"shard": part.shard, "fingerprint": fingerprint, "objects": describe_objects(part)}
+    return write_json(head | {"record": _digest(head, rows)}) + rows
 
 
 def _digest(head: dict[str, Any], rows: bytes) -> str:
     """SHA-256 of a record, whose head then takes it in."""
-    return sha256(_line(head) + rows).hexdigest()
+    return sha256(write_json(head) + rows).hexdigest()
 
 
-def _decode(store: Store, shard: int, data: bytes, rows: bool) -> Record:
+def _decode(store: Store, fingerprint: str, shard: int, data: bytes) -> Record:
     head, _, lines = data.partition(b"\n")
     try:
         values = read_json(head)
         digest = values.pop("record", None)
         if digest not in (None, _digest(values, lines)):  # None in those of dmbp-jax 0.2
             raise ValueError("it is not what was committed")
-        decoded = tuple(map(read_json, lines.splitlines())) if rows else ()
-        return Record(shard, values["fingerprint"], values["failed"], values["objects"], decoded)
+        own = values["fingerprint"] == fingerprint
+        record = Record(shard, values["objects"], tuple(read_json_lines(lines)))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{store.url}: {key_of(shard)} is damaged: {error}. dmbp verify opens its shard again."
         ) from error
+    if not own:
+        raise StoreError(
+            f"{store.url}: {key_of(shard)} is of another run. dmbp verify opens its shard again."
+        )
+    return record
 
 
 class Problem(NamedTuple):
@@ -156,13 +148,11 @@ class Problem(NamedTuple):
 def find_problem(store: Store, fingerprint: str, shard: int) -> Problem | None:
     """Compare size and SHA-256 of every object of a shard with its record."""
     try:
-        (record,) = read_records(store, [shard])
+        (record,) = read_records(store, fingerprint, [shard])
     except StoreError as error:
         return Problem(shard, str(error))
     if record is None:
         return None
-    if record.fingerprint != fingerprint:
-        return Problem(shard, f"is of another run ({record.fingerprint})")
     keys = list(record.objects)
     for key, data in zip(keys, store.get_many(keys), strict=True):
         if data is None:

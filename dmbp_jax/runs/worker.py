@@ -16,10 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dmbp_jax.checks import check_count
 from dmbp_jax.data.decoding import read_image
 from dmbp_jax.data.loading import ReadAhead, reason
-from dmbp_jax.engine.batches import collect_rows
+from dmbp_jax.engine.batches import Batch, collect_rows
 from dmbp_jax.errors import DeviceMemoryError, ImageError
 from dmbp_jax.runs.arrays import encode_shard
-from dmbp_jax.runs.explaining import Scored, explain_images, score
+from dmbp_jax.runs.explaining import explain_images, score
 from dmbp_jax.runs.manifest import array_layout
 from dmbp_jax.runs.plan import Plan
 from dmbp_jax.runs.records import FAILED, OK, Part, Row, new_row
@@ -95,28 +95,27 @@ class Worker:
             for name in self.plan.save
         }
 
-        def readable() -> Iterator[tuple[int, Any]]:
+        def readable() -> Iterator[tuple[tuple[int, str], Any]]:
             for row, one in pictures:
                 if isinstance(one, ImageError):
                     table[row] = new_row(inputs, row, FAILED, reason(one, inputs.path(row)))
                     report(Done(1, 1, 0.0))
                 else:
-                    yield row, (*one, row)
+                    x, digest = one
+                    yield (row, digest), x
 
         with pictures:
             for batch in collect_rows(readable(), self._batch):
                 began = time.perf_counter()
-                x, identities, numbers = batch.rows
-                found = self._explain(x, identities.tolist(), numbers)
+                found, made = self._explain(batch)
                 busy = time.perf_counter() - began
-                for i, row in enumerate(batch.items):
-                    table[row] = new_row(inputs, row, OK) | _outcome(found, i)
-                    table[row]["sha256"] = identities[i].item()
-                    if found.finite[i]:
+                for i, (row, digest) in enumerate(batch.items):
+                    numbers = found[i] or {"status": FAILED, "error": _NOT_FINITE}
+                    table[row] = new_row(inputs, row, OK) | numbers | {"sha256": digest}
+                    if found[i] is not None:
                         for name, values in maps.items():
-                            values[row - rows.start] = found.maps[name][i]
-                failed = batch.count - int(found.finite[: batch.count].sum())
-                report(Done(batch.count, failed, busy))
+                            values[row - rows.start] = made[name][i]
+                report(Done(batch.count, found[: batch.count].count(None), busy))
         objects = encode_shard(array_layout(self.plan), shard, maps)
         return Part(shard, objects, tuple(table[row] for row in rows))
 
@@ -129,19 +128,19 @@ class Worker:
 
         return ReadAhead(self.plan.rows(shard), read, _THREADS, 2 * self._batch)
 
-    def _explain(self, x: np.ndarray, identities: list[str], rows: np.ndarray) -> Scored:
-        """One batch, of the size that is compiled."""
+    def _explain(self, batch: Batch) -> tuple[list[dict[str, Any] | None], dict[str, np.ndarray]]:
+        """What is stored of a batch, of the size that is compiled."""
         plan, options = self.plan, self.plan.options
         if plan.method == "dmbp":
             options = {**options, "chunk_size": self._batch}
         try:
             found = explain_images(
                 self._net,
-                jax.device_put(x, _on_devices("batch")),
-                [plan.inputs.labels[row] for row in rows],
+                jax.device_put(batch.rows, _on_devices("batch")),
+                [plan.inputs.labels[row] for row, _ in batch.items],
                 method=plan.method,
                 options=options,
-                identities=identities,
+                identities=[digest for _, digest in batch.items],
             )
             return score(self._net, found, plan.save)
         except DeviceMemoryError as error:
@@ -150,17 +149,6 @@ class Worker:
                 f"The device ran out of memory with {each} images at once; pass a smaller "
                 f"batch_size (--batch-size), for instance {max(1, each // 2)}."
             ) from error
-
-
-def _outcome(results: Scored, place: int) -> Row:
-    """What one image of a batch adds to its row."""
-    if not results.finite[place]:
-        return {"status": FAILED, "error": _NOT_FINITE}
-    # The shortest digits that give the same float32 again.
-    written = {
-        name: float(str(np.float32(values[place]))) for name, values in results.numbers.items()
-    }
-    return written | {"label": int(results.label[place])}
 
 
 def _on_devices(*axes: str) -> NamedSharding:

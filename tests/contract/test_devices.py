@@ -55,7 +55,10 @@ def assert_close(ours, theirs):
 
 
 WHOLE = [(name, None) for name in LAYOUTS if not name.startswith("over the batch")]
-DEAR = [*((name, 4) for name in LAYOUTS), ("over two axes", 3), ("everywhere", 3)]
+DEAR = [
+    *((name, 4) for name in LAYOUTS),
+    *((name, 3) for name in ("over two axes", "everywhere", "half over the batch")),
+]
 CASES = [(name, chunk_size) for name in LAYOUTS for chunk_size in (None, 4, 3)]
 
 
@@ -147,6 +150,7 @@ def test_metrics_on_several_devices(kind, expected):
     assert {len(shard.data) for shard in ours[0].scores.addressable_shards} == {2}
 
 
+@pytest.mark.slow
 def test_a_mesh_that_is_set(expected):
     mesh = jax.make_mesh((4,), ("data",))
     assert mesh.axis_types == (AxisType.Explicit,)

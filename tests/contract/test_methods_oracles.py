@@ -154,7 +154,7 @@ def test_blur_is_scipys(sigma):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "conv", "pointwise"))
 def test_deeplift(name, seed):
     f, params, x, oracle = make_case(name, seed)
     start = make_image(7 + seed)
@@ -184,7 +184,9 @@ def test_deeplift_keeps_the_sum_through_a_pool_with_overlapping_windows_alone():
     np.testing.assert_allclose(heat.sum(), change, rtol=1e-10)
 
 
-@pytest.mark.parametrize("method", ["deeplift", "guided_gradcam", "fullgrad"])
+@pytest.mark.parametrize(
+    "method", slow_beside(["deeplift", "guided_gradcam", "fullgrad"], "guided_gradcam")
+)
 def test_maps_can_be_differentiated(method):
     """Along a random change of the parameters, against a finite difference."""
     f, params, x, _ = make_case("pool")

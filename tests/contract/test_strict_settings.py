@@ -164,7 +164,7 @@ def test_the_parts(setting):
     _assert_close(found, expected)
 
 
-OF_JAX = ("no NaN", "no leaked tracer", "float64 allowed")
+OF_JAX = ("no NaN", "no leaked tracer", "float64 allowed", "no rank promotion")
 
 
 @pytest.mark.parametrize("setting", slow_beside(SETTINGS, *OF_KEYS, *OF_JAX))

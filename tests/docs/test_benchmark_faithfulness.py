@@ -34,10 +34,10 @@ def test_unknown_rows_are_refused(row):
 
 
 def test_passes_are_three_a_step_and_six():
-    assert count_passes("quick") == 18
-    assert count_passes("quick:spread") == 16
-    assert count_passes("quick:carry") == 20
-    assert count_passes("quick:refine") == 28
+    assert count_passes("quick") == 27
+    assert count_passes("quick:spread") == 25
+    assert count_passes("quick:carry") == 29
+    assert count_passes("quick:refine") == 27
     assert count_passes("paper") == 606
     assert count_passes("gradient") == 2
     assert count_passes("rise:n_masks=50") == 50

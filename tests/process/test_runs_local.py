@@ -58,7 +58,7 @@ def test_rows_and_maps_are_those_of_attribute(tmp_path):
             assert row[name] == pytest.approx(float(getattr(expected, name)[i]), rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("biases", slow_beside(["spread", "refine", "carry"], "refine"))
+@pytest.mark.parametrize("biases", slow_beside(["spread", "refine", "carry"], "spread", "carry"))
 def test_complete_maps_are_those_of_attribute(tmp_path, biases):
     folder = write_pictures(tmp_path / "in", 4)
     plan = small_plan(folder, save="positive", dtype="float32", biases=biases)

@@ -26,9 +26,9 @@ def test_the_line(capsys):
 def test_a_slow_run_is_told_in_images_a_second_too(capsys):
     progress = Progress(4)
     time.sleep(0.2)
-    progress._bar.start_t -= 20  # as if it had begun long ago
+    progress.start_t -= 20  # as if it had begun long ago
     progress(Done(1, 0, 0.1))
-    progress._bar.refresh()
+    progress.refresh()
     progress.close()
     assert "s/images" not in capsys.readouterr().err.split("\r")[-1]
 

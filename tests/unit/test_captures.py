@@ -345,7 +345,7 @@ class OfArraysAlone(OfOneBox):
 
 
 def test_a_class_that_takes_no_placeholders():
-    assert trace(bind(OfArraysAlone(np.eye(3))), IMAGE).classes == 3
+    assert trace(bind(OfArraysAlone(np.eye(3))), IMAGE).trace.classes == 3
 
 
 def test_a_setting_of_jax_that_changes_constants_is_another_network():

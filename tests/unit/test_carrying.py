@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 
 @pytest.mark.parametrize("seed", slow_beside([0, 1], 1))
-@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv"))
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv", "pool"))
 def test_carried_maps_are_those_of_the_literal_layer_by_layer_loop(name, seed):
     a, exact, _, (masks, inverse) = learn(name, seed, biases="carry")
     oracle = LayerwiseOracle(exact.layers, exact.params, exact.x, LABEL)

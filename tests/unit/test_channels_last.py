@@ -99,9 +99,7 @@ def _assert_channels_last(programs):
 
 @pytest.mark.parametrize(
     "name",
-    slow_beside(
-        CONVOLUTIONS, *CONVOLUTIONS.keys() - {"PyTorch's", "depthwise", "width first", "batch last"}
-    ),
+    slow_beside(CONVOLUTIONS, *CONVOLUTIONS.keys() - {"PyTorch's", "depthwise"}),
 )
 def test_values_and_gradients_are_jaxs(name):
     _assert_channels_last(_check(*_convolution(name)))

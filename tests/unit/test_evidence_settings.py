@@ -9,8 +9,8 @@ from dmbp_jax.errors import InputError
 
 
 def test_quick_is_four_steps_at_seven_times_the_rate_of_the_paper():
-    assert DMBP.quick() == DMBP(steps=4, learning_rate=0.07)
-    assert DMBP.quick(steps=9, evidence="input") == DMBP(9, 0.07, evidence="input")
+    assert DMBP.quick() == DMBP(steps=7, learning_rate=0.05)
+    assert DMBP.quick(steps=9, evidence="input") == DMBP(9, 0.05, evidence="input")
     assert DMBP.paper() == DMBP()
 
 

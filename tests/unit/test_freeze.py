@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from short_methods import slow_beside
 from small_networks import NETWORKS, apply_fn_of, make_params
 
 import dmbp_jax
@@ -135,7 +136,19 @@ GATES = {
 }
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize(
+    "name",
+    slow_beside(
+        GATES,
+        "features",
+        "fused",
+        "spatial gate",
+        "shared by two products",
+        "length one",
+        "broadcast by hand",
+        "normalised late",
+    ),
+)
 def test_the_gate_is_frozen_where_it_is_smallest(name):
     block, expected = GATES[name]
     assert _frozen(block) == expected

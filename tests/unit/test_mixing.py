@@ -315,6 +315,9 @@ SAME = {
         x * jax.random.bernoulli(jax.random.key(3), 0.5, x.shape[1:])
     ),
     "zeros like images": lambda x: classify(x + jnp.zeros_like(x) + jnp.ones((len(x), 1, 1, 3))),
+    "a row for all images": lambda x: classify(
+        jnp.concatenate([jnp.tile(jnp.ones((1, 1, 1, 3)), (len(x), 1, x.shape[2], 1)), x], 1)
+    ),
     "positions": lambda x: classify(x + jnp.arange(4.0)[None, :, None, None] * jnp.ones_like(x)),
 }
 

@@ -107,7 +107,18 @@ def test_every_one_is_one_masked_site(name):
 
 @pytest.mark.parametrize(
     "name",
-    slow_beside(SMOOTH, "gelu by tanh", "softplus", "selu", "mish", "mish by hand", "celu"),
+    slow_beside(
+        SMOOTH,
+        "gelu by tanh",
+        "softplus",
+        "selu",
+        "mish",
+        "mish by hand",
+        "celu",
+        "divided",
+        "hard_swish",
+        "elu",
+    ),
 )
 def test_its_decomposition_is_the_literal_secant(name):
     activation, _, f = SMOOTH[name]
@@ -261,7 +272,7 @@ class ConvNet(nn.Module):
         return nn.Dense(3)(x.mean((1, 2)))
 
 
-@pytest.mark.parametrize("choice", ["secant", "segments"])
+@pytest.mark.parametrize("choice", slow_beside(["secant", "segments"], "secant"))
 def test_a_gelu_network_from_end_to_end(choice):
     x = np.random.default_rng(5).normal(size=(2, 8, 8, 3)).astype(np.float32)
     net = ConvNet()

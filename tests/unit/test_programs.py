@@ -265,7 +265,16 @@ def set_rate(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", slow_beside(READ, "a default argument", "a class", "a module by import", "a context")
+    "name",
+    slow_beside(
+        READ,
+        "a default argument",
+        "a class",
+        "a module by import",
+        "a context",
+        "a slot",
+        "another function",
+    ),
 )
 def test_a_loss_made_anew_is_of_the_numbers_it_reads_now(name, set_rate):
     """Far below what y⁺ can be, and far above it: it is pushed down, and up."""

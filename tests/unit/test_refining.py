@@ -1,23 +1,32 @@
-"""Refined maps against a literal float64 loop: its own gradients, blur and sums."""
+"""Refined maps against a literal float64 loop: its own slopes, blur and sums."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import roots_hermitenorm
 
 import dmbp_jax
 from dmbp_jax import DMBP
+from dmbp_jax.dmbp.refining import soften
+from dmbp_jax.graph.model import bind
+from dmbp_jax.graph.rules import Rules
+from dmbp_jax.graph.tracing import trace
 
 CONFIG = DMBP.quick()
 
 
-def network(params, x):
-    """Convolution with bias, ReLU, mean, dense: its gradient changes with noise."""
-    kernel, bias, last = params
+def convolve(params, x):
+    """What the ReLU reads."""
     z = jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, params[0], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    return jax.nn.relu(z + bias).mean((1, 2)) @ last
+    return z + params[1]
+
+
+def network(params, x):
+    """Convolution with bias, ReLU, mean, dense."""
+    return jax.nn.relu(convolve(params, x)).mean((1, 2)) @ params[2]
 
 
 @pytest.fixture
@@ -47,16 +56,18 @@ def test_refined_maps_are_those_of_the_literal_formula(params, rng):
     kernel, bias, last = params
     kernel[..., 0], kernel[..., 1], bias[:2], last[:2, 1] = 0.3, -0.3, 0.5, (4, -4)
     coarse, found = explain(params, x, "spread"), explain(params, x)
-    key = jax.random.key(0, impl="threefry2x32")
-    noise = 0.1 * (x.max() - x.min()) * np.asarray(jax.random.normal(key, (3, *x.shape), "float32"))
-    gradient = np.mean(
-        [
-            jax.grad(lambda z: network(params, z[None])[0, 1])(jnp.asarray(x + sign * one))
-            for one in noise
-            for sign in (1, -1)
-        ],
-        0,
+    z = np.asarray(convolve(params, x[None]))
+    size = np.sqrt((z**2).mean())
+    nodes, weights = roots_hermitenorm(8)
+    weights /= weights.sum()
+    slope = (
+        sum(w * n * np.maximum(z + n * size, 0) for n, w in zip(nodes, weights, strict=True)) / size
     )
+
+    def softened(x):
+        return ((slope * convolve(params, x[None])).mean((1, 2)) @ last)[0, 1]
+
+    gradient = np.asarray(jax.grad(softened)(jnp.asarray(x)))
     pull = (gradient * x).sum(-1)
     net = np.asarray(coarse.map).sum(-1)
     # Rows by 40 / 28 pixels, columns by 42 / 28: separable, so one after the other.
@@ -75,13 +86,52 @@ def test_refined_maps_are_those_of_the_literal_formula(params, rng):
         np.testing.assert_array_equal(getattr(found, name), getattr(coarse, name))
 
 
-def test_neither_batch_mates_nor_settings_of_keys_change_a_refined_map(params, rng):
+def softened_slopes(activation, z):
+    """An activation's values, and its derivative by the rule."""
+
+    def network(_, x):
+        return activation(x).reshape(len(x), -1) @ jnp.eye(z.size)
+
+    graph = trace(bind(None, network), z).graph()
+    value, pull = jax.vjp(lambda z: graph.run(z, Rules(piece=soften)), z)
+    return value, pull(jnp.ones_like(value))[0]
+
+
+# activation -> its derivative at z, in NumPy
+DERIVATIVES = {
+    "relu": lambda z: z > 0,
+    "leaky_relu": lambda z: np.where(z > 0, 1, 0.01),
+    "relu6": lambda z: (z > 0) & (z < 6),
+    "tanh": lambda z: 1 - np.tanh(z) ** 2,
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_a_softened_derivative_is_the_mean_of_those_beside_it(name, rng):
+    z = rng.normal(size=(1, 5, 5, 1)) + 0.3
+    activation = getattr(jax.nn, name)
+    value, found = softened_slopes(activation, jnp.asarray(z))
+    np.testing.assert_allclose(value, activation(z).reshape(1, -1), rtol=1e-12)
+    nodes = np.linspace(-8, 8, 20001)
+    density = np.exp(-(nodes**2) / 2)
+    beside = DERIVATIVES[name](z[..., None] + nodes * np.sqrt((z**2).mean()))
+    np.testing.assert_allclose(found, beside @ density / density.sum(), atol=0.06)
+
+
+def test_where_an_activation_ends_its_own_derivative_stays():
+    z = jnp.array([0.5, 3.0], jnp.float32).reshape(1, 1, 2, 1)  # an average of 0.5 needs √(z < 0)
+    _, found = softened_slopes(jnp.sqrt, z)
+    np.testing.assert_allclose(found, 0.5 / jnp.sqrt(z), rtol=1e-6)
+    _, found = softened_slopes(jax.nn.relu, jnp.zeros_like(z))  # there is no noise
+    np.testing.assert_array_equal(found, 0)
+
+
+def test_batch_mates_change_no_refined_map(params, rng):
     x = rng.normal(size=(3, 16, 12, 2)).astype(np.float32)
     params = jax.tree.map(np.float32, params)
-    together = explain(params, x)
-    chunked = explain(params, x, chunk_size=2)
-    with jax.default_prng_impl("rbg"):
-        alone = explain(params, x[2])
+    together, chunked = explain(params, x), explain(params, x, chunk_size=2)
+    alone = explain(params, x[2])
     for found in (together.map[2], chunked.map[2]):
         np.testing.assert_allclose(found, alone.map, rtol=1e-4, atol=1e-7)
 

@@ -21,7 +21,8 @@ FEW = dmbp_jax.DMBP(steps=3)
 
 
 @pytest.mark.parametrize(
-    "name", slow_beside(NETWORKS, "plain", "nested", "over rows", "of parameters")
+    "name",
+    slow_beside(NETWORKS, "plain", "nested", "over rows", "of parameters", "reversed", "affine"),
 )
 def test_its_maps_are_those_of_a_python_loop(name):
     scanned, looped = both(name)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from short_methods import slow_beside
 
 import dmbp_jax
 from dmbp_jax.errors import ControlFlowError, NonAffineError, NoReluError, UnsupportedNetworkError
 from dmbp_jax.graph.model import bind
-from dmbp_jax.graph.rules import Rules, applying, choosing
+from dmbp_jax.graph.rules import Rules
 from dmbp_jax.graph.tracing import trace
 
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
@@ -238,7 +239,9 @@ WAYS_TO_MOVE_NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS_TO_MOVE_NUMBERS)
+@pytest.mark.parametrize(
+    "way", slow_beside(WAYS_TO_MOVE_NUMBERS, "stack", "stack with a constant", "take")
+)
 def test_what_moves_numbers_is_affine_and_its_constants_are_biases(way):
     move = WAYS_TO_MOVE_NUMBERS[way]
     _assert_complete(lambda _, x: _head(jax.nn.relu(move(x) - 0.05)))
@@ -277,7 +280,9 @@ def test_equinox_module_is_a_callable_pytree():
     np.testing.assert_allclose(attribution.y + bias, net(X[None])[0, 1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("way", WAYS_TO_MOVE_NUMBERS)
+@pytest.mark.parametrize(
+    "way", slow_beside(WAYS_TO_MOVE_NUMBERS, "stack", "stack with a constant", "take", "unstack")
+)
 def test_the_linear_part_is_the_gradient_times_the_input(way):
     """F with gates frozen at x and every constant left out, against F(x) − F(0) by frozen gates."""
     move = WAYS_TO_MOVE_NUMBERS[way]
@@ -286,9 +291,7 @@ def test_the_linear_part_is_the_gradient_times_the_input(way):
         return _head(jax.nn.relu(0.3 - (move(x) - 0.05)))
 
     graph = trace(bind(None, apply_fn), IMAGE).graph()
-    choices = []
-    graph.run(X[None], Rules(choosing(choices)))
-    frozen = Rules(applying(choices))
+    frozen = graph.freeze(X[None]).rules()
     expected = graph.run(X[None], frozen) - graph.run(0 * X[None], frozen)
     linear = graph.without_biases()
     np.testing.assert_allclose(linear.run(X[None], frozen), expected, rtol=1e-5, atol=1e-6)

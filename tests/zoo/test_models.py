@@ -42,7 +42,7 @@ def logits_shape(module, side: int) -> tuple[int, ...]:
         (models.MobileNetV2(), 3_504_872, 17_056),
         pytest.param(models.MobileNetV3Large(), 5_483_032, 12_200, marks=pytest.mark.slow),
         pytest.param(models.EfficientNetB0(), 5_288_548, 21_008, marks=pytest.mark.slow),
-        (models.ConvNeXtTiny(), 28_589_128, 0),
+        pytest.param(models.ConvNeXtTiny(), 28_589_128, 0, marks=pytest.mark.slow),
         (models.ViTB16(image_size=64), 86_567_656 - (196 - 16) * 768, 0),
         (models.VGG11(), 132_863_336, 0),
         (models.VGG13(), 133_047_848, 0),
