@@ -34,6 +34,7 @@ _LABELS = {
     "quick": "DMBP quick",
     "quick:spread": "DMBP quick, spread",
     "quick:carry": "DMBP quick, carry",
+    "quick:refine": "DMBP quick, refined",
     "blur_ig": "Blur IG",
     "guided_gradcam": "Guided Grad-CAM",
     "lpr": "LPR",
