@@ -70,11 +70,12 @@ def soften(index: int, piece: Piece, *z: jax.Array) -> jax.Array:
     (at,) = jax.lax.stop_gradient(z)
     value, own = jax.jvp(piece, (at,), (jnp.ones_like(at),))
     largest = abs(at).max()  # its square may not be finite
-    scale = largest * jnp.sqrt(((at / largest) ** 2).mean())
+    scale = largest * jnp.sqrt(((at / jnp.where(largest > 0, largest, 1)) ** 2).mean())
     beside = [piece(at + float(node) * scale) for node in _NODES]
     weights = (_NODES * _WEIGHTS).tolist()
-    average = sum(weight * f for weight, f in zip(weights, beside, strict=True)) / scale
-    slope = jnp.where(jnp.isfinite(average), average, own)
+    total = sum(weight * f for weight, f in zip(weights, beside, strict=True))
+    average = total / jnp.where(scale > 0, scale, 1)
+    slope = jnp.where(jnp.isfinite(average) & (scale > 0), average, own)
     return value + slope * (z[0] - at)
 
 
