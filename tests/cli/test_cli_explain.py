@@ -135,7 +135,7 @@ def test_explain_draws_the_authors_picture(tiny: dmbp_jax.Network, folder: Path)
     assert_drawn("dmbp-explain/good0.dmbp.png", expected)
 
 
-@pytest.mark.parametrize("method", slow_beside(["smoothgrad", "rise"], "smoothgrad"))
+@pytest.mark.parametrize("method", slow_beside(["smoothgrad", "rise"], "smoothgrad", "rise"))
 def test_a_random_map_does_not_depend_on_the_place_in_the_batch(
     tiny: dmbp_jax.Network, folder: Path, method: str
 ) -> None:

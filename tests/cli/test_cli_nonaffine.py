@@ -91,6 +91,7 @@ def test_run_freezes_and_stores_the_maps_of_attribute(
     assert run.configuration["options"]["nonaffine"] == "freeze"
 
 
+@pytest.mark.slow
 def test_run_takes_it_for_methods_that_look_inside(
     capsys: pytest.CaptureFixture[str], gated: dmbp_jax.Network, folder: Path
 ) -> None:
@@ -124,6 +125,7 @@ def test_run_goes_on_with_the_same_choice_only(
     assert "another options.nonaffine: stored 'refuse', now 'freeze'" in message
 
 
+@pytest.mark.slow
 def test_evaluate_tabulates_networks_with_gates_and_takes_the_options_of_dmbp(
     folder: Path, gated: dmbp_jax.Network
 ) -> None:

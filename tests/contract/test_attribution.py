@@ -147,6 +147,7 @@ def test_files_of_the_format_before_are_read(tmp_path, batch):
         assert jax.tree.structure(again) == jax.tree.structure(loaded)
 
 
+@pytest.mark.slow
 def test_damaged_files_are_refused_or_right(tmp_path, batch):
     """2,000 flips of one bit, and every kind of truncation, of a small file."""
     good = batch[:2].save(tmp_path / "good.npz").read_bytes()

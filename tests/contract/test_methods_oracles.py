@@ -126,7 +126,7 @@ def test_square_root_spacing_ends_at_max_sigma_and_reaches_the_authors_schedule(
     np.testing.assert_allclose(wider, oracle.blur_ig(x, ours, 0.01), rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", slow_beside(["pool", "residual"], "pool"))
+@pytest.mark.parametrize("name", slow_beside(["pool", "residual"], "pool", "residual"))
 def test_blur_ig_is_complete(name):
     f, params, x, oracle = make_case(name)
     heat, residual = METHODS["blur_ig"](
@@ -185,7 +185,7 @@ def test_deeplift_keeps_the_sum_through_a_pool_with_overlapping_windows_alone():
 
 
 @pytest.mark.parametrize(
-    "method", slow_beside(["deeplift", "guided_gradcam", "fullgrad"], "guided_gradcam")
+    "method", slow_beside(["deeplift", "guided_gradcam", "fullgrad"], "guided_gradcam", "fullgrad")
 )
 def test_maps_can_be_differentiated(method):
     """Along a random change of the parameters, against a finite difference."""

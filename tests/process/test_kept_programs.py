@@ -215,6 +215,7 @@ def test_the_folder_is_bounded_in_size_and_age(folder, monkeypatch):
     assert not first.exists() and len(list(folder.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_does_not_matter(folder):
     folder.write_text("a file")
     assert bool(_maps().status)
@@ -231,6 +232,7 @@ def test_nothing_is_kept_without_a_local_folder(folder):
     assert kept_programs._folder() is None
 
 
+@pytest.mark.slow
 def test_code_of_the_caller_is_not_kept(folder, monkeypatch):
     import optax
 
@@ -249,6 +251,7 @@ def test_an_error_of_the_call_is_raised_as_before(folder):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_maps_inside_a_trace(folder):
     inside = jax.jit(lambda x: dmbp_jax.attribute(PARAMS, x, 1, apply_fn=network, config=CONFIG))
     np.testing.assert_allclose(inside(jnp.asarray(X)).map, _maps().map, rtol=1e-5, atol=1e-7)
@@ -263,6 +266,7 @@ def test_results_are_on_no_device_for_good(folder):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_what_jax_cannot_keep_is_computed_as_ever(folder):
     key = jax.random.key(0)
     noise = jax.jit(lambda x: x + jax.random.normal(key, x.shape))  # keys have no description
@@ -270,6 +274,7 @@ def test_what_jax_cannot_keep_is_computed_as_ever(folder):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_the_code_is_hashed_when_it_is_imported(folder, monkeypatch):
     _maps()
     monkeypatch.setattr(kept_programs, "_hash_source", lambda: "of files that changed since")

@@ -127,7 +127,9 @@ def test_several_labels_a_file(tmp_path):
     np.testing.assert_array_equal(run.maps()["000.png", 1], run.maps()[2])
 
 
-@pytest.mark.parametrize("method", ["gradient", "gradcam", "rise"])
+@pytest.mark.parametrize(
+    "method", slow_beside(["gradient", "gradcam", "rise"], "gradient", "gradcam")
+)
 def test_other_methods(tmp_path, method):
     folder = write_pictures(tmp_path / "in", 4)
     options = {"n_masks": 8} if method == "rise" else {}

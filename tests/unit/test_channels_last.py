@@ -235,6 +235,7 @@ def test_sites_and_masks_have_the_axes_of_the_network():
         dmbp_jax.decompose(turned, X, 1, masks, apply_fn=first)
 
 
+@pytest.mark.slow
 def test_learned_masks_have_the_axes_of_the_network():
     (last, kernels), (first, turned) = _twins()
     options = {"config": dmbp_jax.DMBP(steps=3), "return_masks": True}

@@ -70,7 +70,7 @@ def carried_by(oracle, of_input, masks):
 
 
 @pytest.mark.parametrize("seed", slow_beside([0, 1], 1))
-@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv"))
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv", "pool"))
 def test_evidence_of_the_input_is_the_gated_network_at_x_less_that_at_zero(name, seed):
     a, oracle, of_input, (masks, inverse) = learn(name, seed, evidence="input")
     y, y_positive, y_negative = of_input.terms(masks)

@@ -147,6 +147,7 @@ GATES = {
         "length one",
         "broadcast by hand",
         "normalised late",
+        "values normalised",
     ),
 )
 def test_the_gate_is_frozen_where_it_is_smallest(name):

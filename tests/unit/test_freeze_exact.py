@@ -259,6 +259,8 @@ def _oracle(by_hand):
         "cosine attention",
         "attention with features",
         "InstanceNorm",
+        "global response norm",
+        "RMSNorm",
     ),
 )
 def test_the_decomposition_is_the_literal_one(name):

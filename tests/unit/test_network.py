@@ -57,6 +57,7 @@ def test_jit_with_the_network_as_argument(net, x):
     assert call._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_vmap_and_grad_with_the_network_as_argument(net, x):
     mapped = jax.jit(jax.vmap(lambda net, x: net(x), in_axes=(None, 0)))(net, x)
     np.testing.assert_allclose(mapped, net(x), rtol=1e-4, atol=1e-5)

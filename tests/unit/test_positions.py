@@ -93,7 +93,7 @@ def _map(method, network):
 
 
 @pytest.mark.parametrize("network", LAYOUTS)
-@pytest.mark.parametrize("method", slow_beside(METHODS, "guided_gradcam"))
+@pytest.mark.parametrize("method", slow_beside(METHODS, "guided_gradcam", "fullgrad"))
 def test_the_same_network_in_another_layout_has_the_same_maps(method, network):
     np.testing.assert_allclose(network(None, X[None]), features_last(None, X[None]), rtol=1e-4)
     expected = _map(method, LAYOUTS[0])

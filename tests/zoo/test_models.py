@@ -55,7 +55,7 @@ def test_published_parameter_counts(module, published, channels):
     assert sum(math.prod(leaf.shape) for leaf in leaves) == published - channels
 
 
-@pytest.mark.parametrize("side", slow_beside([32, 64, 224, 225], 64, 224))
+@pytest.mark.parametrize("side", slow_beside([32, 64, 224, 225], 32, 64, 224))
 @pytest.mark.parametrize(
     "module",
     [models.ResNet18(), models.CaffeResNet50(), models.VGG11(), models.CaffeVGG16(classes=20)],
