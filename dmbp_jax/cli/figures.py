@@ -14,7 +14,7 @@ from dmbp_jax.cli.output import make_folder, refuse_overwrite
 from dmbp_jax.cli.settings import make_config, use_compilation_cache
 from dmbp_jax.data.generated import CLASSES, rival
 from dmbp_jax.errors import InputError
-from dmbp_jax.experiments.figures import Question, check_matplotlib, paper_figures, save_sheet
+from dmbp_jax.experiments.figures import Question, check_matplotlib, draw_figures
 
 SHOWN = ("star", "striped disc", "checked square")  # labels of the generated pictures
 
@@ -35,17 +35,17 @@ def run(args: argparse.Namespace) -> int:
     net = dmbp_jax.load(name, args.weights, args.class_names)
     questions = photos(net, args.images, chosen) if args.images else generated(net)
     make_folder(args.output)
-    sheets = paper_figures(
+    files = draw_figures(
         net,
         questions,
+        args.output,
+        format=args.format,
         config=config,
         numbers=args.figures,
         progress=not args.quiet,
         nonaffine="freeze",  # as dmbp explain
     )
-    for target, (_, sheet) in zip(targets, sheets, strict=True):
-        save_sheet(sheet, target)
-        print(target)
+    print("\n".join(str(file) for file in files))
     return 0
 
 

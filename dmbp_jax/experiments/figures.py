@@ -36,6 +36,7 @@ SIGNED = ("integrated_gradients", "smoothgrad", "deeplift")  # Fig. 5, and
 GUIDED = ("guided_backprop", "guided_gradcam")
 SHOWN = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of inserted pixels in Fig. 3
 POINTS = 101  # of its curve
+FORMATS = ("svg", "pdf", "png", "webp")
 TILE, GAP, LINE = 1.7, 0.1, 0.22  # inches
 CURVES = (4.5, 2.5)  # least width, and height, of the curves, inches
 SETTINGS = {  # of matplotlib
@@ -140,6 +141,29 @@ def paper_figures(
     )
     maps = _Maps(params, apply_fn, questions, x, config, nonaffine, attributions)
     return ((number, _FIGURES[number](maps)) for number in numbers)
+
+
+def draw_figures(
+    params: Any,
+    questions: Sequence[Question],
+    folder: Path,
+    *,
+    format: str = "svg",
+    **options: Any,
+) -> list[Path]:
+    """Draw the paper's figures into a folder that exists, as figure1.svg and so on.
+
+    `paper_figures` takes the other options. In "svg" and "pdf" lines and text stay as such; other
+    formats are "png" and "webp".
+    """
+    check_matplotlib()
+    if format not in FORMATS:
+        raise InputError(f"format: Expected one of {', '.join(FORMATS)}, got {format!r}.")
+    files = []
+    for number, sheet in paper_figures(params, questions, **options):
+        files.append(folder / f"figure{number}.{format}")
+        save_sheet(sheet, files[-1])
+    return files
 
 
 def _two_classes(maps: _Maps) -> Sheet:
