@@ -74,6 +74,7 @@ def preprocessed(net: dmbp_jax.Network) -> np.ndarray:
     return np.stack([net.preprocess(name) for name in ("good0.png", "good1.png")])
 
 
+@pytest.mark.slow
 def test_run_freezes_and_stores_the_maps_of_attribute(
     capsys: pytest.CaptureFixture[str], gated: dmbp_jax.Network, folder: Path
 ) -> None:

@@ -57,7 +57,10 @@ def assert_close(ours, theirs):
 WHOLE = [(name, None) for name in LAYOUTS if not name.startswith("over the batch")]
 DEAR = [
     *((name, 4) for name in LAYOUTS),
-    *((name, 3) for name in ("over two axes", "everywhere", "half over the batch")),
+    *(
+        (name, 3)
+        for name in ("over two axes", "everywhere", "half over the batch", "over batch and rows")
+    ),
 ]
 CASES = [(name, chunk_size) for name in LAYOUTS for chunk_size in (None, 4, 3)]
 

@@ -66,6 +66,7 @@ def _class_token(x, activations=None):
     return t[:, 0] @ W, found
 
 
+@pytest.mark.slow
 def test_gradcam_of_a_class_token_is_of_the_blocks_whose_patches_reach_it():
     """No patch of the last block does: the map of that block alone is zero."""
     _, found = _class_token(X[None])

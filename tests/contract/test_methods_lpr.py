@@ -20,7 +20,7 @@ from dmbp_jax.metrics import pointing_game
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", slow_beside(SPATIAL, "pool"))
+@pytest.mark.parametrize("name", slow_beside(SPATIAL, "pool", "residual"))
 def test_map_is_the_positive_part_of_the_weighted_backward_pass(name):
     f, params, x, oracle = make_case(name)
     theta = _theta(oracle, x)

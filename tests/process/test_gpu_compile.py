@@ -120,7 +120,7 @@ def test_both_ways_of_reading_one_sign_agree(rng):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv", "pointwise"))
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv", "pointwise", "residual"))
 def test_what_a_gpu_runs_has_the_gradient_of_what_a_cpu_runs(name, monkeypatch, rng):
     layers = NETWORKS[name]
     x = jnp.asarray(make_image(0))[None]

@@ -311,6 +311,7 @@ def test_the_identity_of_a_network():
     assert by_capture[0] != by_capture[1]
 
 
+@pytest.mark.slow
 def test_a_name_cannot_stand_for_an_operand():
     def select(name, operands):
         def apply_fn(params, x):

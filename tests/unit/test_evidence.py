@@ -87,7 +87,7 @@ def test_evidence_of_the_input_is_the_gated_network_at_x_less_that_at_zero(name,
 
 
 @pytest.mark.parametrize("evidence", ["all", "input"])
-@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv"))
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "dense", "conv", "pool"))
 def test_carried_is_the_share_of_the_pixels_in_each_sign(name, evidence):
     a, oracle, of_input, both = learn(name, evidence=evidence)
     expected = [carried_by(oracle, of_input, masks) for masks in both]
@@ -124,7 +124,7 @@ def random_masks(oracle):
     return [rng.uniform(0.1, 0.9, size=shape) for shape in oracle.shapes]
 
 
-@pytest.mark.parametrize("name", slow_beside(NETWORKS, "conv"))
+@pytest.mark.parametrize("name", slow_beside(NETWORKS, "conv", "pool"))
 def test_mask_gradient_of_the_input_evidence_is_the_oracles(name):
     *_, of_input = make_case(name)
     masks = random_masks(of_input)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from linen_classifier import X, linen
+from short_methods import slow_beside
 
 from benchmarks.faithfulness import real_networks
 from dmbp_jax.errors import InputError, SiteNotFoundError
 from dmbp_jax.metrics import redraw_last_layer
 
 
-@pytest.mark.parametrize("head", ["dense", "conv"])
+@pytest.mark.parametrize("head", slow_beside(["dense", "conv"], "conv"))
 def test_only_the_last_kernel_changes(head: str) -> None:
     params, apply_fn = linen(head)
     new = redraw_last_layer(params, X, apply_fn=apply_fn, key=jax.random.key(1))

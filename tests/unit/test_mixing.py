@@ -294,7 +294,7 @@ PLACED = {
 ALIKE = {
     "dropout of Flax",
     *("the number of the image, of NumPy", "the size of the batch", "copies that are added"),
-    *("as many columns", "one by one", "a power"),
+    *("as many columns", "one by one", "a power", "a table by number"),
 }
 
 

@@ -41,6 +41,7 @@ def x() -> np.ndarray:
     return np.random.RandomState(1).standard_normal((4, 32, 32, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_batches_and_single_images(net, x):
     logits = net(x)
     assert logits.shape == (4, 3)

@@ -157,6 +157,7 @@ def test_pixels_and_biases_are_complete(name):
         np.testing.assert_allclose(residual, 0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_mask_gradient_is_the_finite_difference():
     apply_fn, _, oracle = _case("hard_sigmoid")
     rng = np.random.default_rng(2)

@@ -18,7 +18,7 @@ POOLS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", slow_beside(POOLS, "dilated", "ceil mode"))
 def test_frozen_pool_is_linear_and_takes_the_first_winner(name):
     pool = POOLS[name]
     rng = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def _by_hand(pool, z, cotangent):
 
 
 @pytest.mark.parametrize(
-    "name", slow_beside([name for name in POOLS if name != "global"], "ceil mode")
+    "name", slow_beside([name for name in POOLS if name != "global"], "ceil mode", "dilated")
 )
 def test_the_gradient_goes_to_the_winners(name, rng):
     pool = POOLS[name]

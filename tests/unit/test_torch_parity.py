@@ -27,10 +27,12 @@ def stored():
 
 LOSSES = ["all", "positive-negative", "positive"]
 OTHERS = [(name, loss) for name in NETWORKS if name != "residual" for loss in LOSSES[1:]]
+ALIKE = [("dense", LOSSES[0]), ("pointwise", LOSSES[0])]
 
 
 @pytest.mark.parametrize(
-    "name, loss", slow_beside([(name, loss) for name in NETWORKS for loss in LOSSES], *OTHERS)
+    "name, loss",
+    slow_beside([(name, loss) for name in NETWORKS for loss in LOSSES], *OTHERS, *ALIKE),
 )
 def test_five_steps_are_pytorchs(stored, name, loss):
     layers = NETWORKS[name]

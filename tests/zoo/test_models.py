@@ -76,6 +76,7 @@ def test_modules_are_hashable_values():
     assert models.VGG16() != models.CaffeVGG16()
 
 
+@pytest.mark.slow
 def test_every_relu_has_its_name():
     net = models.ResNet50(stage_sizes=(1, 2), width=4, classes=3)
     x = jnp.zeros((1, 32, 32, 3))
