@@ -40,7 +40,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--networks", nargs="+", choices=NETWORKS, default=["builtin", "resnet50"])
-    add("--steps", type=int, default=6, help="optimiser steps; DMBP.quick() has 4")
+    add("--steps", type=int, default=6, help="optimiser steps; DMBP.quick() has 7")
     add("--size", type=int, default=224, help="pixels of a side; the built-in network keeps 96")
     add("--images", type=int, default=1)
     add("--rounds", type=int, default=1)

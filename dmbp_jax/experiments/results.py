@@ -77,11 +77,17 @@ def _encode(record: Record) -> bytes:
 
 def _decode(line: bytes, where: str) -> Record:
     try:
-        stored = Record(**read_json(line))
-        values = {name: np.nan if v is None else float(v) for name, v in stored.values.items()}
-        curves = {name: np.asarray(v, np.float32) for name, v in stored.curves.items()}
-        return stored._replace(values=values, curves=curves)
-    except (ValueError, TypeError, AttributeError) as error:
+        stored = read_json(line)
+        return Record(
+            str(stored["picture"]),
+            int(stored["label"]),
+            str(stored["method"]),
+            int(stored["pixels"]),
+            {name: np.nan if v is None else float(v) for name, v in stored["values"].items()},
+            {name: np.asarray(v, np.float32) for name, v in stored["curves"].items()},
+            stored.get("size"),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResumeError(f"{where}: not a record. {_ADVICE}") from error
 
 
