@@ -119,6 +119,10 @@ def test_damage_is_refused(whole: Evaluation, tmp_path: Path) -> None:
     part.write_bytes(whole_part[:-9])  # no kill does this: a part is written whole
     with pytest.raises(ResumeError, match=r"00000001\.jsonl, line 3: not a record"):
         run(tmp_path)
+    first, rest = whole_part.split(b"\n", 1)
+    part.write_bytes(json.dumps(json.loads(first) | {"label": "cat"}).encode() + b"\n" + rest)
+    with pytest.raises(ResumeError, match="line 1: not a record"):
+        run(tmp_path)
     with part.open("r+b") as stream:
         stream.write(b"x")
     with pytest.raises(ResumeError, match="line 1: not a record"):
